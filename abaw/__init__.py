@@ -1,0 +1,1 @@
+"""Frame-level affect from video."""

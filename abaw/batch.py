@@ -1,0 +1,100 @@
+"""What travels from the loader to the network: one typed, unchanging batch of clips."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from abaw.windows import Window
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """B clips of T frames. Every mask says True = valid or visible; a value under a False is meaningless.
+
+    Exactly one of `frames` and `features` is there. `where` stays on the host: it is bookkeeping.
+
+    Attributes:
+        frames: uint8 (B, T, H, W, 3), RGB.
+        features: float (B, T, D), cached backbone features.
+        present: bool (B, T), False on padding behind a short clip.
+        visible: bool (B, T), True where there is something to see: a subset of `present`.
+        va: float32 (B, T, 2), valence and arousal in [-1, 1].
+        va_valid: bool (B, T).
+        expr: int64 (B, T), class number.
+        expr_valid: bool (B, T).
+        au: float32 (B, T, 12), 0 or 1.
+        au_valid: bool (B, T, 12).
+        where: B windows: which video, which frames. `PADDING` for a clip that fills up a rank.
+        mask_noise: float32 (B, T), uniform in [0, 1); only in training.
+        keep: int64 (M,), places b * T + t of the visible frames; set by `with_visible`.
+        n_bad_frames: int64 (B,), frames that could not be read and were made invisible.
+    """
+
+    frames: Tensor | None = None
+    features: Tensor | None = None
+    present: Tensor
+    visible: Tensor
+    va: Tensor
+    va_valid: Tensor
+    expr: Tensor
+    expr_valid: Tensor
+    au: Tensor
+    au_valid: Tensor
+    where: tuple[Window, ...]
+    mask_noise: Tensor | None = None
+    keep: Tensor | None = None
+    n_bad_frames: Tensor
+
+    def __post_init__(self) -> None:
+        if (self.frames is None) == (self.features is None):
+            raise ValueError("a batch holds either frames or features")
+        b, t = self.visible.shape
+        want: dict[str, tuple[int, ...]] = dict.fromkeys(
+            ("present", "va_valid", "expr", "expr_valid"), (b, t)
+        )
+        want |= {"va": (b, t, 2), "au": (b, t, 12), "au_valid": (b, t, 12), "n_bad_frames": (b,)}
+        if self.mask_noise is not None:
+            want["mask_noise"] = (b, t)
+        for name, shape in want.items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(
+                    f"batch.{name} has shape {tuple(getattr(self, name).shape)}, expected {shape}"
+                )
+        pixels = self.frames if self.frames is not None else self.features
+        if pixels is None or pixels.shape[:2] != (b, t) or len(self.where) != b:
+            raise ValueError(f"frames or features, and where, must hold {b} clips of {t} frames")
+
+    def __len__(self) -> int:
+        """Number of clips (B)."""
+        return len(self.where)
+
+    @classmethod
+    def cat(cls, clips: Sequence["Batch"]) -> "Batch":
+        """Joins clips of equal length T along B; this is the loader's collate function."""
+
+        def join(name: str) -> Any:
+            values = [getattr(clip, name) for clip in clips]
+            if name == "where":
+                return tuple(window for value in values for window in value)
+            return None if values[0] is None else torch.cat(values)
+
+        return cls(**{field.name: join(field.name) for field in fields(cls)})
+
+    def with_visible(self, visible: Tensor) -> "Batch":
+        """The same clips with `visible` (B, T) in place of what was, and `keep` to match."""
+        return replace(self, visible=visible, keep=visible.flatten().nonzero().squeeze(1))
+
+    def _map(self, change: Any) -> "Batch":
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{k: change(v) for k, v in values.items() if isinstance(v, Tensor)})
+
+    def to(self, device: torch.device | str, **kwargs: Any) -> "Batch":
+        """A copy on a device; Lightning calls it with `non_blocking=True`."""
+        return self._map(lambda tensor: tensor.to(device, **kwargs))
+
+    def pin_memory(self) -> "Batch":
+        """A copy in page-locked memory; the DataLoader calls it."""
+        return self._map(lambda tensor: tensor.pin_memory())

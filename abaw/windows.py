@@ -1,0 +1,114 @@
+"""Cutting videos into windows. Frames are numbered from 0 here; `stitching` is the way back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A stretch of one video: the frames `start, start + step, …` below `stop`.
+
+    Attributes:
+        video: Number of the video in the index; -1 in `PADDING`.
+        start: First frame.
+        stop: End, excluded.
+        step: Distance between frames, in frames.
+    """
+
+    video: int
+    start: int
+    stop: int
+    step: int = 1
+
+    def __post_init__(self) -> None:
+        if self.start < 0 or self.stop < self.start or self.step < 1:
+            raise ValueError(f"a window needs 0 <= start <= stop and step >= 1, got {self!r}")
+
+    @property
+    def frames(self) -> range:
+        """The frame numbers, from 0."""
+        return range(self.start, self.stop, self.step)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+PADDING = Window(video=-1, start=0, stop=0)
+"""Stands where a rank has no window left; it holds no frame and is scored nowhere."""
+
+
+def cut(n_frames: int, length: int, stride: int, step: int = 1) -> list[int]:
+    """Starts of the windows that together cover every frame of a video.
+
+    A video shorter than a window gives one short window; otherwise every window is full and the last
+    one is shifted left instead of padded. With `step > 1` the phases follow one another.
+
+    Args:
+        n_frames: Frames of the video (N).
+        length: Frames in a window (T).
+        stride: Frames of the window from one start to the next, at most `length`.
+        step: Distance between the frames of a window, in frames of the video.
+
+    Returns:
+        Start frames; the window that begins at one is `window_at(...)`.
+    """
+    if min(length, stride, step) < 1 or stride > length:
+        raise ValueError(f"need 1 <= stride <= length and step >= 1, got {length=}, {stride=}, {step=}")
+    starts: list[int] = []
+    for phase in range(min(step, n_frames)):
+        n_phase = len(range(phase, n_frames, step))
+        last = max(n_phase - length, 0)
+        starts += [phase + step * k for k in (*range(0, last, stride), last)]
+    return starts
+
+
+def window_at(video: int, start: int, n_frames: int, length: int, step: int = 1) -> Window:
+    """The window of up to `length` frames that begins at `start` of a video of `n_frames` frames."""
+    return Window(video, start, min(start + (length - 1) * step + 1, n_frames), step)
+
+
+@dataclass(frozen=True)
+class WindowTable:
+    """Many windows in two small arrays: 8 bytes each, whatever their length.
+
+    Attributes:
+        video: int32 (n_windows,), number of the video.
+        start: int32 (n_windows,), first frame.
+        n_frames: int64 (n_videos,), frames of every video of the index.
+        length: Frames in a full window (T).
+        step: Distance between frames.
+    """
+
+    video: NDArray[np.int32]
+    start: NDArray[np.int32]
+    n_frames: NDArray[np.int64]
+    length: int
+    step: int = 1
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def __getitem__(self, index: int) -> Window:
+        video = int(self.video[index])
+        return window_at(video, int(self.start[index]), int(self.n_frames[video]), self.length, self.step)
+
+    def select(self, which: NDArray[np.bool_]) -> "WindowTable":
+        """The windows where `which` (bool, one per window) is true."""
+        return WindowTable(self.video[which], self.start[which], self.n_frames, self.length, self.step)
+
+
+def cut_videos(
+    n_frames: NDArray[np.int64], videos: Sequence[int], length: int, stride: int, step: int = 1
+) -> WindowTable:
+    """Cuts each of `videos` as `cut` does; `n_frames` (n_videos,) covers the whole index."""
+    starts = [np.asarray(cut(int(n_frames[v]), length, stride, step), dtype=np.int32) for v in videos]
+    return WindowTable(
+        video=np.repeat(np.asarray(videos, dtype=np.int32), [len(s) for s in starts]),
+        start=np.concatenate([np.empty(0, np.int32), *starts]),
+        n_frames=n_frames,
+        length=length,
+        step=step,
+    )
