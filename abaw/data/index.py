@@ -1,0 +1,224 @@
+"""The data set at a glance: one row per video, labels joined with images, in arrays that processes share."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from abaw.data.annotations import Labels
+from abaw.data.discovery import SPLITS
+from abaw.data.index_cache import cache_file, cache_folder, forget_old_states, stamp
+from abaw.data.index_rows import NO_SOURCE, read_rows_of_videos, unpack
+from abaw.data.mapped_arrays import DamagedFileError, open_arrays, write_arrays
+from abaw.data.sources import LabelSet, find_sources
+from abaw.errors import AbawError
+from abaw.tasks import Task
+
+
+class LabelCounts(TypedDict, total=False):
+    """Labelled frames per task asked for."""
+
+    va: int
+    expr: NDArray[np.int64]  # (8,) by class
+    au: NDArray[np.int64]  # (12, 2): without and with the action unit
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """Every video of a data set. Videos and frames are numbered from 0.
+
+    The arrays lie in one cache file, mapped into memory: processes share its pages, and pickling an index
+    takes its path along, not its content.
+
+    Attributes:
+        path: The cache file.
+        videos: Names, sorted.
+        roots: Image roots, in the order in which they are searched.
+        n_frames: int64 (V,), N = max(last image number, label rows - 1).
+        n_rows: int64 (V,), label rows of the longest annotation, 0 without any.
+        split: int8 (V, 3), by task (VA, EXPR, AU): place in `SPLITS`, -1 without an annotation.
+        arrays: `source` and the packed labels of all videos, one after the other.
+    """
+
+    path: Path
+    videos: tuple[str, ...]
+    roots: tuple[Path, ...]
+    n_frames: NDArray[np.int64]
+    n_rows: NDArray[np.int64]
+    split: NDArray[np.int8]
+    arrays: Mapping[str, NDArray[Any]]
+    _frame_starts: list[int] = field(init=False, repr=False)
+    _row_starts: list[int] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_frame_starts", [0, *np.cumsum(self.n_frames).tolist()])
+        object.__setattr__(self, "_row_starts", [0, *np.cumsum(self.n_rows).tolist()])
+        lengths = {"source": self._frame_starts[-1], **{str(task): self._row_starts[-1] for task in Task}}
+        per_video = len(self.videos) == len(self.n_frames) == len(self.n_rows) == len(self.split)
+        if not per_video or any(len(self.arrays[name]) != n for name, n in lengths.items()):
+            raise DamagedFileError(f"{self.path}: the arrays do not fit each other")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open_index, (self.path, np.array(self.split))
+
+    def __len__(self) -> int:
+        """Number of videos (V)."""
+        return len(self.videos)
+
+    def source(self, video: int) -> NDArray[np.int8]:
+        """Int8 (N,): the number of the image root that holds each frame, -1 where there is no crop."""
+        source: NDArray[np.int8] = self.arrays["source"][
+            self._frame_starts[video] : self._frame_starts[video + 1]
+        ]
+        return source
+
+    def visible(self, video: int, start: int = 0, stop: int | None = None) -> NDArray[np.bool_]:
+        """Bool (stop - start,): True where a crop exists."""
+        visible: NDArray[np.bool_] = self.source(video)[start:stop] != NO_SOURCE
+        return visible
+
+    def folder(self, video: int, root_number: int) -> Path:
+        """The folder of a video's images below one image root."""
+        return self.roots[root_number] / self.videos[video]
+
+    def splits(self, video: int) -> dict[Task, str]:
+        """The split in which a video is annotated, for every task that it is annotated for."""
+        return {task: SPLITS[k] for task, k in zip(Task, self.split[video].tolist(), strict=True) if k >= 0}
+
+    def labels(self, video: int, split: str | None = None, start: int = 0, stop: int | None = None) -> Labels:
+        """The labels of frames `start` up to `stop` of a video.
+
+        Args:
+            video: Its number.
+            split: Only of tasks that annotate this video in this split; None: of all.
+            start: First frame.
+            stop: End, excluded; None: all rows there are, also those beyond `n_frames`.
+        """
+        first, last = self._row_starts[video], self._row_starts[video + 1]
+        n_rows = max((last - first if stop is None else stop) - start, 0)
+        begin = min(first + start, last)
+        packed = {
+            task: self.arrays[task][begin : min(begin + n_rows, last)]
+            for task, its_split in self.splits(video).items()
+            if split is None or its_split == split
+        }
+        return unpack(packed, n_rows)
+
+    def annotated(self, split: str | None, tasks: Iterable[Task]) -> list[int]:
+        """The videos annotated for at least one of `tasks` in a split; None: in any."""
+        asked = set(tasks)
+        return [
+            video
+            for video in range(len(self))
+            if any(t in asked and split in (None, its) for t, its in self.splits(video).items())
+        ]
+
+    def label_counts(self, split: str | None, tasks: Iterable[Task]) -> LabelCounts:
+        """How many frames carry which label in a split, those without a crop included."""
+        asked = set(tasks)
+        n_va, expr, au = 0, np.zeros(8, np.int64), np.zeros((12, 2), np.int64)
+        for video in self.annotated(split, asked):
+            labels = self.labels(video, split)
+            n_va += int(labels.va_valid.sum())
+            expr += np.bincount(labels.expr[labels.expr_valid], minlength=8)
+            present = (labels.au == 1).sum(0)
+            au += np.stack([labels.au_valid.sum(0) - present, present], axis=1)
+        counts: LabelCounts = {}
+        if Task.VA in asked:
+            counts["va"] = n_va
+        if Task.EXPR in asked:
+            counts["expr"] = expr
+        if Task.AU in asked:
+            counts["au"] = au
+        return counts
+
+    def with_folds(self, folds: Mapping[str, int], fold: int) -> "Index":
+        """The same videos divided anew: `fold` is the validation split, all others of train and val train.
+
+        Args:
+            folds: Fold of every video annotated in train or val, by name.
+            fold: The fold to validate on.
+
+        Raises:
+            AbawError: The folds leave out a video, or no video is in `fold`.
+        """
+        redivided = (self.split == SPLITS.index("train")) | (self.split == SPLITS.index("val"))
+        names = [self.videos[v] for v in np.flatnonzero(redivided.any(1))]
+        missing = [name for name in names if name not in folds]
+        if missing:
+            raise AbawError(f"the folds leave out {missing[0]} ({len(missing)} videos); make them anew")
+        if not any(folds[name] == fold for name in names):
+            raise AbawError(f"no video is in fold {fold}; the folds are {sorted(set(folds.values()))}")
+        validated = np.array([folds.get(name) == fold for name in self.videos])
+        place = np.where(validated, SPLITS.index("val"), SPLITS.index("train")).astype(np.int8)
+        return replace(self, split=np.where(redivided, place[:, None], self.split))
+
+
+def open_index(path: Path, split: NDArray[np.int8] | None = None, *, verify: bool = False) -> Index:
+    """Maps an index into memory.
+
+    Args:
+        path: As left by `build_index`.
+        split: Stands in for the split kept there.
+        verify: Compare the checksum of the whole content.
+
+    Raises:
+        DamagedFileError: The file is not a complete index.
+        OSError: It cannot be opened.
+    """
+    arrays, note = open_arrays(path, verify=verify)
+    try:
+        described = json.loads(note)
+        return Index(
+            path=path,
+            videos=tuple(described["videos"]),
+            roots=tuple(Path(folder) for folder in described["roots"]),
+            n_frames=arrays["n_frames"],
+            n_rows=arrays["n_rows"],
+            split=arrays["split"] if split is None else split,
+            arrays=arrays,
+        )
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise DamagedFileError(f"{path}: not an index ({error})") from error
+
+
+def build_index(
+    root: Path,
+    *,
+    image_roots: Sequence[Path] | None = None,
+    annotations: Path | None = None,
+    label_set: LabelSet = "challenge",
+    cache_dir: Path | None = None,
+    progress: bool = False,
+) -> Index:
+    """The index of a data set, from the cache where nothing has changed since.
+
+    A damaged cache is replaced. Annotations without images, and images without annotations, are fine.
+
+    Args:
+        root: Folder below which images and annotations are searched.
+        image_roots: Folders with one folder of images per video, instead of those found; searched in
+            order, and a frame is taken from the first that holds it.
+        annotations: Folder with the annotations, instead of what is found below `root`.
+        label_set: `challenge`: a file per video and task; `mtl`: the MTL files.
+        cache_dir: Where the cache lies, instead of $ABAW_CACHE or ~/.cache/abaw.
+        progress: Show a progress bar.
+
+    Raises:
+        AbawError: A folder is missing, an annotation is wrong, or the cache cannot be written.
+    """
+    sources = find_sources(root, image_roots=image_roots, annotations=annotations, label_set=label_set)
+    roots = [str(folder) for folder in sources.image_roots]
+    options = [str(Path(root).resolve()), roots, label_set]
+    path = cache_file(cache_folder(cache_dir), options, stamp(sources.paths()))
+    try:
+        return open_index(path, verify=True)
+    except (OSError, DamagedFileError):
+        videos, parts = read_rows_of_videos(sources, progress)
+        write_arrays(path, parts, json.dumps({"videos": videos, "roots": roots}))
+        forget_old_states(path)
+        return open_index(path)

@@ -1,0 +1,73 @@
+"""Which files make up a data set: its image roots and its annotation files, found or named by the user."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from abaw.data.discovery import AnnotationFile, choose_image_roots, given_image_roots, search
+from abaw.errors import AbawError
+
+LabelSet = Literal["challenge", "mtl"]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The files of a data set, by absolute paths.
+
+    Attributes:
+        image_roots: In the order in which they are searched, with the names of their video folders.
+        annotations: Annotation files of the label set.
+        label_set: `challenge`: one file per video and task; `mtl`: the MTL files; None: both.
+    """
+
+    image_roots: dict[Path, list[str]]
+    annotations: list[AnnotationFile]
+    label_set: LabelSet | None
+
+    def paths(self) -> Iterator[Path]:
+        """Everything whose change changes the data set: folders with images, and annotation files."""
+        for root, videos in self.image_roots.items():
+            yield root
+            yield from (root / video for video in videos)
+        yield from (file.path for file in self.annotations)
+
+
+def find_sources(
+    root: Path,
+    *,
+    image_roots: Sequence[Path] | None = None,
+    annotations: Path | None = None,
+    label_set: LabelSet | None = "challenge",
+) -> Sources:
+    """Looks below `root` for whatever is not named.
+
+    Raises:
+        AbawError: A folder does not exist, or what was named or needed is not in it.
+    """
+    root = Path(root).expanduser().resolve()
+    found = search(root)
+    if image_roots is None:
+        chosen = choose_image_roots(root, found)
+    else:
+        chosen = given_image_roots([Path(folder).expanduser().resolve() for folder in image_roots])
+    files = found.annotations
+    if annotations is not None:
+        annotations = Path(annotations).expanduser().resolve()
+        files = search(annotations).annotations
+    wanted = [file for file in files if label_set in (None, "mtl" if file.video is None else "challenge")]
+    if not wanted and (annotations is not None or label_set == "mtl"):
+        kind = (
+            "MTL_Challenge/train_set.txt"
+            if label_set == "mtl"
+            else "VA_Estimation_Challenge/Train_Set/<video>.txt"
+        )
+        raise AbawError(
+            f"{annotations or root}: no annotation such as {kind} below it; correct annotations or label_set"
+        )
+    if not wanted and not chosen:
+        raise AbawError(
+            f"{root}: neither images (cropped_aligned/<video>/00001.jpg) nor annotations "
+            "(VA_Estimation_Challenge/Train_Set/<video>.txt) below it; give the folder that holds them"
+        )
+    return Sources(chosen, wanted, label_set)
