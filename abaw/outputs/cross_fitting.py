@@ -1,0 +1,201 @@
+"""Choosing a calibration with an honest account of its gain.
+
+Every video is scored with settings that were chosen on other videos.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from abaw.bootstrap import draw_videos, resample
+from abaw.comparison import compare
+from abaw.data.annotations import Labels, subject_free_stem
+from abaw.errors import AbawError, UsageError
+from abaw.outputs.calibration import Calibration, Smoothing
+from abaw.outputs.calibration_grid import TEMPERATURES, Grid
+from abaw.outputs.tracks import Track, score_tracks
+from abaw.scores import Sums, summarise
+from abaw.tasks import Task
+
+SURE = 0.9
+"""A correction is kept if it gains on held-out videos in at least this share of bootstrap draws."""
+
+DRAWS = 1000
+
+_PARTS = {
+    "smoothing": {"smooth": True, "decide": False},
+    "decisions": {"smooth": False, "decide": True},
+    "smoothing and decisions": {"smooth": True, "decide": True},
+}
+_DECISIONS = {Task.EXPR: "class prior", Task.AU: "thresholds"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskReport:
+    """What calibration does for the official score of one task.
+
+    Attributes:
+        raw: Without calibration.
+        cross_fitted: Every video with settings chosen on the other folds: what to expect on new videos.
+        optimistic: Every video with the settings chosen on all of them, itself included.
+        gain_interval: 95 % interval of cross_fitted - raw, paired over videos; null if unknown.
+        notes: What was tried, what it did on held-out videos, and what was left out.
+    """
+
+    raw: float
+    cross_fitted: float
+    optimistic: float
+    gain_interval: list[float] | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CalibrationResult:
+    """A calibration and what it is worth.
+
+    Attributes:
+        calibration: Chosen on all videos.
+        reports: Per task.
+    """
+
+    calibration: Calibration
+    reports: dict[Task, TaskReport]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        reports = {str(task): asdict(report) for task, report in self.reports.items()}
+        return {"calibration": self.calibration.to_dict(), "reports": reports}
+
+
+def calibrate(
+    tracks: Sequence[Track],
+    labels_of: Callable[[str], Labels],
+    folds: int | Mapping[str, int] = 5,
+    seed: int = 0,
+) -> CalibrationResult:
+    """Chooses a calibration for every task that was predicted and is labelled.
+
+    A correction that does not surely gain on held-out folds is left out, and the report says so.
+
+    Args:
+        tracks: Of the videos to choose on, raw.
+        labels_of: Gives the labels of a video by name.
+        folds: How many, two subjects of a recording kept together; or the fold of every video by name.
+        seed: Of the bootstrap.
+
+    Raises:
+        AbawError: A video has no fold, or nothing is labelled.
+        UsageError: There are fewer than two folds.
+    """
+    chosen, reports = Calibration(), {}
+    for task in Task:
+        labelled = [
+            track.with_values({task: track.values[task]})
+            for track in tracks
+            if task in track.values and labels_of(track.video).valid(task).any()
+        ]
+        if labelled:
+            fold_of = _fold_of(labelled, folds)
+            settings, reports[task] = _calibrate_task(Grid(task, labelled, labels_of), fold_of, seed)
+            chosen = _joined(chosen, settings, task)
+    if not reports:
+        raise AbawError("calibration: none of the predicted tasks is labelled in these videos")
+    return CalibrationResult(chosen, reports)
+
+
+def _fold_of(tracks: Sequence[Track], folds: int | Mapping[str, int]) -> NDArray[np.int64]:
+    """The fold of every track; made here, recordings of the most frames first, each into the emptiest."""
+    if not isinstance(folds, int):
+        if missing := [track.video for track in tracks if track.video not in folds]:
+            raise AbawError(f"folds: {len(missing)} videos have none, such as {missing[0]}; make them anew")
+        return np.array([folds[track.video] for track in tracks])
+    if folds < 2:
+        raise UsageError(f"folds: {folds} cannot hold anything out; take at least 2")
+    frames: dict[str, int] = {}
+    for track in tracks:
+        stem = subject_free_stem(track.video)
+        frames[stem] = frames.get(stem, 0) + len(track)
+    filled, fold_of_stem = [0] * folds, {}
+    for stem in sorted(frames, key=lambda stem: (-frames[stem], stem)):
+        fold_of_stem[stem] = fold = filled.index(min(filled))
+        filled[fold] += frames[stem]
+    return np.array([fold_of_stem[subject_free_stem(track.video)] for track in tracks])
+
+
+def _calibrate_task(grid: Grid, fold_of: NDArray[np.int64], seed: int) -> tuple[Calibration, TaskReport]:
+    task, everything = grid.task, range(len(grid.tracks))
+    raw = score_tracks(grid.tracks, grid.labels_of, [task])
+    best, held_out, gain, notes = Calibration(), raw, None, []
+    if len(set(fold_of.tolist())) < 2:
+        notes.append("too few recordings to hold any out: nothing was calibrated")
+    else:
+        for name, parts in _PARTS.items():
+            if parts["decide"] and task is Task.VA:
+                continue
+            sums = _cross_fit(grid, fold_of, parts)
+            found = compare(sums, raw, DRAWS, seed)[task]
+            kept = found["probability"] >= SURE
+            label = name.replace("decisions", _DECISIONS.get(task, ""))
+            notes.append(
+                f"{label}: {found['difference']:+.4f} on held-out videos, a gain in "
+                f"{found['probability']:.0%} of draws{'' if kept else ': left out'}"
+            )
+            if kept and (gain is None or found["difference"] > gain["difference"]):
+                best, held_out, gain = grid.choose(everything, **parts), sums, found
+        if task is not Task.VA:
+            best, note = _with_temperature(grid, best, fold_of, seed)
+            notes.append(note)
+    applied = score_tracks(map(best.apply, grid.tracks), grid.labels_of, [task])
+    return best, TaskReport(
+        raw=_score(task, raw),
+        cross_fitted=_score(task, held_out),
+        optimistic=_score(task, applied),
+        gain_interval=None if gain is None else gain["interval"],
+        notes=tuple(notes),
+    )
+
+
+def _cross_fit(grid: Grid, fold_of: NDArray[np.int64], parts: Mapping[str, bool]) -> Sums:
+    """The sums of all videos, each calibrated with what the other folds chose."""
+    calibrations = {
+        fold: grid.choose(np.flatnonzero(fold_of != fold).tolist(), **parts) for fold in set(fold_of.tolist())
+    }
+    tracks = (calibrations[f].apply(track) for f, track in zip(fold_of.tolist(), grid.tracks, strict=True))
+    return score_tracks(tracks, grid.labels_of, [grid.task])
+
+
+def _with_temperature(
+    grid: Grid, calibration: Calibration, fold_of: NDArray[np.int64], seed: int
+) -> tuple[Calibration, str]:
+    """Adds the temperature of the least log loss, if it lowers that of held-out videos too."""
+    losses = grid.log_losses(calibration)  # (V, 1 + temperatures)
+    held_out = np.empty(len(losses))
+    for fold in set(fold_of.tolist()):
+        inside = fold_of == fold
+        held_out[inside] = losses[inside, 1 + losses[~inside, 1:].sum(0).argmin()]
+    drawn = resample(held_out - losses[:, 1], draw_videos(len(losses), DRAWS, seed))
+    before, after = losses[:, 1].sum() / losses[:, 0].sum(), held_out.sum() / losses[:, 0].sum()
+    temperature = TEMPERATURES[int(losses[:, 1:].sum(0).argmin())]
+    note = f"temperature {temperature:.2f}: log loss of held-out videos {before:.4f} -> {after:.4f}"
+    if (drawn < 0).mean() < SURE:
+        return calibration, f"{note}: left out"
+    return replace(calibration, temperature={grid.task: temperature}), note
+
+
+def _joined(all_tasks: Calibration, one: Calibration, task: Task) -> Calibration:
+    """The settings of the tasks so far with those of one more."""
+    joined = replace(
+        all_tasks,
+        smoothing={**all_tasks.smoothing, task: one.smoothing.get(task, Smoothing())},
+        temperature={**all_tasks.temperature, **one.temperature},
+    )
+    if task is Task.EXPR:
+        return replace(joined, expr_prior=one.expr_prior, expr_prior_strength=one.expr_prior_strength)
+    return replace(joined, au_thresholds=one.au_thresholds) if task is Task.AU else joined
+
+
+def _score(task: Task, sums: Sums) -> float:
+    return float(summarise(sums, draws=0)[task]["score"])

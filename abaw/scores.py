@@ -1,0 +1,202 @@
+"""The official scores. Sums per video are enough for all of them, so scores add up over any division.
+
+VA: CCC with population statistics over all labelled frames of the set. EXPR: F1 averaged over all eight
+classes. AU: F1 of presence averaged over twelve. 0/0 is 0 everywhere. Source: the ABAW challenge papers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from abaw.bootstrap import draw_videos, interval, resample
+from abaw.errors import AbawError
+from abaw.tasks import EXPR_NAMES, Task
+
+SHAPES: dict[Task, tuple[int, int]] = {Task.VA: (2, 6), Task.EXPR: (8, 8), Task.AU: (12, 4)}
+"""Shape of one video's sums: as `va_sums`, `expr_confusion` and `au_counts` give them."""
+
+
+def va_sums(prediction: NDArray, target: NDArray, valid: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Sums (2, 6) of n, x, y, xx, yy, xy for valence and arousal; x predicted, y labelled.
+
+    Args:
+        prediction: (N, 2).
+        target: (N, 2).
+        valid: bool (N,).
+    """
+    x, y = (values[valid].astype(np.float64).T for values in (prediction, target))  # (2, n)
+    sums: NDArray[np.float64] = np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], 1).sum(-1)
+    return sums
+
+
+def expr_confusion(predicted: NDArray, target: NDArray, valid: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Counts (8, 8) of frames by labelled (first axis) and predicted class, from classes (N,)."""
+    size = len(EXPR_NAMES)
+    cells = target[valid].astype(np.int64) * size + predicted[valid]
+    confusion: NDArray[np.int64] = np.bincount(cells, minlength=size * size).reshape(size, size)
+    return confusion
+
+
+def au_counts(predicted: NDArray[np.bool_], target: NDArray, valid: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Counts (12, 4) of true positives, false positives, false negatives, true negatives per AU.
+
+    Args:
+        predicted: bool (N, 12), as `au_present` gives it.
+        target: (N, 12), 0 or 1.
+        valid: bool (N, 12).
+    """
+    p, t = predicted.astype(bool), target.astype(bool)
+    return np.stack([(cell & valid).sum(0) for cell in (p & t, p & ~t, ~p & t, ~p & ~t)], axis=-1)
+
+
+def expr_class(probabilities: NDArray) -> NDArray[np.int64]:
+    """The most probable class (N,), the first of equals, from (N, 8)."""
+    classes: NDArray[np.int64] = probabilities.argmax(-1)
+    return classes
+
+
+def au_present(probabilities: NDArray, thresholds: ArrayLike = 0.5) -> NDArray[np.bool_]:
+    """Which AUs are present, bool (N, 12): probability at or above its threshold."""
+    present: NDArray[np.bool_] = probabilities >= np.asarray(thresholds, dtype=probabilities.dtype)
+    return present
+
+
+def extend(values: NDArray, n_rows: int) -> NDArray:
+    """The values (N, ...) of `n_rows` label rows: cut, or the last one repeated beyond the last frame.
+
+    Raises:
+        AbawError: There is no value to repeat.
+    """
+    if n_rows and not len(values):
+        raise AbawError(f"a video without any frame cannot be scored on its {n_rows} label rows")
+    rows: NDArray = values[np.minimum(np.arange(n_rows), len(values) - 1)]
+    return rows
+
+
+def ccc(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Concordance correlation (...) from sums (..., 6); 0 where undefined."""
+    _, x, y, xx, yy, xy = np.moveaxis(sums / np.maximum(sums[..., :1], 1), -1, 0)  # means
+    covariance = xy - x * y
+    # what rounding leaves of a constant's covariance is no covariance
+    related = np.abs(covariance) > 1e-12 * np.sqrt(xx * yy)
+    spread = xx - x * x + yy - y * y + (x - y) ** 2
+    scores: NDArray[np.float64] = np.where(related, 2 * covariance / np.where(related, spread, 1), 0.0)
+    return scores
+
+
+def f1(tp: NDArray, fp: NDArray, fn: NDArray) -> NDArray[np.float64]:
+    """F1 of counts, element by element; 0 where there is neither label nor prediction."""
+    scores: NDArray[np.float64] = 2 * tp / np.maximum(2 * tp + fp + fn, 1)
+    return scores
+
+
+def label_scores(task: Task, sums: NDArray) -> NDArray[np.float64]:
+    """One score per label (..., K): CCC per dimension, F1 per class or AU. Their mean is the official one.
+
+    Args:
+        task: Whose sums they are.
+        sums: (..., *SHAPES[task]), added up over videos.
+    """
+    if task is Task.VA:
+        return ccc(sums)
+    if task is Task.EXPR:
+        tp = np.diagonal(sums, axis1=-2, axis2=-1)
+        return f1(tp, sums.sum(-2) - tp, sums.sum(-1) - tp)
+    return f1(sums[..., 0], sums[..., 1], sums[..., 2])
+
+
+def n_frames(task: Task, sums: NDArray) -> NDArray:
+    """Labelled frames (...) behind sums (..., *SHAPES[task]); for AU those of the most labelled AU."""
+    if task is Task.VA:
+        counts: NDArray = sums[..., 0, 0]
+    else:
+        counts = sums.sum((-2, -1)) if task is Task.EXPR else sums.sum(-1).max(-1)
+    return counts
+
+
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """What the scores need to know of each of V videos; None for a task that was not predicted.
+
+    Attributes:
+        videos: Names, V of them.
+        va: float64 (V, 2, 6), see `va_sums`.
+        expr: int64 (V, 8, 8), see `expr_confusion`.
+        au: int64 (V, 12, 4), see `au_counts`.
+    """
+
+    videos: tuple[str, ...]
+    va: NDArray | None = None
+    expr: NDArray | None = None
+    au: NDArray | None = None
+
+    def __post_init__(self) -> None:
+        for task in Task:
+            sums, want = getattr(self, task), (len(self.videos), *SHAPES[task])
+            if sums is not None and sums.shape != want:
+                raise ValueError(f"sums of {task} have shape {sums.shape}, expected {want}")
+
+    @property
+    def labelled(self) -> dict[Task, NDArray]:
+        """The sums of every task with at least one labelled frame."""
+        return {t: s for t in Task if (s := getattr(self, t)) is not None and n_frames(t, s).any()}
+
+    def select(self, positions: Sequence[int]) -> "Sums":
+        """The videos at these positions, in that order."""
+        picked = {t: s[list(positions)] for t in Task if (s := getattr(self, t)) is not None}
+        return replace(self, videos=tuple(self.videos[p] for p in positions), **picked)
+
+
+def replicas(sums: Sums, drawn: NDArray[np.float64]) -> dict[Task, NDArray[np.float64]]:
+    """Label scores (draws, K) per task in every draw of videos; NaN in a draw without labelled frames."""
+    result = {}
+    for task, values in sums.labelled.items():
+        drawn_sums = resample(values, drawn)
+        empty = n_frames(task, drawn_sums) == 0
+        result[task] = np.where(empty[:, None], np.nan, label_scores(task, drawn_sums))
+    return result
+
+
+def summarise(sums: Sums, draws: int = 1000, seed: int = 0) -> dict[str, Any]:
+    """The official scores as plain values, as `abaw score --json` prints them.
+
+    Args:
+        sums: Of all videos of the set.
+        draws: Bootstrap draws behind the 95 % intervals; 0 leaves the intervals out.
+        seed: Of the draws.
+
+    Returns:
+        Per task with labels the score, the score of each label, the labelled frames, and the `interval` of
+        the score and the `intervals` of each label; the `total` of the tasks' scores. An interval is null
+        where fewer than two videos leave it unknown.
+    """
+    result: dict[str, Any] = {}
+    drawn = draw_videos(len(sums.videos), draws, seed) if draws and sums.videos else None
+    drawn_scores = {} if drawn is None else replicas(sums, drawn)
+    for task, values in sums.labelled.items():
+        scores = label_scores(task, values.sum(0))
+        by_label = dict(zip(task.names, scores.tolist(), strict=True))
+        named = {Task.VA: by_label, Task.EXPR: {"per_class": by_label}, Task.AU: {"per_au": by_label}}[task]
+        result[task] = {**named, "score": float(scores.mean()), "frames": int(n_frames(task, values).sum())}
+        if task in drawn_scores:
+            n_videos = int((n_frames(task, values) > 0).sum())
+            ends = interval(drawn_scores[task], n_videos)
+            whole = interval(drawn_scores[task].mean(1), n_videos)
+            result[task]["interval"] = None if whole is None else whole.tolist()
+            result[task]["intervals"] = {
+                name: None if ends is None else ends[:, k].tolist() for k, name in enumerate(task.names)
+            }
+    result["total"] = float(sum(result[task]["score"] for task in sums.labelled))
+    if drawn_scores:
+        total = sum(values.mean(1) for values in drawn_scores.values())
+        ends = interval(np.asarray(total), len(sums.videos))
+        result["total_interval"] = None if ends is None else ends.tolist()
+    return {str(key): value for key, value in result.items()}
+
+
+def per_video(sums: Sums) -> dict[str, dict[str, Any]]:
+    """The scores of every video alone, as `summarise` gives them, without intervals."""
+    return {video: summarise(sums.select([k]), draws=0) for k, video in enumerate(sums.videos)}

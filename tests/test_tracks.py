@@ -1,0 +1,171 @@
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from abaw.data.annotations import Labels
+from abaw.errors import AbawError
+from abaw.outputs.tracks import (
+    Track,
+    find_tracks,
+    read_track,
+    read_tracks,
+    score_tracks,
+    track_frame,
+    write_track,
+)
+from abaw.scores import SHAPES, n_frames, summarise
+from abaw.tasks import AU_NAMES, EXPR_NAMES, Task
+
+
+def make_track(video="v", n=6, tasks=tuple(Task), seed=0):
+    rng = np.random.default_rng(seed)
+    values = {
+        "va": rng.uniform(-1, 1, (n, 2)),
+        "expr": rng.dirichlet(np.ones(8), n),
+        "au": rng.random((n, 12)),
+    }
+    chosen = {task: values[task].astype(np.float32) for task in values if task in tasks}
+    return Track(video=video, seen=rng.random(n) < 0.7, **chosen)
+
+
+def assert_same(a, b):
+    assert (a.video, a.tasks) == (b.video, b.tasks)
+    np.testing.assert_array_equal(a.seen, b.seen)
+    for task in a.tasks:
+        np.testing.assert_array_equal(a.values[task], b.values[task])
+        assert b.values[task].dtype == np.float32
+
+
+@pytest.mark.parametrize("tasks", [tuple(Task), ("va",), ("expr",), ("au", "va")])
+@pytest.mark.parametrize("video", ["1-30-1280x720", "122-60-1920x1080-3_left", "a.b c", "größe%2F", ".dot"])
+def test_round_trip(tmp_path, tasks, video):
+    track = make_track(video, tasks=tasks)
+    path = write_track(track, tmp_path / "tracks")
+    assert path == tmp_path / "tracks" / f"{video}.parquet"
+    assert_same(track, read_track(path))
+    assert list(find_tracks(tmp_path / "tracks")) == [video]
+    assert [p.name for p in path.parent.iterdir()] == [path.name]  # nothing temporary is left
+
+
+def test_another_program_reads_it(tmp_path):
+    track = make_track()
+    table = pd.read_parquet(write_track(track, tmp_path))
+    assert list(table) == [
+        *("frame", "seen", "valence", "arousal"),
+        *(f"expr_{name}" for name in EXPR_NAMES),
+        *AU_NAMES,
+    ]
+    assert table["frame"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert {str(kind) for kind in table.dtypes} == {"int32", "bool", "float32"}
+    np.testing.assert_array_equal(table["AU26"], track.au[:, 11])
+    pd.testing.assert_frame_equal(table, track_frame(track))
+
+
+def test_another_programs_types_and_column_order_are_read(tmp_path):
+    track = make_track()
+    table = track_frame(track).astype({"frame": "int64", "valence": "float64"})
+    table[reversed(table.columns)].to_parquet(tmp_path / "v.parquet")
+    assert_same(track, read_track(tmp_path / "v.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda t: t.drop(columns="seen"), "lacks 'seen'"),
+        (lambda t: t.drop(columns="expr_Fear"), "lacks 'expr_Fear'"),
+        (lambda t: t.assign(extra=1), "has 'extra'"),
+        (lambda t: t[["frame", "seen"]], "holds no task"),
+        (lambda t: t.drop(index=2), "row 3 is frame 4"),
+        (lambda t: t.iloc[[0, 2, 1, 3]], "row 2 is frame 3"),
+        (lambda t: t.assign(frame=t["frame"] - 1), "row 1 is frame 0"),
+        (lambda t: t.assign(AU4=["x"] * len(t)), "wrong type"),
+        (lambda t: t.assign(frame=t["frame"] + 0.5), "wrong type"),
+        (lambda t: t.assign(seen=[None, *t["seen"][1:]]), "empty cells in 'seen'"),
+        (lambda t: t.assign(arousal=np.float32([0, 0, np.inf, 0, 0, 0])), "frame 3 has a value of va"),
+    ],
+)
+def test_a_damaged_track_is_refused_by_name(tmp_path, spoil, message):
+    path = tmp_path / "v.parquet"
+    spoil(track_frame(make_track())).to_parquet(path, index=False)
+    with pytest.raises(AbawError, match=message) as error:
+        read_track(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_truncated_or_missing_file_is_refused_by_name(tmp_path):
+    path = write_track(make_track(), tmp_path)
+    path.write_bytes(path.read_bytes()[:100])
+    for bad in (path, tmp_path / "none.parquet"):
+        with pytest.raises(AbawError, match="cannot be read as a track"):
+            read_track(bad)
+
+
+@pytest.mark.parametrize("video", ["../x", "a/b", "a\\b", "", "..", "a\0"])
+def test_no_name_leaves_the_folder(tmp_path, video):
+    with pytest.raises(AbawError, match="cannot name a file"):
+        write_track(make_track(video), tmp_path / "tracks")
+    assert not (tmp_path / "x.parquet").exists()
+
+
+def test_a_failed_write_leaves_the_old_track(tmp_path):
+    path = write_track(make_track(seed=1), tmp_path)
+    bad = make_track(seed=2)
+    bad.va[3, 0] = np.nan
+    with pytest.raises(AbawError, match="frame 4 has a value of va that is no number"):
+        write_track(bad, tmp_path)
+    assert_same(make_track(seed=1), read_track(path))
+
+
+def test_tracks_come_sorted_and_lazily(tmp_path):
+    for video in ("b", "a", "10", "9"):
+        write_track(make_track(video), tmp_path)
+    (tmp_path / "b.parquet").write_bytes(b"no track")
+    tracks = read_tracks(tmp_path)
+    assert [next(tracks).video for _ in range(3)] == ["10", "9", "a"]
+    with pytest.raises(AbawError, match=r"b\.parquet"):
+        next(tracks)
+
+
+def test_a_folder_without_tracks_is_an_error(tmp_path):
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(AbawError, match="holds no track"):
+            read_tracks(folder)
+
+
+def test_a_track_checks_its_shapes():
+    with pytest.raises(ValueError, match=r"track\.va has shape"):
+        replace(make_track(), va=np.zeros((5, 2), np.float32))
+
+
+def labels_like(track, n_rows):
+    """Labels that equal the track's decisions, extended or cut to `n_rows`."""
+    rows = np.minimum(np.arange(n_rows), len(track) - 1)
+    return Labels(
+        va=track.va[rows],
+        va_valid=np.ones(n_rows, bool),
+        expr=track.expr.argmax(1)[rows],
+        expr_valid=np.ones(n_rows, bool),
+        au=(track.au >= 0.5)[rows].astype(np.float32),
+        au_valid=np.ones((n_rows, 12), bool),
+    )
+
+
+def test_every_label_row_is_scored_once_also_beyond_the_last_frame():
+    tracks = [make_track("a", 60), make_track("b", 40, seed=1)]
+    rows = {"a": 61, "b": 35}
+    labels = {track.video: labels_like(track, rows[track.video]) for track in tracks}
+    sums = score_tracks(tracks, labels.__getitem__, tuple(Task))
+    assert sums.videos == ("a", "b")
+    for task in Task:
+        assert getattr(sums, task).shape == (2, *SHAPES[task])
+        assert n_frames(task, getattr(sums, task)).tolist() == [61, 35]
+    scores = summarise(sums, draws=0)
+    assert scores["total"] == pytest.approx(3, abs=1e-9)
+
+
+def test_a_track_without_the_task_is_an_error():
+    track = make_track("clip 7", tasks=("va",))
+    with pytest.raises(AbawError, match="clip 7: au was not predicted there, only va"):
+        score_tracks([track], lambda video: Labels.unlabelled(6), [Task.AU])
