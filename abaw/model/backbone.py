@@ -1,0 +1,261 @@
+"""The network that sees single faces: any timm model, from uint8 pixels to one feature vector per frame."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from abaw.errors import UsageError, check_settings, did_you_mean
+from abaw.model.pixels import PixelInput
+from abaw.model.pooling import PooledFeatures
+from abaw.model.weights import build_with, hub_file, read_state_dict
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneSettings:
+    """Which timm network sees the frames, with which weights, and how it is trained."""
+
+    name: str = "vit_base_patch16_224.orig_in21k"
+    """Any name of timm's, with or without the tag of its weights."""
+    weights: str = "hub"
+    """`hub` downloads what the name's tag stands for, `none` takes random weights, else a local file."""
+    image_size: int = 224
+    """Side in pixels to which frames are resized on the device."""
+    chunk: int | None = 256
+    """Frames that go through the network at once, which bounds the memory; null takes all of them."""
+    frozen: int | Literal["all"] = 0
+    """Leading layers that stay as they are, the stem being the first; `all` trains nothing of the network."""
+    drop_path: float = 0.0
+    """Stochastic depth: chance that a block is skipped in training, for the last block."""
+    gradient_checkpointing: bool = False
+    """Computes activations a second time instead of keeping them: less memory, a third more time."""
+    compile: bool = False
+    """Compiles the network with torch.compile in training: a minute at the start, faster on a GPU."""
+    mean: tuple[float, float, float] | None = None
+    """Mean of the colours in [0, 1]; null takes what the pretrained weights were trained with."""
+    std: tuple[float, float, float] | None = None
+    """Standard deviation of the colours; null as for `mean`."""
+    interpolation: Literal["bicubic", "bilinear"] | None = None
+    """How frames are resized; null as for `mean`."""
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """More arguments for timm.create_model, such as `depth: 4`; plain values only."""
+
+    def __post_init__(self) -> None:
+        frozen, std = self.frozen, self.std
+        layers = frozen == "all" or (isinstance(frozen, int) and frozen >= 0)
+        ways = (None, "bicubic", "bilinear")
+        rules = {
+            "image_size": (self.image_size >= 1, "a number of pixels"),
+            "chunk": (self.chunk is None or self.chunk >= 0, "a number of frames, or null"),
+            "frozen": (layers, "a number of layers, or all"),
+            "drop_path": (0 <= self.drop_path < 1, "a chance in [0, 1)"),
+            "mean": (self.mean is None or len(self.mean) == 3, "three numbers, or null"),
+            "std": (std is None or (len(std) == 3 and min(std) > 0), "three positive numbers, or null"),
+            "interpolation": (self.interpolation in ways, "bicubic, bilinear or null"),
+        }
+        check_settings("model.backbone", self, rules)
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values for `from_description`: a backbone's own settings leave nothing to timm's defaults."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> Self:
+        """The settings described, without compiling."""
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in description.items()}
+        return cls(**plain | {"compile": False})
+
+
+class Backbone(nn.Module):
+    """Frames to features with a timm network, its weights and the pre-processing they were trained with.
+
+    Attributes:
+        settings: As given, with `mean`, `std` and `interpolation` filled in.
+        dim: Length of a feature vector (D).
+        n_layers: Layers that can be frozen or have a learning rate of their own, the stem included.
+    """
+
+    def __init__(self, settings: BackboneSettings, *, pretrained: bool = True) -> None:
+        """Builds the network; `pretrained=False` leaves `load_pretrained` to the caller.
+
+        Raises:
+            UsageError: timm does not know the name, an override, or the image size does not fit.
+            AbawError: The weights cannot be found or do not fit.
+        """
+        super().__init__()
+        net = _create(settings)
+        pixels = _input_of(net, settings)
+        self.settings = replace(settings, **pixels)
+        self.input = PixelInput(image_size=settings.image_size, **pixels)
+        self.pooled = PooledFeatures(net)
+        self.dim = int(getattr(net, "head_hidden_size", None) or net.num_features)
+        self._layer_of, self.n_layers = _layers(net)
+        self._asleep = self._freeze()
+        if settings.gradient_checkpointing:
+            net.set_grad_checkpointing()
+        if settings.compile:
+            self.pooled.compile()  # in place: the keys of the state dict stay
+        if pretrained:
+            self.load_pretrained()
+
+    def load_pretrained(self) -> None:
+        """Takes over the weights that the settings name; with `weights: none` there are none.
+
+        Raises:
+            AbawError: The weights cannot be found or do not fit.
+        """
+        name, weights = self.settings.name, self.settings.weights
+        if weights == "none":
+            return
+        published = _timm().get_pretrained_cfg(name)
+        path = hub_file(name, published) if weights == "hub" else Path(weights).expanduser()
+        create = partial(_create, self.settings)
+        net = build_with(create, read_state_dict(path), published.classifier, str(path))
+        self.pooled.net.load_state_dict(net.state_dict())
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Gives the features of frames.
+
+        Args:
+            frames: uint8 (M, H, W, 3), RGB; M may be 0.
+
+        Returns:
+            float32 (M, D).
+        """
+        if len(frames) == 0:
+            # one black image, thrown away: type and gradient (zero) are those of any other batch
+            return self._features(frames.new_zeros((1, *frames.shape[1:])))[:0]
+        chunks = torch.split(frames, self.settings.chunk or len(frames))
+        return torch.cat([self._features(chunk) for chunk in chunks])
+
+    def _features(self, frames: Tensor) -> Tensor:
+        return cast(Tensor, self.pooled(self.input(frames)))
+
+    def _freeze(self) -> tuple[nn.Module, ...]:
+        """Takes the leading layers out of training, for good, and gives what thereby is wholly frozen."""
+        frozen = self.settings.frozen
+        depth = self.n_layers if frozen == "all" else frozen
+        if depth > self.n_layers:
+            raise UsageError(
+                f"model.backbone.frozen: {self.settings.name} has {self.n_layers} layers, {depth} cannot be "
+                "frozen; give fewer, or all"
+            )
+        for name, parameter in self.pooled.net.named_parameters():
+            parameter.requires_grad_(self._layer_of[name] >= depth)
+        return tuple(module for module in self.pooled.modules() if _is_frozen(module))
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets training mode; frozen layers stay in evaluation mode: no dropout, no moving statistics."""
+        super().train(mode)
+        for module in self._asleep:
+            module.eval()
+        return self
+
+    def param_groups(
+        self, *, lr: float, weight_decay: float, layer_decay: float = 1.0
+    ) -> list[dict[str, Any]]:
+        """Optimizer groups of what is trained, each with its real learning rate.
+
+        Args:
+            lr: Learning rate of the last layer.
+            weight_decay: For weights; biases, norms, class tokens and position embeddings have none.
+            layer_decay: Each layer's rate is this many times that of the layer after it.
+
+        Returns:
+            Groups with the keys `params`, `lr`, `weight_decay`, `name`.
+        """
+        net: Any = self.pooled.net
+        spared = net.no_weight_decay() if hasattr(net, "no_weight_decay") else ()
+        groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
+        for name, parameter in net.named_parameters():
+            if parameter.requires_grad:
+                layer = self._layer_of[name] if layer_decay != 1 else self.n_layers - 1
+                decayed = parameter.ndim >= 2 and name not in spared
+                groups.setdefault((layer, decayed), []).append(parameter)
+        return [
+            {
+                "params": parameters,
+                "lr": lr * layer_decay ** (self.n_layers - 1 - layer),
+                "weight_decay": weight_decay if decayed else 0.0,
+                "name": f"backbone/layer{layer}/{'weights' if decayed else 'rest'}",
+            }
+            for (layer, decayed), parameters in sorted(groups.items())
+        ]
+
+
+def _timm() -> Any:
+    """The library, imported late, for that takes seconds."""
+    import timm
+
+    return timm
+
+
+def _create(settings: BackboneSettings, **weights: Any) -> Any:
+    """The timm network, without classifier, with random weights unless `weights` tells timm of others."""
+    timm, name = _timm(), settings.name
+    if not timm.is_model(name):
+        hint = did_you_mean(name.partition(".")[0], timm.list_models()) or "; see timm.list_models()"
+        raise UsageError(f"model.backbone.name: timm {timm.__version__} has no {name!r}{hint}")
+    try:
+        published = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:  # an unknown tag
+        raise UsageError(f"model.backbone.name: {error} See timm.list_pretrained().") from error
+    extra = dict(settings.overrides)
+    if settings.drop_path:
+        extra["drop_path_rate"] = settings.drop_path
+    if published.fixed_input_size:  # the others take any size as it comes
+        extra["img_size"] = settings.image_size
+    try:
+        net = timm.create_model(name, num_classes=0, **extra, **weights)
+    except (TypeError, AssertionError) as error:
+        raise UsageError(
+            f"model.backbone: timm cannot build {name} with image_size {settings.image_size} and "
+            f"overrides {settings.overrides} ({error or 'they do not fit each other'}); most networks need "
+            "an image_size that is a multiple of their patch size or stride"
+        ) from error
+    _check_patches(net, settings)
+    return net
+
+
+def _input_of(net: Any, settings: BackboneSettings) -> dict[str, Any]:
+    """How pixels are prepared: what the settings leave open comes from timm's record of the weights."""
+    default = _timm().data.resolve_model_data_config(net)
+    usual = "bilinear" if default["interpolation"] == "bilinear" else "bicubic"
+    return {
+        "mean": settings.mean or tuple(default["mean"]),
+        "std": settings.std or tuple(default["std"]),
+        "interpolation": settings.interpolation or usual,
+    }
+
+
+def _check_patches(net: Any, settings: BackboneSettings) -> None:
+    """Refuses an image size of which the patches would leave out the border."""
+    patches: Any = getattr(net, "patch_embed", None)
+    if not hasattr(patches, "grid_size") or hasattr(patches, "backbone"):
+        return  # no plain patches
+    size, patch = settings.image_size, patches.patch_size[0]
+    if size % patch:
+        raise UsageError(
+            f"model.backbone.image_size: {size} is no multiple of the {patch}-pixel patches of "
+            f"{settings.name}, the border would be cut off; give {max(size // patch, 1) * patch}"
+        )
+
+
+def _layers(net: Any) -> tuple[dict[str, int], int]:
+    """The layer of every parameter by name, the stem being 0, and the number of layers."""
+    from timm.models import group_parameters
+
+    if not hasattr(net, "group_matcher"):  # timm does not know its layers: it counts as one
+        return {name: 0 for name, _ in net.named_parameters()}, 1
+    layer_of = group_parameters(net, net.group_matcher(coarse=False), reverse=True)
+    return layer_of, 1 + max(layer_of.values())
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    """Whether a module has parameters and trains none of them."""
+    trained = [parameter.requires_grad for parameter in module.parameters()]
+    return bool(trained) and not any(trained)

@@ -1,0 +1,180 @@
+"""The whole network: visible frames through the backbone, all frames through the transformer, every head."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from abaw.batch import Batch
+from abaw.errors import AbawError, UsageError
+from abaw.model.backbone import Backbone, BackboneSettings
+from abaw.model.heads import Heads, HeadSettings, predictions
+from abaw.model.temporal import Temporal, TemporalSettings
+from abaw.tasks import Task
+
+
+class Network(nn.Module):
+    """Clips to the outputs of every task.
+
+    Attributes:
+        tasks: What is predicted.
+        backbone: What sees one frame; None for a network that takes cached features only.
+        temporal: What sees the sequence.
+        heads: What turns the state of a frame into outputs.
+        dim: Length of a frame's feature vector (D).
+    """
+
+    def __init__(
+        self,
+        *,
+        tasks: Sequence[Task],
+        backbone: BackboneSettings | None,
+        temporal: TemporalSettings,
+        heads: HeadSettings,
+        dim: int | None = None,
+        pretrained: bool = True,
+    ) -> None:
+        """Builds the network.
+
+        Args:
+            tasks: What to predict.
+            backbone: What sees one frame; None: cached features are all it will ever get.
+            temporal: What sees the sequence.
+            heads: What turns the state of a frame into outputs.
+            dim: Length of the cached features where there is no backbone.
+            pretrained: Whether the backbone takes over the weights that its settings name.
+
+        Raises:
+            UsageError: The settings contradict each other.
+            AbawError: The backbone's weights cannot be found or do not fit.
+        """
+        super().__init__()
+        self.tasks = tuple(tasks)
+        self.backbone = None if backbone is None else Backbone(backbone, pretrained=pretrained)
+        if self.backbone is not None and dim not in (None, self.backbone.dim):
+            raise UsageError(
+                f"model.dim is {dim}, but the features of model.backbone.name {self.backbone.settings.name} "
+                f"have {self.backbone.dim} values; leave it out, or set model.backbone to null"
+            )
+        if self.backbone is None and dim is None:
+            raise UsageError("model.dim: without a backbone, give the length of the cached features")
+        self.dim = int(dim or 0) if self.backbone is None else self.backbone.dim
+        self.temporal = Temporal(temporal, dim=self.dim)
+        self.head_settings = heads
+        self.heads = Heads(heads, self.tasks, width=self.temporal.width)
+
+    def forward(self, batch: Batch) -> dict[Task, Tensor]:
+        """Gives the outputs of every frame, visible or not.
+
+        Args:
+            batch: B clips of T frames; `keep` spares the device a wait, see `Batch.with_visible`.
+
+        Returns:
+            Per task float32 (B, T, K): valence and arousal in [-1, 1]; logits of expressions and action
+            units. `predictions` says what they mean.
+
+        Raises:
+            AbawError: The batch holds features of another length, or frames where there is no backbone.
+        """
+        if batch.keep is None:
+            batch = batch.with_visible(batch.visible)
+        assert batch.keep is not None
+        states = self.temporal(
+            self.encode(batch),
+            visible=batch.visible,
+            present=batch.present,
+            complete=len(batch.keep) == batch.visible.numel(),  # known on the host: the device need not wait
+        )
+        outputs: dict[Task, Tensor] = self.heads(states)
+        return outputs
+
+    def encode(self, batch: Batch) -> Tensor:
+        """Gives the features of every frame; only visible ones pass the backbone.
+
+        Args:
+            batch: B clips of T frames, or of their cached features, which come back as they are.
+
+        Returns:
+            float (B, T, D); zeros where a frame is not visible, or with cached features anything.
+        """
+        if batch.features is not None:
+            if batch.features.shape[-1] != self.dim:
+                raise AbawError(
+                    f"cached features have {batch.features.shape[-1]} values per frame, the network takes "
+                    f"{self.dim}; extract them with the backbone of this configuration"
+                )
+            return batch.features
+        if self.backbone is None or batch.frames is None:
+            raise AbawError("this network was trained on cached features alone and cannot see frames")
+        keep = batch.with_visible(batch.visible).keep if batch.keep is None else batch.keep
+        assert keep is not None
+        b, t = batch.visible.shape
+        seen = self.backbone(batch.frames.flatten(0, 1).index_select(0, keep))  # (M, D)
+        scattered: Tensor = seen.new_zeros((b * t, self.dim)).index_copy(0, keep, seen)
+        return scattered.view(b, t, self.dim)
+
+    def predictions(self, outputs: Mapping[Task, Tensor]) -> dict[Task, Tensor]:
+        """What the outputs mean, float32 (..., K): VA in [-1, 1], probabilities of EXPR and AU."""
+        return predictions(outputs)
+
+    def load_pretrained(self) -> None:
+        """Gives the backbone, if there is one, the weights that its settings name.
+
+        Raises:
+            AbawError: The weights cannot be found or do not fit.
+        """
+        if self.backbone is not None:
+            self.backbone.load_pretrained()
+
+    def param_groups(
+        self, *, lr: float, weight_decay: float, layer_decay: float = 1.0, backbone_lr: float = 1.0
+    ) -> list[dict[str, Any]]:
+        """Optimizer groups of all that is trained, each with its real learning rate.
+
+        Args:
+            lr: Learning rate of transformer and heads.
+            weight_decay: For tensors of two or more dimensions.
+            layer_decay: Each backbone layer's rate is this many times that of the layer after it.
+            backbone_lr: The rate of the last backbone layer, as a factor on `lr`.
+
+        Returns:
+            Groups with the keys `params`, `lr`, `weight_decay`, `name`; none without parameters.
+        """
+        groups: list[dict[str, Any]] = []
+        if self.backbone is not None:
+            groups += self.backbone.param_groups(
+                lr=lr * backbone_lr, weight_decay=weight_decay, layer_decay=layer_decay
+            )
+        rest = [*self.temporal.parameters(), *self.heads.parameters()]
+        for name, decayed in (("weights", True), ("rest", False)):
+            parameters = [p for p in rest if p.requires_grad and (p.ndim >= 2) == decayed]
+            if parameters:
+                decay = weight_decay if decayed else 0.0
+                groups.append(
+                    {"params": parameters, "lr": lr, "weight_decay": decay, "name": f"sequence/{name}"}
+                )
+        return groups
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values from which `from_description` rebuilds it, also in a later version of timm."""
+        return {
+            "tasks": [str(task) for task in self.tasks],
+            "dim": self.dim,
+            "backbone": None if self.backbone is None else self.backbone.settings.describe(),
+            "temporal": self.temporal.settings.describe(),
+            "heads": asdict(self.head_settings),
+        }
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> Self:
+        """The network of a description, uncompiled and with random weights: nothing is downloaded."""
+        backbone = description["backbone"]
+        return cls(
+            tasks=[Task(name) for name in description["tasks"]],
+            backbone=None if backbone is None else BackboneSettings.from_description(backbone),
+            temporal=TemporalSettings.from_description(description["temporal"]),
+            heads=HeadSettings(**description["heads"]),
+            dim=description["dim"],
+            pretrained=False,
+        )

@@ -1,0 +1,140 @@
+"""Where a backbone's pretrained weights come from, and how they are put in: safely, and all or none."""
+
+import argparse
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from abaw.errors import AbawError
+
+log = logging.getLogger(__name__)
+
+StateDict = dict[str, Tensor]
+
+OWN_PREFIX = "backbone.pooled.net."
+"""Where the timm network lies in a checkpoint of this package, behind the name of the whole network."""
+_WRAPPERS = (
+    "state_dict_ema",
+    "model_ema",
+    "state_dict",
+    "model",
+)  # an average of the weights before the last
+
+
+def hub_file(name: str, published: Any) -> Path:
+    """The weight file of a timm model, from the local cache or else from the Hugging Face hub.
+
+    A file that is in the cache is used without asking the network, so compute nodes need none.
+
+    Args:
+        name: timm's name of the model, for the message.
+        published: timm's `PretrainedCfg` of it.
+
+    Raises:
+        AbawError: Nothing is published for the model, or it is not cached and the hub cannot be reached.
+    """
+    import huggingface_hub as hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    if not published.hf_hub_id:
+        raise AbawError(
+            f"model.backbone.weights: timm publishes no weights for {name}; choose another name or tag, "
+            "give a file (weights: PATH), or start from random weights (weights: none)"
+        )
+    repository, _, revision = published.hf_hub_id.partition("@")
+    filename = published.hf_hub_filename or "model.safetensors"
+    place: Any = {"repo_id": repository, "filename": filename, "revision": revision or None}
+    try:
+        return Path(hub.hf_hub_download(**place, local_files_only=True))
+    except LocalEntryNotFoundError:
+        log.info("%s is not in the local cache: asking the hub", repository)
+    try:
+        # One question without retries: hf_hub_download alone keeps trying for most of a minute per process.
+        hub.get_hf_file_metadata(hub.hf_hub_url(**place))
+        return Path(hub.hf_hub_download(**place))
+    except Exception as error:  # of two HTTP libraries, by the hub's version: no common class but this
+        raise AbawError(
+            f"model.backbone.weights: the weights of {name} are not in the local cache and "
+            f"{repository} could not be downloaded ({_shorten(error)}); give a downloaded file with "
+            "weights: PATH, or download once where there is a network, copy the Hugging Face cache (HF_HOME) "
+            "here and set HF_HUB_OFFLINE=1, or start from random weights with weights: none"
+        ) from error
+
+
+def read_state_dict(path: Path) -> StateDict:
+    """Weights from a .safetensors, .bin, .pt, .pth or .ckpt file; none of its code is run.
+
+    What trainers put around a state dict is removed: `state_dict`, `model`, the prefixes of DDP and
+    torch.compile. A checkpoint of this package gives its backbone.
+
+    Raises:
+        AbawError: There is no such file, or it does not load as plain weights.
+    """
+    if not path.is_file():
+        raise AbawError(f"model.backbone.weights: no file {path}; give a file of weights, or hub, or none")
+    try:
+        state: Any = _load(path)
+    except Exception as error:  # pickle, zip and safetensors raise classes without a common one
+        raise AbawError(
+            f"model.backbone.weights: {path} cannot be read as plain weights ({_shorten(error)}); "
+            "save the state dict alone, best as .safetensors"
+        ) from error
+    if isinstance(state, dict):
+        inner = [state[key] for key in _WRAPPERS if isinstance(state.get(key), dict)]
+        state = inner[0] if inner else state
+        state = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
+    if not isinstance(state, dict) or not state:
+        raise AbawError(f"model.backbone.weights: {path} holds no named tensors; give a file of a state dict")
+    own = {key.partition(OWN_PREFIX)[2]: value for key, value in state.items() if OWN_PREFIX in key}
+    return own or {key.removeprefix("module.").removeprefix("_orig_mod."): v for key, v in state.items()}
+
+
+def _load(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    with torch.serialization.safe_globals([argparse.Namespace]):  # many trainers save their arguments along
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def build_with(
+    create: Callable[..., Any], state: StateDict, classifier: str | tuple[str, ...] | None, source: str
+) -> Any:
+    """A timm network with `state` put in by timm's own conversion, position embeddings resampled.
+
+    Args:
+        create: `timm.create_model` with all but the weights bound; makes a network without classifier.
+        state: The weights.
+        classifier: Names of the classifier's layers, whose weights are left out.
+        source: What to call the weights in a message.
+
+    Raises:
+        AbawError: Weights are missing or of another shape.
+    """
+    names = (classifier,) if isinstance(classifier, str) else classifier or ()
+    body = {key: value for key, value in state.items() if not key.startswith(tuple(f"{n}." for n in names))}
+    plain = {"state_dict": body, "custom_load": False, "label_offset": 0, "source": ""}
+    try:
+        # timm is strict when the weights have as many classes as the network: none
+        return create(pretrained=True, pretrained_cfg_overlay=plain | {"num_classes": 0})
+    except RuntimeError as error:
+        title, _, findings = str(error).partition("\n")
+        if "Unexpected key" in findings and "Missing key" not in findings and "size mismatch" not in findings:
+            log.warning("%s: not used by the network: %s", source, _shorten(findings))
+            # complete without them: they are a decoder, a projection, another head
+            return create(pretrained=True, pretrained_cfg_overlay=plain)
+        raise AbawError(
+            f"model.backbone.weights: {source} does not fit model.backbone.name "
+            f"({_shorten(findings or title)}); give weights of that network, or the name they belong to"
+        ) from error
+
+
+def _shorten(message: object, limit: int = 200) -> str:
+    """The beginning of what may run over many lines."""
+    line = str(message).strip().partition("\n")[0] or type(message).__name__
+    return line if len(line) <= limit else f"{line[:limit]}…"

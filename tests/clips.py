@@ -1,0 +1,43 @@
+"""Random batches, for tests of what eats them."""
+
+import torch
+from torch import Tensor
+
+from abaw.batch import Batch
+from abaw.windows import Window
+
+
+def random_batch(
+    b: int = 2,
+    t: int = 6,
+    *,
+    dim: int | None = None,
+    size: int = 32,
+    visible: Tensor | None = None,
+    present: Tensor | None = None,
+    labelled: float = 1.0,
+    seed: int = 0,
+) -> Batch:
+    """B clips of T frames of noise, or with `dim` of features; a share of all labels is valid."""
+    g = torch.Generator().manual_seed(seed)
+
+    def some(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=g) < labelled
+
+    frames = torch.randint(0, 256, (b, t, size, size, 3), generator=g, dtype=torch.uint8)
+    everything = torch.ones(b, t, dtype=torch.bool)
+    present = everything if present is None else present
+    return Batch(
+        frames=frames if dim is None else None,
+        features=None if dim is None else torch.randn(b, t, dim, generator=g),
+        present=present,
+        visible=present if visible is None else visible,
+        va=torch.rand(b, t, 2, generator=g) * 2 - 1,
+        va_valid=some(b, t),
+        expr=torch.randint(0, 8, (b, t), generator=g),
+        expr_valid=some(b, t),
+        au=(torch.rand(b, t, 12, generator=g) < 0.4).float(),
+        au_valid=some(b, t, 12),
+        where=tuple(Window(k, 0, t) for k in range(b)),
+        n_bad_frames=torch.zeros(b, dtype=torch.long),
+    )
