@@ -1,0 +1,143 @@
+"""Loaders whose place in the data is part of the run: a stateful one for training, options for all."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from abaw.batch import Batch
+from abaw.data.samplers import TrainSampler
+from abaw.errors import AbawError
+
+MOST_WORKERS = 8
+"""Feeds about 50,000 frames a second, more than a device takes; beyond it workers only cost memory."""
+
+
+def available_cores() -> int:
+    """How many cores this process may use, fewer than the machine has under a batch system."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_workers(n_processes: int = 1) -> int:
+    """How many workers each of `n_processes` training processes of this machine should have.
+
+    An equal share of the cores, at most `MOST_WORKERS`; none where the share is a single core, because
+    one worker is slower than no worker.
+    """
+    share = min(available_cores() // n_processes, MOST_WORKERS)
+    return share if share > 1 else 0
+
+
+def loader_options(*, workers: int, pin_memory: bool) -> dict[str, Any]:
+    """Arguments every DataLoader of this package is made with.
+
+    Workers are forked on Linux: they start in milliseconds, share the index and imports with the
+    trainer and notice its death; a fork server costs seconds and would keep them alive as orphans.
+    """
+    return {
+        "collate_fn": Batch.cat,
+        "num_workers": workers,
+        "persistent_workers": workers > 0,
+        "worker_init_fn": start_worker,
+        "multiprocessing_context": "fork" if workers and sys.platform == "linux" else None,
+        "pin_memory": pin_memory,
+        "generator": torch.Generator(),  # else every pass would draw a number from the global stream
+    }
+
+
+def start_worker(worker: int) -> None:  # noqa: ARG001 - the signature is the DataLoader's
+    """Makes a loader process use one core and leave signals to the trainer, unless the trainer sent them.
+
+    A batch system signals every process of a job; a worker that died of it would take the trainer along
+    before a checkpoint is saved. But a worker deaf to the trainer's own SIGTERM would keep it
+    from ending.
+    """
+    import cv2
+
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    if sys.platform == "linux":  # where a signal tells its sender
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_trainer, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with_trainer(trainer: int) -> None:
+    """Waits until the process `trainer` sends SIGTERM, and passes over those of others."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
+        pass
+    os._exit(0)
+
+
+class TrainLoader(DataLoader[Batch]):
+    """Hands out the training batches of one epoch per pass and knows how far it has come.
+
+    Its state counts the batches that were handed out, not those fetched ahead, and does not depend on the
+    rank: the state of rank 0 continues all of them. Lightning saves and restores it with the run.
+
+    Args:
+        dataset: Gives the clip of a `Slot`.
+        sampler: Gives the slots of this rank.
+        workers: Loader processes; 0 loads in this one.
+        pin_memory: Whether batches are put into page-locked memory; only of use with an accelerator.
+        epoch_batches: Batches after which the trainer calls an epoch over; None means all.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Batch],
+        *,
+        sampler: TrainSampler,
+        workers: int = 0,
+        pin_memory: bool = False,
+        epoch_batches: int | None = None,
+    ) -> None:
+        options = loader_options(workers=workers, pin_memory=pin_memory)
+        super().__init__(dataset, batch_size=sampler.batch_size, sampler=sampler, **options)
+        self._slots = sampler
+        self._epoch_batches = sampler.n_batches if epoch_batches is None else epoch_batches
+        self._epoch = self._n_handed_out = 0
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override] # the DataLoader's own is no generator
+        # All this happens at the first batch, not before: Lightning makes the iterator, then sets the epoch.
+        self._epoch, self._n_handed_out = self._slots.epoch, self._slots.first_batch
+        for batch in super().__iter__():
+            self._n_handed_out += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the next batch stands: `epoch`, `batches` handed out of it, and what its meaning rests on."""
+        over = self._n_handed_out >= self._epoch_batches
+        place = (self._epoch + 1, 0) if over else (self._epoch, self._n_handed_out)
+        return dict(zip(("epoch", "batches"), place, strict=True)) | self._conditions()
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Lets the next pass go on where the state was taken.
+
+        Raises:
+            AbawError: Batches are made differently now, so the place would mean something else.
+        """
+        for name, value in self._conditions().items():
+            if state[name] != value:
+                raise AbawError(
+                    f"the checkpoint was saved with {name} {state[name]}, now it is {value}: the run cannot"
+                    f" go on where it was; restore the value, or start a new run from its weights"
+                )
+        self._epoch, self._n_handed_out = state["epoch"], state["batches"]
+        self._slots.start_at(self._epoch, self._n_handed_out)
+
+    def _conditions(self) -> dict[str, int]:
+        """What decides which windows a batch is made of, besides its place."""
+        slots = self._slots
+        return {
+            "batch_size": slots.batch_size,
+            "world_size": slots.num_replicas,
+            "windows": slots.n_windows,
+            "seed": slots.seed,
+        }
