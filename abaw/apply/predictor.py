@@ -1,0 +1,134 @@
+"""From a checkpoint to predictions in three lines, without Lightning, configuration or data."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from abaw.batch import Batch
+from abaw.checkpoints import load_checkpoint
+from abaw.errors import AbawError
+from abaw.model.network import Network
+from abaw.outputs.tracks import Track, track_frame
+from abaw.stitching import Stitcher
+from abaw.tasks import Task
+from abaw.windows import cut, window_at
+
+
+class Predictor:
+    """A trained network with its own pre-processing and label names.
+
+    Args:
+        network: In evaluation mode, on its device.
+        window: Frames the network sees at once (T).
+        stride: Frames of the window from one start to the next.
+        step: Distance between the frames of a window, in frames of the video.
+        batch_size: Windows per pass.
+    """
+
+    def __init__(
+        self, network: Network, *, window: int, stride: int, step: int = 1, batch_size: int = 8
+    ) -> None:
+        self.network = network
+        self.window = window
+        self.stride = stride
+        self.step = step
+        self.batch_size = batch_size
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What is predicted."""
+        return self.network.tasks
+
+    def predict_frames(
+        self, frames: NDArray[np.uint8], visible: NDArray[np.bool_] | None = None
+    ) -> pd.DataFrame:
+        """Predicts every frame of one video.
+
+        Args:
+            frames: uint8 (N, H, W, 3), RGB, faces aligned as in the training data.
+            visible: bool (N,), False where there is no face; null says that every frame shows one.
+
+        Returns:
+            The columns of a track: `frame` (from 1), `seen`, and per task the predicted values: valence and
+            arousal in [-1, 1], probabilities of expressions and action units.
+
+        Raises:
+            AbawError: The array is not a video of faces.
+        """
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or len(frames) == 0:
+            raise AbawError(
+                f"frames: expected uint8 of shape (N, H, W, 3) with N >= 1, got {frames.dtype} {frames.shape}"
+            )
+        seen = np.ones(len(frames), bool) if visible is None else np.asarray(visible, bool)
+        if seen.shape != (len(frames),):
+            raise AbawError(f"visible: expected shape ({len(frames)},), one per frame, got {seen.shape}")
+        stitcher: Stitcher[Task] = Stitcher(lambda _: len(frames))
+        starts = cut(len(frames), self.window, self.stride, self.step)
+        for first in range(0, len(starts), self.batch_size):
+            clips = [self._clip(start, frames, seen) for start in starts[first : first + self.batch_size]]
+            batch = Batch.cat(clips)
+            batch = batch.with_visible(batch.visible).to(self._device)
+            with torch.inference_mode():
+                predictions = self.network.predictions(self.network(batch))
+            stitcher.add(batch.where, predictions, batch.visible)
+        (video,) = stitcher.flush()
+        values = {str(task): tensor.cpu().numpy() for task, tensor in video.predictions.items()}
+        return track_frame(Track(video="", seen=video.seen.cpu().numpy(), **values))
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    def _clip(self, start: int, frames: NDArray[np.uint8], seen: NDArray[np.bool_]) -> Batch:
+        window = window_at(0, start, len(frames), self.window, self.step)
+        which = slice(window.start, window.stop, window.step)
+        n = len(window)
+
+        def padded(values: Tensor) -> Tensor:  # (n, ...) -> (1, T, ...)
+            return torch.cat([values, values.new_zeros((self.window - n, *values.shape[1:]))])[None]
+
+        no_label = torch.zeros(1, self.window, dtype=torch.bool)
+        return Batch(
+            frames=padded(torch.from_numpy(np.ascontiguousarray(frames[which]))),
+            present=padded(torch.ones(n, dtype=torch.bool)),
+            visible=padded(torch.from_numpy(seen[which].copy())),
+            va=torch.zeros(1, self.window, 2),
+            va_valid=no_label,
+            expr=torch.zeros(1, self.window, dtype=torch.long),
+            expr_valid=no_label,
+            au=torch.zeros(1, self.window, 12),
+            au_valid=no_label[..., None].expand(-1, -1, 12),
+            where=(window,),
+            n_bad_frames=torch.zeros(1, dtype=torch.long),
+        )
+
+
+def load(checkpoint: str | Path, *, device: str | None = None) -> Predictor:
+    """Loads a checkpoint for prediction.
+
+    Args:
+        checkpoint: A file that `abaw fit` left, such as `runs/demo/checkpoints/best.ckpt`.
+        device: Where to compute; null takes a GPU if there is one.
+
+    Returns:
+        An object whose `predict_frames` turns an array of faces into a table.
+
+    Raises:
+        AbawError: The file is missing, damaged or of another kind; nothing in it is ever executed.
+    """
+    content = load_checkpoint(checkpoint)
+    about: dict[str, Any] = content["abaw"]
+    network = Network.from_description(about["network"])
+    prefix = "network."
+    weights = {
+        name.removeprefix(prefix): w for name, w in content["state_dict"].items() if name.startswith(prefix)
+    }
+    network.load_state_dict(weights)
+    network.eval().requires_grad_(False)
+    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return Predictor(network.to(where), **about["windows"])

@@ -1,0 +1,68 @@
+"""Reading checkpoints: safely, without Lightning, and the newest one that is whole."""
+
+import pickle
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from abaw.errors import AbawError
+
+FORMAT = 1
+"""Goes up when what a checkpoint says under "abaw" changes its meaning."""
+
+
+def load_checkpoint(path: Path | str) -> dict[str, Any]:
+    """Reads a checkpoint into main memory without executing anything it may contain.
+
+    Raises:
+        AbawError: It is not there, is damaged, or is not a checkpoint of this package.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise AbawError(
+            f"{path}: there is no such checkpoint; `abaw fit` leaves them in its run's checkpoints/"
+        )
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0][:120] if str(error) else type(error).__name__
+        raise AbawError(
+            f"{path}: damaged or no checkpoint, not loaded ({reason}); use another one"
+        ) from error
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("abaw"), dict):
+        raise AbawError(f"{path}: not a checkpoint of abaw; use one written by `abaw fit`")
+    if checkpoint["abaw"].get("format") != FORMAT:
+        found = checkpoint["abaw"].get("format")
+        raise AbawError(f"{path}: has format {found}, this abaw reads {FORMAT}; use the abaw that wrote it")
+    return checkpoint
+
+
+def newest_checkpoint(folder: Path | str) -> Path:
+    """The newest checkpoint of a run that loads; damaged ones are named in a warning and passed over.
+
+    Raises:
+        AbawError: There is none.
+    """
+    folder = Path(folder)
+    for path in _newest_first(folder):
+        try:
+            load_checkpoint(path)
+        except AbawError as error:
+            warnings.warn(f"{error}; trying the one before it", stacklevel=2)
+        else:
+            return path
+    raise AbawError(
+        f"{folder}: holds no checkpoint to continue from; start with `abaw fit` without --ckpt_path last"
+    )
+
+
+def _newest_first(folder: Path) -> Iterator[Path]:
+    last = folder / "last.ckpt"
+    known = set()
+    for path in [last, *sorted(folder.glob("step-*.ckpt"), reverse=True)]:
+        if path.is_file() and (inode := path.stat().st_ino) not in known:
+            known.add(inode)  # `last` is another name of the newest
+            yield path

@@ -1,0 +1,109 @@
+"""A loss that is no number: found without waiting for the device, named, and never saved as progress."""
+
+from collections import deque
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+
+from abaw.batch import Batch
+from abaw.errors import AbawError
+from abaw.windows import Window
+
+NEVER = torch.iinfo(torch.int64).max
+
+
+class NonFiniteGuard(Callback):
+    """Stops a run whose loss is NaN or infinite and says which task and which videos it came from.
+
+    The flags stay on the device; they are read every `log_every_n_steps` steps and before every checkpoint,
+    so that no checkpoint with spoilt weights replaces a good one.
+
+    Args:
+        folder: Where the state is left for inspection, as `nonfinite.ckpt`.
+        action: `stop`, or `skip`: a step with a gradient that is no number is made with a gradient of zero.
+        max_skips: With `skip`, more such steps than this stop the run after all.
+    """
+
+    def __init__(self, folder: str, action: Literal["stop", "skip"] = "stop", max_skips: int = 10) -> None:
+        self.folder = Path(folder)
+        self.action = action
+        self.max_skips = max_skips
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts with nothing found."""
+        self._tasks: tuple[str, ...] = tuple(cast(Any, pl_module).tasks)
+        self._first = torch.full(
+            (len(self._tasks),), NEVER, device=pl_module.device
+        )  # step of the first fault
+        self._n_skipped = torch.zeros((), dtype=torch.int64, device=pl_module.device)
+        self._recent: deque[tuple[int, tuple[Window, ...]]] = deque(maxlen=trainer.log_every_n_steps)
+
+    def on_before_optimizer_step(
+        self,
+        trainer: Trainer,  # noqa: ARG002
+        pl_module: LightningModule,
+        optimizer: Optimizer,  # noqa: ARG002
+    ) -> None:
+        """With `skip`, takes the sting out of a bad gradient, on the device."""
+        if self.action == "skip":
+            gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+            finite = torch.stack(torch._foreach_norm(gradients)).isfinite().all()
+            for gradient in gradients:
+                gradient.copy_(torch.where(finite, gradient, 0))
+            self._n_skipped += ~finite
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Notes the step of a bad loss; looks at the notes every `log_every_n_steps` steps."""
+        step = trainer.fit_loop.epoch_loop.total_batch_idx
+        losses = torch.stack([outputs["per_task"][task] for task in self._tasks])
+        self._first = self._first.minimum(torch.where(losses.isfinite(), NEVER, step))
+        self._recent.append((step, batch.where))
+        if (batch_idx + 1) % trainer.log_every_n_steps == 0 or trainer.is_last_batch:
+            self._look(trainer)
+
+    def on_save_checkpoint(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,  # noqa: ARG002
+        checkpoint: dict[str, Any],  # noqa: ARG002
+    ) -> None:
+        """Refuses to save spoilt weights."""
+        if trainer.training and hasattr(self, "_first"):
+            self._look(trainer)
+
+    def _look(self, trainer: Trainer) -> None:
+        """Reads the flags, the same on all ranks, and stops the run if need be."""
+        first = self._first.clone()
+        if trainer.world_size > 1:
+            torch.distributed.all_reduce(first, op=torch.distributed.ReduceOp.MIN)
+        if self.action == "skip":
+            n_skipped = int(self._n_skipped)
+            if n_skipped <= self.max_skips:
+                return
+            what = f"{n_skipped} steps had a gradient that is no number, {self.max_skips} are allowed"
+        elif int(first.min()) == NEVER:
+            return
+        else:
+            what = self._describe(trainer, first)
+        self._first.fill_(NEVER)  # so that the state itself can be saved
+        self._n_skipped.zero_()
+        path = self.folder / "nonfinite.ckpt"
+        trainer.save_checkpoint(path)
+        raise AbawError(
+            f"{what}; the state is in {path}. Lower the learning rate, train with --trainer.precision 32-true, "
+            "or leave such steps out with --on_nonfinite skip"
+        )
+
+    def _describe(self, trainer: Trainer, first: Tensor) -> str:
+        step = int(first.min())
+        tasks = [task for task, at in zip(self._tasks, first.tolist(), strict=True) if at == step]
+        name = cast(Any, trainer).datamodule.video_name
+        windows = (window for at, where in self._recent if at == step for window in where)
+        videos = sorted({name(window.video) for window in windows if window.video >= 0})
+        return f"the loss of {', '.join(tasks)} is no number from step {step}, on videos {', '.join(videos)}"
