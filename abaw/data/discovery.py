@@ -90,8 +90,8 @@ def _search(folder: Path, depth: int, found: Found) -> None:
     for child in subfolders(folder):
         if _TASK_FOLDER.fullmatch(child.name):
             found.annotations += _annotation_files(child)
-        elif _holds_images(child):
-            videos.append(child.name)
+        elif not child.name.lower().startswith(_ALIGNED) and _holds_images(child):
+            videos.append(child.name)  # images directly in cropped_aligned are strays, and it no video
         elif depth > 1:
             _search(child, depth - 1, found)
     if videos:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from abaw.data.annotations import Labels
 from abaw.data.discovery import SPLITS
-from abaw.data.index_cache import cache_file, cache_folder, forget_old_states, stamp
+from abaw.data.index_cache import cache_file, cache_folder, forget_old_states, stamp, writing_cache
 from abaw.data.index_rows import NO_SOURCE, read_rows_of_videos, unpack
 from abaw.data.mapped_arrays import DamagedFileError, open_arrays, write_arrays
 from abaw.data.sources import LabelSet, find_sources
@@ -219,6 +219,7 @@ def build_index(
         return open_index(path, verify=True)
     except (OSError, DamagedFileError):
         videos, parts = read_rows_of_videos(sources, progress)
-        write_arrays(path, parts, json.dumps({"videos": videos, "roots": roots}))
+        with writing_cache():
+            write_arrays(path, parts, json.dumps({"videos": videos, "roots": roots}))
         forget_old_states(path)
         return open_index(path)

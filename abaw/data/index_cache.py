@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from abaw.errors import AbawError
@@ -50,6 +51,19 @@ def cache_file(folder: Path, options: object, state: str) -> Path:
 def forget_old_states(current: Path) -> None:
     """Deletes all but the newest few caches of the data set that `current` belongs to."""
     key = current.name.partition("-")[0]
-    others = [path for path in current.parent.glob(f"{key}-*.safetensors") if path != current]
-    for path in sorted(others, key=lambda path: path.stat().st_mtime_ns)[: -(_KEPT - 1)]:
-        path.unlink(missing_ok=True)
+    others = []
+    for path in current.parent.glob(f"{key}-*.safetensors"):
+        with suppress(FileNotFoundError):  # another process is tidying up too
+            others.append((path.stat().st_mtime_ns, path))
+    for _, path in sorted(others)[:-_KEPT]:
+        if path != current:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing_cache() -> Iterator[None]:
+    """Adds to the error of a write that fails how to choose another folder for caches."""
+    try:
+        yield
+    except AbawError as error:
+        raise AbawError(f"{error} with the environment variable ABAW_CACHE") from error

@@ -75,7 +75,19 @@ def _end_with_trainer(trainer: int) -> None:
     os._exit(0)
 
 
-class TrainLoader(DataLoader[Batch]):
+class ClipLoader(DataLoader[Batch]):
+    """A DataLoader in which an error of ours reads the same from a worker as without workers."""
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override] # the DataLoader's own is no generator
+        try:
+            yield from super().__iter__()
+        except AbawError as error:  # a worker's message is its whole traceback, whose last line it was
+            kind = type(error)
+            message = str(error).rpartition(f"{kind.__module__}.{kind.__qualname__}: ")[2].strip()
+            raise kind(message) from error
+
+
+class TrainLoader(ClipLoader):
     """Hands out the training batches of one epoch per pass and knows how far it has come.
 
     Its state counts the batches that were handed out, not those fetched ahead, and does not depend on the
@@ -86,7 +98,7 @@ class TrainLoader(DataLoader[Batch]):
         sampler: Gives the slots of this rank.
         workers: Loader processes; 0 loads in this one.
         pin_memory: Whether batches are put into page-locked memory; only of use with an accelerator.
-        epoch_batches: Batches after which the trainer calls an epoch over; None means all.
+        limit: Where the trainer ends an epoch, as its limit_train_batches: a number of batches, or a share.
     """
 
     def __init__(
@@ -96,15 +108,16 @@ class TrainLoader(DataLoader[Batch]):
         sampler: TrainSampler,
         workers: int = 0,
         pin_memory: bool = False,
-        epoch_batches: int | None = None,
+        limit: int | float = 1.0,
     ) -> None:
         options = loader_options(workers=workers, pin_memory=pin_memory)
         super().__init__(dataset, batch_size=sampler.batch_size, sampler=sampler, **options)
         self._slots = sampler
-        self._epoch_batches = sampler.n_batches if epoch_batches is None else epoch_batches
+        n_batches = sampler.n_batches
+        self._epoch_batches = min(limit, n_batches) if isinstance(limit, int) else int(limit * n_batches)
         self._epoch = self._n_handed_out = 0
 
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override] # the DataLoader's own is no generator
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         # All this happens at the first batch, not before: Lightning makes the iterator, then sets the epoch.
         self._epoch, self._n_handed_out = self._slots.epoch, self._slots.first_batch
         for batch in super().__iter__():

@@ -1,11 +1,14 @@
 """Which files make up a data set: its image roots and its annotation files, found or named by the user."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from abaw.data.discovery import AnnotationFile, choose_image_roots, given_image_roots, search
+from abaw.data.index_cache import cache_folder
+from abaw.data.segments import stand_in
 from abaw.errors import AbawError
 
 LabelSet = Literal["challenge", "mtl"]
@@ -50,7 +53,7 @@ def find_sources(
     if image_roots is None:
         chosen = choose_image_roots(root, found)
     else:
-        chosen = given_image_roots([Path(folder).expanduser().resolve() for folder in image_roots])
+        chosen = given_image_roots([_image_root(folder) for folder in image_roots])
     files = found.annotations
     if annotations is not None:
         annotations = Path(annotations).expanduser().resolve()
@@ -71,3 +74,11 @@ def find_sources(
             "(VA_Estimation_Challenge/Train_Set/<video>.txt) below it; give the folder that holds them"
         )
     return Sources(chosen, wanted, label_set)
+
+
+def _image_root(named: Path) -> Path:
+    """The folder of an image root; of one in object storage, such as s3://bucket/pack, its stand-in."""
+    address = re.fullmatch(r"(\w\w+):/+(.+)", str(named))  # a path keeps one slash of two
+    if address is not None:
+        return stand_in(f"{address[1]}://{address[2]}", cache_folder(None) / "packs")
+    return Path(named).expanduser().resolve()

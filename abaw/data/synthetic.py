@@ -2,24 +2,26 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from abaw.data.annotations import Labels, image_name, write_mtl_file, write_task_file
-from abaw.data.behaviour import Playwright, Script, Society, play, shares
-from abaw.data.faces import Face
-from abaw.data.filming import Camera, Weather
-from abaw.data.portraits import draw_identity
-from abaw.data.rig import MOVEMENTS
+from abaw.data.synthesis.behaviour import play
+from abaw.data.synthesis.casting import PRESETS, Preset, Shot, plan
+from abaw.data.synthesis.faces import Face
+from abaw.data.synthesis.filming import Camera
+from abaw.data.synthesis.identity import draw_identity
+from abaw.data.synthesis.rig import MOVEMENTS
 from abaw.errors import AbawError, UsageError
 from abaw.tasks import Task
 
@@ -32,89 +34,18 @@ TASK_FOLDERS = {
 }
 SPLIT_FOLDERS = {"train": "Train_Set", "val": "Validation_Set"}
 _MTL_FILES = {"train": "train_set.txt", "val": "validation_set.txt"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preset:
-    """One kind of generated data set.
-
-    Attributes:
-        society: Who does what, how often.
-        weather: What the camera makes of it.
-        variation: How far people differ from the mean face.
-        annotated: Share of the videos with labels of each task.
-        unlabelled: Share of the rows of an annotated video without a label, per task.
-        splits: Share of the videos in train, val and test.
-    """
-
-    society: Society
-    weather: Weather
-    variation: float
-    annotated: dict[Task, float]
-    unlabelled: dict[Task, float]
-    splits: tuple[float, float, float]
-
-
-PRESETS = {
-    "demo": Preset(
-        society=Society(
-            expressions=(0.20, 0.11, 0.11, 0.10, 0.14, 0.12, 0.11, 0.11),
-            units=(0.32, 0.26, 0.34, 0.18, 0.25, 0.18, 0.20, 0.16, 0.14, 0.14, 0.35, 0.18),
-            episode=45,
-            strength=(0.75, 1.0),
-            lag=(8, 14),
-        ),
-        weather=Weather(pose=0.6, jitter=0.6, spoilt=0.25, bursts=0.05, covered=0.08),
-        variation=0.8,
-        annotated={Task.VA: 0.75, Task.EXPR: 0.75, Task.AU: 0.75},
-        unlabelled={Task.VA: 0.03, Task.EXPR: 0.08, Task.AU: 0.05},
-        splits=(0.65, 0.25, 0.10),
-    ),
-    "real": Preset(
-        society=Society(  # label counts of Aff-Wild2's training set
-            expressions=shares((177198, 16573, 10771, 9080, 95463, 78751, 31615, 165866)),
-            units=shares(
-                (160261, 67513, 209982, 362236, 538960, 467113, 332788, 38163, 42787, 34746, 851020, 100978),
-                1357376,
-            ),
-            episode=120,
-            strength=(0.5, 1.0),
-            lag=(10, 30),
-        ),
-        weather=Weather(pose=1.0, jitter=0.9, spoilt=0.15, bursts=0.05, covered=0.1),
-        variation=1.0,
-        annotated={Task.VA: 0.73, Task.EXPR: 0.54, Task.AU: 0.67},
-        unlabelled={Task.VA: 0.05, Task.EXPR: 0.5, Task.AU: 0.07},
-        splits=(0.62, 0.18, 0.20),
-    ),
-}
-_MISSING, _BURST = 0.02, 9  # share of the frames without a crop, and how many go together
-_SIZES = ("30-1280x720", "24-1920x1080", "60-1920x1080", "25-640x480")
+_MISSING, _BURST = 0.02, 9  # share of the frames without a crop, and about how many go together
+_JPEG = (cv2.IMWRITE_JPEG_QUALITY, 88)  # about 5 KB a frame
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What was written: the tree, and how many videos (stems), frames and images it holds."""
+    """What was written: where, and how many videos (stems), frames and images it holds."""
 
     root: Path
     videos: int
     frames: int
     images: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Shot:
-    """All that is decided about one video before it is drawn; seeds everything drawn in it."""
-
-    video: str
-    split: str
-    tasks: tuple[Task, ...]
-    n_frames: int
-    image_root: str
-    scene: int
-    script: Script
-    seed: tuple[int, int]
-    must_miss: bool
 
 
 def write_dataset(
@@ -142,30 +73,20 @@ def write_dataset(
         UsageError: An argument cannot mean anything.
         AbawError: `out` holds something already, or cannot be written.
     """
-    out = Path(out)
-    for name, value, least in (("videos", videos, 2), ("frames", frames, 10), ("seed", seed, 0), ("jobs", jobs, 1)):
+    limits = (("videos", videos, 2), ("frames", frames, 10), ("seed", seed, 0), ("jobs", jobs, 1))
+    for name, value, least in limits:
         if value is not None and value < least:
             raise UsageError(f"{name}: {value} is too small; give at least {least}")
     if preset not in PRESETS:
-        raise UsageError(f"preset: {preset!r} is none of {', '.join(PRESETS)}")
-    jobs = jobs or _cores()
-    with _appearing(out) as root:
-        shots = _plan(videos, frames, seed, PRESETS[preset])
-        with tqdm(total=sum(shot.n_frames for shot in shots), unit="frame", disable=not progress) as bar:
-            n_images = 0
-            sparse: dict[str, dict[str, Labels]] = {"train": {}, "val": {}}
-            for shot, (images, labels) in zip(shots, _work(shots, root, preset, jobs), strict=True):
-                n_images += images
-                if labels is not None:
-                    sparse[shot.split][shot.video] = labels
-                bar.update(shot.n_frames)
-        for split, labels_of in sparse.items():
-            write_mtl_file(root / ANNOTATIONS / "MTL_Challenge" / _MTL_FILES[split], labels_of)
+        raise UsageError(f"preset: {preset!r} is unknown; choose one of {', '.join(PRESETS)}")
+    with _appearing(Path(out)) as root:
+        shots = plan(videos=videos, frames=frames, seed=seed, preset=PRESETS[preset])
+        n_frames = sum(shot.n_frames for shot in shots)
+        n_images = _film_all(shots, root, preset, jobs or _cores(), progress)
         _litter(root, shots)
-        (root / "README.txt").write_text(
-            f"Generated, not real: abaw synth --videos {videos} --frames {frames} --seed {seed} --preset {preset}\n"
-        )
-    return Summary(root=out, videos=videos, frames=sum(shot.n_frames for shot in shots), images=n_images)
+        order = f"abaw synth --videos {videos} --frames {frames} --seed {seed} --preset {preset}"
+        (root / "README.txt").write_text(f"Generated people, not Aff-Wild2: {order}\n")
+    return Summary(root=Path(out), videos=videos, frames=n_frames, images=n_images)
 
 
 def _cores() -> int:
@@ -176,7 +97,7 @@ def _cores() -> int:
 def _appearing(out: Path) -> Iterator[Path]:
     """Yields a temporary folder beside `out` that takes its place on success and is removed on failure."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise AbawError(f"{out}: holds something already; name a new folder or remove it first")
+        raise AbawError(f"{out}: holds something already; name a new folder, or remove this one first")
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir(parents=True)
@@ -190,144 +111,100 @@ def _appearing(out: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _work(shots: Sequence[_Shot], root: Path, preset: str, jobs: int) -> Iterator[tuple[int, Labels | None]]:
-    tasks = ((shot, root, preset) for shot in shots)
-    if jobs == 1 or len(shots) == 1:
-        yield from map(_film, tasks)
+def _film_all(shots: Sequence[Shot], root: Path, preset: str, jobs: int, progress: bool) -> int:
+    """Writes all videos and the MTL files; gives the number of images."""
+    n_images = 0
+    sparse: dict[str, dict[str, Labels]] = {split: {} for split in SPLIT_FOLDERS}
+    bar = tqdm(total=sum(shot.n_frames for shot in shots), unit="frame", disable=not progress)
+    with bar, closing(_films(shots, root, preset, jobs)) as films:
+        for shot, (of_video, labels) in zip(shots, films, strict=True):
+            n_images += of_video
+            if shot.split in sparse:
+                sparse[shot.split][shot.video] = labels
+            bar.update(shot.n_frames)
+    for split, labels_of in sparse.items():
+        write_mtl_file(root / ANNOTATIONS / "MTL_Challenge" / _MTL_FILES[split], labels_of)
+    return n_images
+
+
+def _films(shots: Sequence[Shot], root: Path, preset: str, jobs: int) -> Generator[tuple[int, Labels]]:
+    orders = [(shot, root, preset) for shot in shots]
+    if jobs == 1:
+        yield from map(_film, orders)
         return
-    with ProcessPoolExecutor(min(jobs, len(shots)), mp_context=get_context("spawn")) as pool:
-        yield from pool.map(_film, tasks)
+    try:
+        # spawned, as a fork of a process with threads may hang; each keeps OpenCV to its own core
+        with ProcessPoolExecutor(
+            min(jobs, len(shots)), get_context("spawn"), cv2.setNumThreads, (1,)
+        ) as pool:
+            yield from pool.map(_film, orders)
+    except BrokenProcessPool as error:
+        raise AbawError("a drawing process ended early, perhaps for want of memory; try --jobs 1") from error
 
 
-# What is decided beforehand, for all videos together -------------------------------------------------------
-
-
-def _plan(videos: int, frames: int, seed: int, preset: Preset) -> list[_Shot]:
-    rng = np.random.default_rng((seed, 0))
-    recordings = _recordings(rng, videos, preset)
-    spread = rng.uniform(0.6, 1.4, len(recordings))
-    weights = np.array([len(stems) for _, stems in recordings])
-    spread *= videos / (spread * weights).sum()
-    annotated = {split: iter(_task_sets(rng, preset, sum(len(stems) for where, stems in recordings if where == split))) for split in SPLIT_FOLDERS}
-    writers: dict[object, Playwright] = {}
-    shots: list[_Shot] = []
-    for (split, stems), factor in zip(recordings, spread, strict=True):
-        n_frames, scene = max(round(frames * factor), 8), int(rng.integers(2**31))
-        for video in stems:
-            tasks = next(annotated[split]) if split in annotated else ()
-            writer = writers.setdefault((split, Task.EXPR in tasks), Playwright(rng, preset.society))
-            shots.append(
-                _Shot(
-                    video=video,
-                    split=split,
-                    tasks=tasks,
-                    n_frames=n_frames,
-                    image_root=IMAGE_ROOTS[len(shots) % 11 == 1],
-                    scene=scene,
-                    script=writer.write(n_frames + 1),
-                    seed=(seed, len(shots) + 1),
-                    must_miss=len(shots) % 8 == 0,
-                )
-            )
-    return shots
-
-
-def _recordings(rng: np.random.Generator, videos: int, preset: Preset) -> list[tuple[str, list[str]]]:
-    """Gives recordings as (split, stems): one person each, or two; nobody is in two recordings."""
-    n_val = max(round(videos * preset.splits[1]), 1)
-    n_test = round(videos * preset.splits[2]) if videos > 2 else 0
-    if videos > 2:
-        n_test = max(n_test, 1)
-    counts = {"train": videos - n_val - n_test, "val": n_val, "test": n_test}
-    numbers = iter(rng.permutation(np.arange(1, 12 * videos + 1)).tolist())
-    found: list[tuple[str, list[str]]] = []
-    for split, count in counts.items():
-        while count:
-            number, kind = next(numbers), len(found)
-            stem = (f"{number}-{_SIZES[kind % len(_SIZES)]}", f"{number}", f"video{number}_1", f"{number}-30-1920x1080-3")[kind % 4]
-            stems = [stem]
-            if kind % 6 == 0 and count > 1:
-                stems = [stem, f"{stem}_right"] if kind % 12 == 0 else [f"{stem}_left", f"{stem}_right"]
-            found.append((split, stems))
-            count -= len(stems)
-    return found
-
-
-def _task_sets(rng: np.random.Generator, preset: Preset, count: int) -> list[tuple[Task, ...]]:
-    """Gives the tasks each of `count` videos is annotated for: every share kept, no video without any."""
-    sets: list[set[Task]] = [set() for _ in range(count)]
-    for task, share in preset.annotated.items():
-        asked = max(round(share * count), 1)
-        order = rng.permutation(count).tolist()
-        order.sort(key=lambda k: bool(sets[k]))  # those without a task first
-        if task is Task.VA:
-            order.sort(key=bool)
-        for k in order[:asked]:
-            sets[k].add(task)
-    for one in sets:
-        one |= {Task.VA} if not one else set()
-    return [tuple(task for task in Task if task in one) for one in sets]
-
-
-# One video -------------------------------------------------------------------------------------------------
-
-
-def _film(job: tuple[_Shot, Path, str]) -> tuple[int, Labels | None]:
-    """Draws one video and writes its files; gives the number of images and its rows of the MTL file."""
-    shot, root, name = job
-    cv2.setNumThreads(1)
-    preset = PRESETS[name]
+def _film(order: tuple[Shot, Path, str]) -> tuple[int, Labels]:
+    """Draws one video and writes its files; gives the number of images and its labels in the MTL file."""
+    shot, root, preset_name = order
+    preset = PRESETS[preset_name]
     rng = np.random.default_rng(shot.seed)
     acted = play(shot.script, preset.society, rng)
-    face = Face(draw_identity(rng, variation=preset.variation), scene=shot.scene)
-    camera = Camera(rng, n_frames=shot.n_frames, weather=preset.weather, skin=face.who.skin)
-    missing = _bursts(rng, shot.n_frames, _MISSING, _BURST, at_least=shot.must_miss)
-    folder = root / shot.image_root / shot.video
+    who = draw_identity(rng, variation=preset.variation)
+    face = Face(who, scene=shot.scene)
+    camera = Camera(rng, n_frames=shot.n_frames, weather=preset.weather, skin=who.skin)
+    missing = _bursts(rng, shot.n_frames, _MISSING, _BURST, at_least=int(shot.must_miss))
+    missing[int(rng.integers(shot.n_frames))] = False  # a video has an image at least
+    folder = root / IMAGE_ROOTS[shot.second_root] / shot.video
     folder.mkdir(parents=True)
     jaw = acted.moves[:, MOVEMENTS.index("AU26")].tolist()
-    for t, canvas in enumerate(face.draw(acted.moves[: shot.n_frames], acted.gaze)):
+    for t, canvas in enumerate(face.draw(acted.moves[: shot.n_frames], acted.gaze[: shot.n_frames])):
         if not missing[t]:
-            _, data = cv2.imencode(".jpg", camera.shoot(canvas, jaw[t], t), (cv2.IMWRITE_JPEG_QUALITY, 90))
-            (folder / image_name(t + 1)).write_bytes(data)
+            _, data = cv2.imencode(".jpg", camera.shoot(canvas, jaw[t], t), _JPEG)
+            (folder / image_name(t + 1)).write_bytes(data.tobytes())
     for task in shot.tasks:
         path = root / ANNOTATIONS / TASK_FOLDERS[task] / SPLIT_FOLDERS[shot.split] / f"{shot.video}.txt"
-        write_task_file(path, task, _forget(acted.labels, preset, rng))
-    sparse = _sparse(acted.labels, missing, rng) if shot.split in SPLIT_FOLDERS else None
-    return int((~missing).sum()), sparse
+        write_task_file(path, task, _with_gaps(acted.labels, preset, rng))
+    return int((~missing).sum()), _sparse(acted.labels, ~missing, rng)
 
 
-def _bursts(rng, n: int, share: float, mean: int, *, at_least: bool = False):
-    """Gives bool (n,): True in bursts that cover about `share`."""
+def _bursts(
+    rng: np.random.Generator, n: int, share: float, mean: int, at_least: int = 0
+) -> NDArray[np.bool_]:
+    """Gives bool (n,): True in bursts of about `mean` that cover about `share`."""
     hit = np.zeros(n, np.bool_)
-    for _ in range(max(int(rng.poisson(share * n / mean)), int(at_least))):
-        start = int(rng.integers(0, n))
-        hit[start : start + int(rng.geometric(1 / min(mean, max(n // 10, 1))))] = True
-    hit[int(rng.integers(n))] = False  # somebody is there at least once
+    mean = max(min(mean, n // 10), 1)
+    for _ in range(max(int(rng.poisson(share * n / mean)), at_least)):
+        start = int(rng.integers(n))
+        hit[start : start + int(rng.geometric(1 / mean))] = True
     return hit
 
 
-def _forget(labels: Labels, preset: Preset, rng: np.random.Generator) -> Labels:
-    """Gives the labels with stretches unlabelled, single action units included."""
-    n = len(labels)
+def _with_gaps(labels: Labels, preset: Preset, rng: np.random.Generator) -> Labels:
+    """Gives the labels with stretches unlabelled; of action units all together, or one alone."""
 
-    def keep(task: Task, part: float = 1.0):
-        return ~_bursts(rng, n, part * preset.unlabelled[task], max(min(40, n // 4), 1))
+    def keep(share: float) -> NDArray[np.bool_]:
+        return ~_bursts(rng, len(labels), share, 40)
 
-    au = keep(Task.AU, 0.6)[:, None] & np.stack([keep(Task.AU, 0.4) for _ in range(Task.AU.size)], axis=1)
-    return replace(labels, va_valid=keep(Task.VA), expr_valid=keep(Task.EXPR), au_valid=au)
+    loss = preset.unlabelled
+    au = (
+        np.stack([keep(loss[Task.AU] / 2) for _ in range(Task.AU.size)], axis=1)
+        & keep(loss[Task.AU] / 2)[:, None]
+    )
+    return replace(labels, va_valid=keep(loss[Task.VA]), expr_valid=keep(loss[Task.EXPR]), au_valid=au)
 
 
-def _sparse(labels: Labels, missing, rng: np.random.Generator) -> Labels:
-    """Gives single frames with any combination of labels, as the MTL file has them."""
-    n = len(missing)
+def _sparse(labels: Labels, seen: NDArray[np.bool_], rng: np.random.Generator) -> Labels:
+    """Gives single frames with any combination of labels, as many of each as s-Aff-Wild2 has."""
     chosen = np.zeros(len(labels), np.bool_)
-    chosen[int(rng.integers(5)) : n : 8] = True
-    chosen[:n] &= ~missing
+    chosen[int(rng.integers(4)) : len(seen) : 8] = True
+    chosen[: len(seen)] &= seen
     va, expr, au = (chosen & (rng.random(len(labels)) < share) for share in (0.73, 0.64, 0.73))
-    return replace(labels, va_valid=va, expr_valid=expr, au_valid=np.repeat(au[:, None], Task.AU.size, axis=1))
+    return replace(
+        labels, va_valid=va, expr_valid=expr, au_valid=np.repeat(au[:, None], Task.AU.size, axis=1)
+    )
 
 
-def _litter(root: Path, shots: Sequence[_Shot]) -> None:
+def _litter(root: Path, shots: Sequence[Shot]) -> None:
     """Leaves the stray files that come with the official archives."""
-    for folder in chain((root / ANNOTATIONS, root / IMAGE_ROOTS[0]), [root / shots[0].image_root / shots[0].video]):
+    images = root / IMAGE_ROOTS[shots[0].second_root]
+    for folder in (root / ANNOTATIONS, images, images / shots[0].video):
         (folder / ".DS_Store").write_bytes(b"\0\0\0\1Bud1\0")

@@ -1,36 +1,36 @@
 """What the made-up people do and feel: courses of movements, and the labels annotators would give.
 
-Expressions come from the prototypes of EMFACS (Friesen and Ekman: EMFACS-7, Emotional Facial Action Coding
-System, 1983), the mixtures called Other from compound emotions (Du, Tao and Martinez, PNAS 111, 2014), valence and
-arousal from the circumplex (Russell, J. Pers. Soc. Psychol. 39, 1980), and annotators lag behind what they see
+Expressions follow the prototypes of EMFACS (Friesen and Ekman: EMFACS-7, Emotional Facial Action Coding
+System, 1983); the mixtures called Other follow compound emotions (Du, Tao and Martinez, PNAS 111, 2014);
+valence and arousal lie on the circumplex (Russell, J. Pers. Soc. Psychol. 39, 1980); annotators are late
 (Mariooryad and Busso, IEEE Trans. Affective Computing 6, 2015).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from abaw.data.annotations import Labels
-from abaw.data.rig import MOVEMENTS
+from abaw.data.synthesis.rig import MOVEMENTS
 from abaw.tasks import AU_NAMES, EXPR_NAMES
 
 PRESENT = 0.35
 """A movement from this extent on is labelled as present; annotators do not count traces."""
 
-# Ways to show an expression: how often each, and how often each movement belongs to it.
-_PROTOTYPES: dict[str, tuple[tuple[float, dict[str, float]], ...]] = {
+PROTOTYPES: dict[str, tuple[tuple[float, dict[str, float]], ...]] = {
     "Neutral": ((1.0, {}),),
     "Anger": (
         (0.7, {"AU4": 1, "AU5": 0.5, "AU7": 1, "AU23": 0.8, "AU24": 0.4}),
         (0.3, {"AU4": 1, "AU5": 0.7, "AU7": 1, "AU10": 0.6, "AU23": 0.7, "AU25": 1}),
     ),
     "Disgust": (
-        (0.6, {"AU9": 1, "AU10": 0.7, "AU4": 0.3, "AU17": 0.6, "AU15": 0.3}),
+        (0.6, {"AU9": 1, "AU10": 0.7, "AU17": 0.6, "AU15": 0.3}),
         (0.4, {"AU9": 0.6, "AU10": 1, "AU7": 0.4, "AU25": 0.8}),
     ),
-    "Fear": ((1.0, {"AU1": 1, "AU2": 0.8, "AU4": 0.9, "AU5": 1, "AU7": 0.3, "AU20": 1, "AU25": 0.9, "AU26": 0.3}),),
+    "Fear": (
+        (1.0, {"AU1": 1, "AU2": 0.8, "AU4": 0.9, "AU5": 1, "AU7": 0.3, "AU20": 1, "AU25": 0.9, "AU26": 0.3}),
+    ),
     "Happiness": ((1.0, {"AU6": 0.9, "AU12": 1, "AU7": 0.25, "AU25": 0.7, "AU26": 0.15}),),
     "Sadness": ((1.0, {"AU1": 1, "AU4": 0.8, "AU15": 1, "AU17": 0.5, "AU24": 0.15}),),
     "Surprise": ((1.0, {"AU1": 1, "AU2": 1, "AU5": 0.9, "AU25": 1, "AU26": 1}),),
@@ -40,6 +40,8 @@ _PROTOTYPES: dict[str, tuple[tuple[float, dict[str, float]], ...]] = {
         (0.3, {"AU2": 1, "AU7": 0.6, "AU12": 0.9, "AU23": 0.4, "AU24": 0.4}),  # sly
     ),
 }
+"""Ways to show an expression: how often each, and how often each movement belongs to it."""
+
 _CIRCUMPLEX = np.array(
     [(0, 0), (-0.55, 0.65), (-0.65, 0.25), (-0.4, 0.8), (0.8, 0.4), (-0.7, -0.4), (0.2, 0.75), (0.1, 0.15)]
 )
@@ -135,11 +137,16 @@ class Playwright:
 
     def _show(self, what: int, start: int, stop: int, peak: float) -> list[_Span]:
         name = EXPR_NAMES[what]
-        variants = _PROTOTYPES[name]
-        which = next((k for k in range(len(variants) - 1) if self._deal((name, k), variants[k][0] / sum(v[0] for v in variants[k:]))), len(variants) - 1)
+        variants = PROTOTYPES[name]
+        rest, way = 1.0, len(variants) - 1
+        for k, (weight, _) in enumerate(variants[:-1]):
+            if self._deal((name, k), weight / rest):
+                way = k
+                break
+            rest -= weight
         found = []
-        for movement, share in variants[which][1].items():
-            if not self._deal((name, which, movement), share):
+        for movement, share in variants[way][1].items():
+            if not self._deal((name, way, movement), share):
                 continue
             number = MOVEMENTS.index(movement)
             extent = peak * float(self._rng.uniform(0.9, 1.1))
@@ -167,7 +174,7 @@ def _implied(society: Society) -> NDArray[np.float64]:
     """Gives how often each labelled unit would be present from the expressions alone, (12,)."""
     shares = np.zeros(len(AU_NAMES))
     for share, name in zip(society.expressions, EXPR_NAMES, strict=True):
-        for weight, movements in _PROTOTYPES[name]:
+        for weight, movements in PROTOTYPES[name]:
             for movement, often in movements.items():
                 if movement in AU_NAMES:
                     shares[AU_NAMES.index(movement)] += share * weight * often
@@ -253,9 +260,3 @@ def _gaze(n: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """Gives fixations with jumps between them."""
     jumps = np.repeat(rng.normal(0, (1.1, 0.5), (n // 15 + 1, 2)), 15, axis=0)[:n]
     return np.clip(jumps, -2, 2).astype(np.float32)
-
-
-def shares(counts: Sequence[int], total: int | None = None) -> tuple[float, ...]:
-    """Gives counts as shares of their sum, or of `total`."""
-    whole = total or sum(counts)
-    return tuple(count / whole for count in counts)

@@ -4,12 +4,11 @@ What each action unit moves is taken from the Facial Action Coding System (Ekman
 Action Coding System, The Manual, 2002); the puppet is linear, with one corrective for AU1 with AU4.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 from numpy.typing import NDArray
 
-from abaw.data.portraits import MIDDLE, Identity, Points, spline
+from abaw.data.synthesis.canvas import MIDDLE, Points, spline
+from abaw.data.synthesis.identity import Identity
 from abaw.tasks import AU_NAMES
 
 MOVEMENTS = (*AU_NAMES, "AU5", "AU9", "AU17", "AU20", "AU45")
@@ -18,24 +17,24 @@ lip stretcher and blink, which belong to the expressions but carry no label."""
 
 _EYE, _MOUTH = 51.6, 92.3  # rows of eyes and mouth corners in the landmark template of `cropped_aligned`
 
-Shift = Mapping[str, list[tuple[float, float]]]
+Shift = dict[str, list[tuple[float, float]]]
 
-# Each line of the right half of the face: where its points rest, and how far a full movement carries them,
-# as (outwards, down) in crop pixels. Eyes and brows count outwards from the eye's centre, the mouth from the axis.
+# Each line of half a face: where its points rest, and how far a full movement carries them, in crop pixels as
+# (outwards, down). Eyes and brows count outwards from the eye's centre, nose and mouth from the axis.
 _LID: Shift = {
     "rest": [(-7.2, 0.7), (-3.6, -2.9), (0, -4.0), (4.0, -3.2), (7.4, 0.0)],
     "AU5": [(0, 0), (0, -2.2), (0, -2.8), (0, -2.2), (0, 0)],
-    "AU6": [(0, 0), (0, 0.2), (0, 0.6), (0, 1.0), (0, 0.6)],
-    "AU7": [(0, 0), (0, 1.0), (0, 1.3), (0, 1.0), (0, 0)],
-    "AU9": [(0, 0), (0, 0.8), (0, 0.6), (0, 0.2), (0, 0)],
+    "AU6": [(0, 0), (0, 0), (0, 0.2), (0, 0.8), (0, 0.8)],
+    "AU7": [(0, 0), (0, 1.5), (0, 1.9), (0, 1.5), (0, 0)],
+    "AU9": [(0, 0), (0, 0.5), (0, 0.3), (0, 0), (0, 0)],
     "AU4": [(0, 0), (0, 1.0), (0, 0.6), (0, 0), (0, 0)],
     "AU45": [(0, 0.4), (0, 4.6), (0, 6.2), (0, 5.2), (0, 0.8)],
 }
 _LOWER_LID: Shift = {
     "rest": [(-7.2, 0.7), (-3.6, 2.4), (0, 3.0), (4.0, 2.5), (7.4, 0.0)],
-    "AU6": [(0, 0), (0, -1.2), (0, -2.2), (0, -2.2), (0, 0.6)],
-    "AU7": [(0, 0), (0, -1.6), (0, -2.0), (0, -1.6), (0, 0)],
-    "AU9": [(0, 0), (0, -1.0), (0, -0.8), (0, -0.3), (0, 0)],
+    "AU6": [(0, 0), (0, -0.8), (0, -1.4), (0, -1.6), (0, 0.8)],
+    "AU7": [(0, 0), (0, -1.7), (0, -2.2), (0, -1.8), (0, 0)],
+    "AU9": [(0, 0), (0, -0.6), (0, -0.4), (0, 0), (0, 0)],
     "AU5": [(0, 0), (0, 0.3), (0, 0.4), (0, 0.3), (0, 0)],
     "AU45": [(0, 0.4), (0, -0.2), (0, -0.3), (0, -0.2), (0, 0.8)],
 }
@@ -55,7 +54,7 @@ _BROW: Shift = {
     "AU1+AU4": [(0.8, -2.6), (0.4, -2.4), (0, -1.6), (0, -0.4), (0, 0.4)],
     "AU5": [(0, -0.5), (0, -0.6), (0, -0.8), (0, -0.6), (0, -0.4)],
     "AU6": [(0, 0), (0, 0), (0, 0.2), (0, 0.8), (0, 1.0)],
-    "AU9": [(-1.0, 2.4), (-0.6, 1.8), (0, 0.8), (0, 0.2), (0, 0)],
+    "AU9": [(-0.6, 1.4), (-0.3, 1.0), (0, 0.4), (0, 0), (0, 0)],
 }
 _BROW_HALF_HEIGHT = np.array([1.3, 1.75, 1.6, 1.15, 0.25])
 _WING: Shift = {
@@ -93,7 +92,7 @@ _MOUTH_BOTTOM: Shift = _MOUTH_TOP | {
     "rest": [(0, -0.1), (3.8, -0.2), (9.0, -0.1), (13.9, 0)],
     "AU10": [(0, -2.0), (0, -2.2), (0.4, -2.4), (0.2, -0.5)],
     "AU25": [(0, 3.4), (0, 3.2), (0, 2.2), (-0.2, 0.3)],
-    "AU26": [(0, 6.4), (-0.4, 6.1), (-1.4, 4.6), (-2.6, 1.6)],
+    "AU26": [(0, 6.3), (-0.3, 6.2), (-1.0, 5.0), (-2.6, 1.6)],
 }
 _LIP_BOTTOM: Shift = {
     "rest": [(0, 6.0), (4.4, 5.6), (10.0, 3.4), (14.6, 0)],
@@ -105,7 +104,7 @@ _LIP_BOTTOM: Shift = {
     "AU23": [(0, -2.2), (-1.2, -2.2), (-3.2, -1.4), (-4.6, 0)],
     "AU24": [(0, -4.4), (0, -4.2), (0.2, -2.6), (0.8, 0)],
     "AU25": [(0, 2.9), (0, 2.7), (0, 1.7), (-0.2, 0.2)],
-    "AU26": [(0, 6.2), (-0.2, 6.0), (-1.4, 4.6), (-2.6, 1.6)],
+    "AU26": [(0, 6.2), (0, 6.1), (-0.6, 5.4), (-2.6, 1.6)],
 }
 
 
@@ -138,6 +137,9 @@ def lines(who: Identity, moves: NDArray[np.float32]) -> dict[str, Points]:
         ("lip_bottom", _LIP_BOTTOM),
     ):
         found[name] = _follow(table, sides, mouth, (0, _MOUTH))
+    for name in ("lid", "lower_lid", "crease"):
+        found[name][..., 1] += who.eye_tilt * (found[name][..., 0] - who.eye_spacing) / 7
+    found["brow"][..., 1] -= who.brow_arch * (1 - ((found["brow"][..., 0] - who.eye_spacing) / 11) ** 2)
     _keep_above(found["lid"], found["lower_lid"], 0.0)
     _keep_above(found["mouth_top"], found["mouth_bottom"], 0.0)
     _keep_above(found["lip_top"], found["mouth_top"], 0.5)
@@ -167,7 +169,8 @@ def _follow(table: Shift, sides: Points, scale: tuple[float, float], origin: tup
             continue
         control += amount[..., None, None] * np.array(shift)
     # spelled out, as a matrix product may round differently with another number of threads
-    return np.einsum("mn,tsnc->tsmc", spline(len(rest)), control)
+    dense: Points = np.einsum("mn,tsnc->tsmc", spline(len(rest)), control)
+    return dense
 
 
 def _keep_above(upper: Points, lower: Points, gap: float) -> None:

@@ -1,0 +1,119 @@
+"""The data doctor: is this data set whole, readable and consistent, before anyone trains on it?"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from abaw.data.annotations import Labels
+from abaw.data.check_annotations import check_mtl_file, check_task_file
+from abaw.data.check_consistency import (
+    compare_lengths,
+    find_opencv_wheels,
+    find_repeated_annotations,
+    find_shared_subjects,
+    find_strays,
+)
+from abaw.data.check_counts import Balance, VideoCounts
+from abaw.data.check_images import examine_all
+from abaw.data.check_report import Report
+from abaw.data.discovery import AnnotationFile
+from abaw.data.duplicates import find_duplicates
+from abaw.data.findings import KINDS, Finding
+from abaw.data.index_cache import cache_folder
+from abaw.data.sources import Sources, find_sources
+from abaw.errors import UsageError
+
+Images = Mapping[str, NDArray[np.int64]]
+
+
+def check_dataset(
+    root: Path,
+    *,
+    image_roots: Sequence[Path] | None = None,
+    annotations: Path | None = None,
+    size: int = 112,
+    ignore: Sequence[str] = (),
+    jobs: int | None = None,
+    progress: bool = True,
+    cache_dir: Path | None = None,
+) -> Report:
+    """Looks at every image and every annotation below `root`.
+
+    Images that have not changed since the last time (name, size, time) are not read again.
+
+    Args:
+        root: Folder below which images and annotations are searched.
+        image_roots: Folders with one folder of images per video, instead of those found.
+        annotations: Folder with the annotations, instead of what is found below `root`.
+        size: Height and width that every image must have.
+        ignore: Kinds of finding that are to count as notes.
+        jobs: Processes that read images; None: one per core.
+        progress: Show a progress bar on stderr.
+        cache_dir: Where it is remembered what was looked at, instead of $ABAW_CACHE or ~/.cache/abaw.
+
+    Raises:
+        AbawError: There is nothing to look at.
+        UsageError: A kind to ignore does not exist.
+    """
+    unknown = set(ignore) - set(KINDS)
+    if unknown:
+        raise UsageError(
+            f"ignore: {sorted(unknown)} is not a kind of finding; the kinds are {', '.join(KINDS)}"
+        )
+    sources = find_sources(root, image_roots=image_roots, annotations=annotations, label_set=None)
+    folders = [folder / video for folder, videos in sources.image_roots.items() for video in videos]
+    examined = examine_all(folders, size, cache_folder(cache_dir) / "check", jobs, progress)
+    images: dict[str, NDArray[np.int64]] = {}  # by video, the numbers of its images in all roots
+    for name, numbers in [(folder.folder.name, folder.numbers) for folder in examined]:
+        images[name] = np.union1d(images.get(name, np.empty(0, np.int64)), numbers)
+    videos, balance, annotated, findings = _read_annotations(sources, images, progress)
+    findings += [finding for folder in examined for finding in folder.findings]
+    findings += find_duplicates(
+        examined, {name: "+".join(sorted(set(v.splits.values()))) for name, v in videos.items()}
+    )
+    findings += find_strays(sources, Path(root).resolve())
+    findings += find_repeated_annotations(annotated)
+    findings += find_shared_subjects(annotated)
+    findings += find_opencv_wheels()
+    for video in videos.values():
+        findings += compare_lengths(video, images.get(video.name, np.empty(0, np.int64)), sources)
+    return Report(
+        root=Path(root),
+        image_roots=tuple(sources.image_roots),
+        videos=[videos[name] for name in sorted(videos)],
+        balance=dict(sorted(balance.items())),
+        findings=sorted(findings, key=lambda f: (list(KINDS).index(f.kind), f.place)),
+        ignored=frozenset(ignore),
+        n_read=sum(folder.n_read for folder in examined),
+    )
+
+
+def _read_annotations(
+    sources: Sources, images: Images, progress: bool
+) -> tuple[dict[str, VideoCounts], dict[str, Balance], list[AnnotationFile], list[Finding]]:
+    """Counts of every video, label balance, which file annotates which video, and what is wrong with it."""
+    videos = {name: VideoCounts(name, len(ns), int(ns.max(initial=0))) for name, ns in images.items()}
+    balance: dict[str, Balance] = {}
+    annotated: list[AnnotationFile] = []
+    findings: list[Finding] = []
+    for file in tqdm(sources.annotations, desc="annotations", unit="file", disable=not progress):
+        of_video: dict[str, Labels]
+        if file.task is not None and file.video is not None:
+            labels, in_file = check_task_file(file.path, file.task)
+            of_video = {} if labels is None else {file.video: labels}
+            videos.setdefault(file.video, VideoCounts(file.video))
+            annotated.append(file)
+        else:
+            of_video, in_file = check_mtl_file(file.path)
+            annotated += [replace(file, video=name) for name in of_video]
+        findings += in_file
+        for name, labels in of_video.items():
+            numbers = images.get(name, np.empty(0, np.int64))
+            videos.setdefault(name, VideoCounts(name)).add(file.task, file.split, labels, numbers)
+            label_set = "mtl" if file.task is None else "challenge"
+            balance.setdefault(f"{label_set} {file.split}", Balance()).add(labels)
+    return videos, balance, annotated, findings

@@ -1,0 +1,133 @@
+"""Dividing the annotated videos into folds: no subject in two of them, and each like the whole."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from abaw.data.annotations import subject_free_stem
+from abaw.data.index import Index
+from abaw.errors import AbawError, UsageError
+from abaw.files import atomic_path
+from abaw.tasks import Task
+
+_TRIES = 10
+_JITTER = 0.2  # how far chance changes the order of size in which recordings are dealt out
+_WORTHWHILE = 1e-9  # a smaller gain is rounding
+_WEIGHT_OF_LENGTH = 4.0  # in units of one label's
+
+
+def make_folds(index: Index, k: int, seed: int = 0) -> dict[str, int]:
+    """Deals the videos annotated in train or val into `k` folds, the subjects of a recording together.
+
+    Every fold gets about the same share of the frames, of each task's labels, of every expression and
+    action unit, and of each quadrant of valence and arousal. Recordings are dealt out from the largest to
+    the smallest, each to the fold that lacks most of what it holds, and exchanged as long as that helps;
+    the best of a few attempts counts.
+
+    Args:
+        index: The data set.
+        k: Number of folds.
+        seed: Another seed gives other folds, about as good.
+
+    Returns:
+        The fold of every video, from 0, by name.
+
+    Raises:
+        UsageError: There are fewer than two folds, or more than recordings.
+    """
+    videos = sorted({v for split in ("train", "val") for v in index.annotated(split, Task)})
+    recordings: dict[str, list[int]] = {}
+    for video in videos:
+        recordings.setdefault(subject_free_stem(index.videos[video]), []).append(video)
+    if not 2 <= k <= len(recordings):
+        raise UsageError(
+            f"folds: {k} folds of {len(recordings)} recordings; choose from 2 to {len(recordings)}"
+        )
+    contents = np.stack([sum(_content(index, v) for v in group) for group in recordings.values()])
+    contents = contents[:, contents.any(0)]
+    shares = contents / contents.sum(0)  # (recordings, kinds), every kind sums to 1
+    shares[:, 0] *= _WEIGHT_OF_LENGTH
+    rng = np.random.default_rng(seed)
+    tries = [_exchanged(_dealt(shares, k, rng), shares, k) for _ in range(_TRIES)]
+    fold_of = min(tries, key=lambda folds: sum((shares[folds == f].sum(0) ** 2).sum() for f in range(k)))
+    return {
+        index.videos[video]: int(fold)
+        for group, fold in zip(recordings.values(), fold_of, strict=True)
+        for video in group
+    }
+
+
+def _content(index: Index, video: int) -> NDArray[np.float64]:
+    """What a video holds, float64 (26,): frames, VA by quadrant, expressions, AU rows, present units."""
+    content = np.zeros(26)
+    content[0] = max(index.n_frames[video], 1)
+    for split in ("train", "val"):
+        labels = index.labels(video, split)
+        quadrants = (labels.va[labels.va_valid] >= 0) @ np.array([1, 2])
+        content[1:5] += np.bincount(quadrants, minlength=4)
+        content[5:13] += np.bincount(labels.expr[labels.expr_valid], minlength=8)
+        content[13] += labels.au_valid.any(1).sum()
+        content[14:26] += labels.au.sum(0)
+    return content
+
+
+def _dealt(shares: NDArray[np.float64], k: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """The fold of every recording, dealt out from the largest to the smallest."""
+    sizes = shares.sum(1) * rng.uniform(1 - _JITTER, 1 + _JITTER, len(shares))
+    loads = np.zeros((k, shares.shape[1]))
+    fold_of = np.empty(len(shares), np.int64)
+    for recording in np.argsort(-sizes):
+        fold = int((loads @ shares[recording]).argmin())  # where the sum of squared loads grows least
+        loads[fold] += shares[recording]
+        fold_of[recording] = fold
+    return fold_of
+
+
+def _exchanged(fold_of: NDArray[np.int64], shares: NDArray[np.float64], k: int) -> NDArray[np.int64]:
+    """The same folds after every move or swap of recordings that makes the loads more equal."""
+    fold_of = fold_of.copy()
+    loads = np.stack([shares[fold_of == fold].sum(0) for fold in range(k)])
+    partners = np.concatenate([np.zeros((k, shares.shape[1])), shares])  # nothing from a fold, or a recording
+    changed = True
+    while changed:
+        changed = False
+        for recording, content in enumerate(shares):
+            here, there = fold_of[recording], np.concatenate([np.arange(k), fold_of])
+            given = content - partners
+            growth = ((loads[there] - loads[here] + given) * given).sum(1)  # half of what the squares gain
+            growth[there == here] = 0
+            best = int(growth.argmin())
+            if growth[best] < -_WORTHWHILE:
+                loads[here] -= given[best]
+                loads[there[best]] += given[best]
+                fold_of[recording] = there[best]
+                if best >= k:
+                    fold_of[best - k] = here
+                changed = True
+    return fold_of
+
+
+def write_folds(path: Path, folds: Mapping[str, int]) -> None:
+    """Writes folds as JSON, `{"folds": {video: fold}}`."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps({"folds": dict(folds)}, indent=1) + "\n", encoding="utf-8")
+
+
+def read_folds(path: Path) -> dict[str, int]:
+    """The folds that `write_folds` wrote.
+
+    Raises:
+        AbawError: The file cannot be read or is something else.
+    """
+    try:
+        folds = json.loads(Path(path).read_text(encoding="utf-8"))["folds"]
+        if not all(type(fold) is int and fold >= 0 for fold in folds.values()):
+            raise ValueError("a fold is not a number from 0")
+    except OSError as error:
+        raise AbawError(f"{path}: cannot be read ({error.strerror}); make it with `abaw folds`") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise AbawError(f"{path}: not a file of folds ({error}); make it anew with `abaw folds`") from error
+    return dict(folds)

@@ -1,0 +1,134 @@
+"""Packing a data set's images: every video once, byte for byte, passing over what is packed already."""
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from abaw.data.index import Index, build_index
+from abaw.data.packs import is_packed
+from abaw.data.segments import read_contents, write_segments
+from abaw.data.shards import PackedFrames, images_state, read_images, write_flat
+from abaw.errors import AbawError, UsageError
+
+SEGMENT_FRAMES = 128
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packed:
+    """What was packed.
+
+    Attributes:
+        out: The pack.
+        videos: Videos with images in the data set.
+        skipped: Those of them that were packed already, from the same images.
+        images: Images packed now.
+    """
+
+    out: Path
+    videos: int
+    skipped: int
+    images: int
+
+    def to_json(self) -> str:
+        """All of it as JSON."""
+        return json.dumps(asdict(self) | {"out": str(self.out)})
+
+    def line(self) -> str:
+        """All of it in words."""
+        before = f"; {self.skipped} were packed already" if self.skipped else ""
+        return f"{self.out}: {self.images:,} images of {self.videos - self.skipped} videos packed{before}"
+
+
+def pack(
+    root: Path,
+    out: Path,
+    *,
+    format: Literal["flat", "litdata"] = "flat",
+    image_roots: Sequence[Path] | None = None,
+    segment: int = SEGMENT_FRAMES,
+    jobs: int = 8,
+    progress: bool = False,
+) -> Packed:
+    """Packs the images of a data set and verifies what was written. The pack serves as an image root.
+
+    Args:
+        root: The data set.
+        out: Folder of the pack. Run again into it, and only what is new or changed is packed.
+        format: `flat`: a file per video, for local and network disks; `litdata`: segments, for object
+            storage, of which all are written anew when an image has changed.
+        image_roots: Image roots instead of those found below `root`.
+        segment: Frames in a segment.
+        jobs: Videos read at the same time.
+        progress: Show a progress bar.
+
+    Raises:
+        UsageError: `out` holds the images themselves, or a number is too small.
+        AbawError: There are no images, one cannot be read, or the disk refuses.
+    """
+    if segment < 1 or jobs < 1:
+        raise UsageError(f"pack: --segment and --jobs must be at least 1, got {segment} and {jobs}")
+    index = build_index(root, image_roots=image_roots)
+    out = Path(out).expanduser().resolve()
+    videos = [video for video in range(len(index)) if index.visible(video).any()]
+    if not videos:
+        raise AbawError(f"{root}: no images to pack; give the folder that holds cropped_aligned")
+    if out in index.roots:
+        raise UsageError(f"{out}: holds the images that are to be packed; choose another folder")
+    if format == "flat":
+        counts = list(_each(partial(_write_flat, index, out), videos, jobs, progress))
+        return Packed(out=out, videos=len(videos), skipped=counts.count(0), images=sum(counts))
+    states = _each(lambda video: images_state(PackedFrames(index), video), videos, jobs, progress)
+    state = hashlib.sha256(f"{segment} {' '.join(states)}".encode()).hexdigest()
+    if _is_complete(out, state):
+        return Packed(out=out, videos=len(videos), skipped=len(videos), images=0)
+    contents = _each(partial(_read, index), videos, jobs, progress)
+    write_segments(out, contents, segment_frames=segment, state=state)
+    n_images = sum(int(index.visible(video).sum()) for video in videos)
+    return Packed(out=out, videos=len(videos), skipped=0, images=n_images)
+
+
+def _write_flat(index: Index, out: Path, video: int) -> int:
+    return write_flat(PackedFrames(index), video, out)
+
+
+def _read(index: Index, video: int) -> tuple[str, NDArray[np.int64], list[bytes]]:
+    sizes, images = read_images(PackedFrames(index), video, range(int(index.n_frames[video])))
+    return index.videos[video], sizes, images
+
+
+def _is_complete(out: Path, state: str) -> bool:
+    """Whether a pack of segments is there as it was once written."""
+    try:
+        contents = read_contents(out)
+    except AbawError:
+        return False
+    tables = all(is_packed(out / video) for video in contents["videos"])
+    return tables and contents["state"] == state and (out / "index.json").is_file()
+
+
+def _each(work: Callable[[int], _T], videos: Sequence[int], jobs: int, progress: bool) -> Iterator[_T]:
+    """What `work` gives for every video, in order, with `jobs` of them under way."""
+    waiting: deque[Future[_T]] = deque()
+    bar = tqdm(total=len(videos), desc="pack", unit="video", disable=not progress)
+    with ThreadPoolExecutor(jobs) as pool, bar:
+        try:
+            for k in range(len(videos) + jobs):
+                if k >= jobs:
+                    yield waiting.popleft().result()
+                    bar.update()
+                if k < len(videos):
+                    waiting.append(pool.submit(work, videos[k]))
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -1,0 +1,241 @@
+"""Segments: the images of a video in runs of frames, samples of a litdata data set for object storage."""
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from abaw.data.mapped_arrays import DamagedFileError, open_arrays, write_arrays
+from abaw.data.packs import PACK, write_packed
+from abaw.errors import AbawError
+
+CONTENTS = "contents.safetensors"
+"""Says what a pack of segments holds; it is also its last sample, so that the storage needs nothing else."""
+
+_ORIGIN = "origin.json"  # in a stand-in: where the samples are
+_FORMAT = "abaw segments 1"
+_CHUNK_BYTES = 64 << 20
+_HELD = 4  # segments kept per process: in evaluation the windows of a video follow one another
+_PAUSES = (0.1, 1.0, 5.0, 15.0, 30.0, 60.0)  # seconds before another attempt at a broken connection
+
+_T = TypeVar("_T")
+
+
+class SegmentStore:
+    """Fetches segments from any pack, on disk or in object storage, each whole and by its own request.
+
+    So clips may be drawn in any order, and the samplers alone decide which process sees what. Forked and
+    pickled copies open their own connections.
+    """
+
+    def __init__(self) -> None:
+        self._forget()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_process": -1}
+
+    def _forget(self) -> None:
+        self._process = os.getpid()
+        self._streams: dict[Path, Any] = {}
+        self._held: OrderedDict[tuple[Path, int], bytes] = OrderedDict()  # least recently used first
+
+    def fetch(self, root: Path, number: int) -> bytes:
+        """The segment of that number in the pack at `root`: image files one after the other.
+
+        Raises:
+            AbawError: The pack is damaged, or the storage cannot be reached for minutes.
+        """
+        if self._process != os.getpid():
+            self._forget()
+        key = root, number
+        if key not in self._held:
+            if root not in self._streams:
+                self._streams[root] = _open_stream(root)
+            self._held[key] = _sample(self._streams[root], number, root)
+            if len(self._held) > _HELD:
+                self._held.popitem(last=False)
+        self._held.move_to_end(key)
+        return self._held[key]
+
+
+def segment_frames(root: Path) -> int | None:
+    """Frames in a segment of the pack at `root`; None of an image root of another kind."""
+    return int(read_contents(root)["segment_frames"]) if (root / CONTENTS).is_file() else None
+
+
+def read_contents(root: Path) -> dict[str, Any]:
+    """What the pack at `root` holds: videos, n_frames, size, segment_frames, state.
+
+    Raises:
+        AbawError: It is damaged.
+    """
+    try:
+        arrays, note = open_arrays(root / CONTENTS, verify=True)
+        about = json.loads(note)
+        if about["format"] != _FORMAT:
+            raise DamagedFileError("of another version")
+        return {**about, "n_frames": arrays["n_frames"], "size": arrays["size"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AbawError(f"{root / CONTENTS}: no pack of segments ({error}); pack again") from error
+
+
+def write_segments(
+    out: Path,
+    videos: Iterable[tuple[str, NDArray[np.int64], list[bytes]]],
+    *,
+    segment_frames: int,
+    state: str,
+) -> None:
+    """Writes a pack of segments and reads every byte of it back.
+
+    Args:
+        out: Its folder; an earlier pack of segments in it is replaced.
+        videos: Name, int64 (N,) length of every image in bytes or -1, and the content of those there are.
+        segment_frames: Frames in a segment; the last of a video has fewer.
+        state: What changes when an image does.
+
+    Raises:
+        AbawError: `out` holds another data set, or the disk refuses.
+    """
+    chunks = [*out.glob("chunk-*.bin"), *out.glob("index.json")]
+    if chunks and not (out / CONTENTS).is_file():
+        raise AbawError(f"{out}: holds another litdata data set ({chunks[0].name}); choose another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    for path in (*out.glob(f"*/{PACK}"), *chunks):
+        path.unlink()
+    _litdata()
+    from litdata.streaming.writer import BinaryWriter
+
+    writer = BinaryWriter(str(out), chunk_bytes=_CHUNK_BYTES)
+    names: list[str] = []
+    sizes: list[NDArray[np.int64]] = []
+    checksums: list[int] = []
+    for name, size, images in videos:
+        there = np.concatenate([[0], np.cumsum(size >= 0)])
+        for first in range(0, len(size), segment_frames):
+            last = min(first + segment_frames, len(size))
+            segment = b"".join(images[there[first] : there[last]])
+            writer[len(checksums)] = segment
+            checksums.append(zlib.crc32(segment))
+        names.append(name)
+        sizes.append(size)
+    about = {"format": _FORMAT, "videos": names, "segment_frames": segment_frames, "state": state}
+    n_frames = np.array([len(size) for size in sizes])
+    write_arrays(out / CONTENTS, {"n_frames": [n_frames], "size": sizes}, json.dumps(about))
+    contents = (out / CONTENTS).read_bytes()
+    writer[len(checksums)] = contents
+    checksums.append(zlib.crc32(contents))
+    writer.done()
+    writer.merge(1)
+    stream = _open_stream(out)
+    for number, checksum in enumerate(checksums):
+        if zlib.crc32(_sample(stream, number, out)) != checksum:
+            raise AbawError(f"{out}: the disk did not keep what was written; choose another place")
+    _write_tables(out)
+
+
+def stand_in(url: str, folder: Path) -> Path:
+    """A local image root for a pack of segments in object storage: all of it but the images.
+
+    Credentials and endpoint are those that the storage's own tools use, such as AWS_ACCESS_KEY_ID,
+    AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL.
+
+    Args:
+        url: Such as s3://bucket/pack.
+        folder: Where stand-ins are kept; one that is there and still true is used again.
+
+    Raises:
+        AbawError: The storage cannot be reached, or there is no pack of segments.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        new = Path(temporary) / "root"
+        new.mkdir()
+        (new / _ORIGIN).write_text(json.dumps({"url": url}))
+        stream = _open_stream(new)
+        index = (new / "index.json").read_bytes()
+        root = folder / hashlib.sha256(url.encode() + index).hexdigest()[:16]
+        if not root.exists():
+            n_samples = sum(chunk["chunk_size"] for chunk in json.loads(index)["chunks"])
+            (new / CONTENTS).write_bytes(_sample(stream, n_samples - 1, url))
+            _write_tables(new)
+            try:
+                new.rename(root)
+            except OSError:
+                if not root.exists():  # else another process was faster
+                    raise
+    return root
+
+
+def _write_tables(root: Path) -> None:
+    """Gives every video of a pack of segments the folder by which it is found."""
+    contents = read_contents(root)
+    ends = np.cumsum(contents["n_frames"])
+    length, first = contents["segment_frames"], 0
+    for video, size in zip(contents["videos"], np.split(contents["size"], ends[:-1]), strict=True):
+        write_packed(root / video, size, [], segment_frames=length, first_segment=first)
+        first += -(-len(size) // length)
+
+
+def _open_stream(root: Path) -> Any:
+    """The litdata data set whose index lies, or is to lie, in `root`."""
+    origin = root / _ORIGIN
+    url = json.loads(origin.read_text())["url"] if origin.is_file() else None
+    litdata, options = _litdata(), {}
+    if url is not None and url.startswith("s3://"):
+        from botocore.config import Config  # type: ignore[import-untyped]
+
+        retries = {"max_attempts": 3, "mode": "standard"}  # litdata's own go on for hours
+        options["config"] = Config(retries=retries, connect_timeout=10, read_timeout=30)
+    where = litdata.streaming.resolver.Dir(path=str(root), url=url)
+    return _insist(lambda: litdata.StreamingDataset(where, storage_options=options), f"{url or root}")
+
+
+def _sample(stream: Any, number: int, where: Path | str) -> bytes:
+    return _insist(lambda: bytes(stream[number]), f"{where}: segment {number}")
+
+
+def _insist(work: Callable[[], _T], what: str) -> _T:
+    """Does `work`, again and again where a connection broke.
+
+    Raises:
+        AbawError: It never succeeded, or could not.
+    """
+    for pause in (*_PAUSES, None):
+        try:
+            return work()
+        except Exception as error:  # each storage's library raises its own
+            if pause is None or not _may_pass(error):
+                raise AbawError(
+                    f"{what} cannot be read ({type(error).__name__}: {error}); check the address, the"
+                    " credentials and the network"
+                ) from error
+            time.sleep(pause)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether another attempt may do better: the storage did not answer, or blames itself."""
+    answer = getattr(error, "response", None) or {}
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    if status is not None:
+        return bool(status >= 500 or status in (408, 429))
+    final = isinstance(error, FileNotFoundError | PermissionError | ValueError | ImportError)
+    return not final and "Credentials" not in type(error).__name__
+
+
+def _litdata() -> Any:
+    try:
+        import litdata
+    except ImportError as error:
+        raise AbawError("segments need litdata; install it with: pip install 'abaw[stream]'") from error
+    return litdata

@@ -1,0 +1,79 @@
+"""Which videos each stage of a run is about."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from abaw.data.index import Index
+from abaw.errors import AbawError, did_you_mean
+from abaw.tasks import Task
+
+Stage = Literal["validate", "test", "predict"]
+TestSplit = Literal["auto", "train", "val", "test"]
+PredictSplit = Literal["auto", "train", "val", "test", "all"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """Finds the videos of a stage in an index.
+
+    Attributes:
+        index: The data set.
+        tasks: Whose annotations count.
+        test_split: Which videos `test` scores; auto takes those annotated for the test, else val.
+        predict_split: Which videos `predict` is for; auto takes val, and all where nothing is annotated.
+        predict_videos: File with a video's name per line, instead of a split.
+    """
+
+    index: Index
+    tasks: tuple[Task, ...]
+    test_split: TestSplit = "auto"
+    predict_split: PredictSplit = "auto"
+    predict_videos: Path | None = None
+
+    def split(self, stage: Stage) -> str | None:
+        """The split a stage is about; None where it is about videos of any."""
+        if stage == "validate":
+            return "val"
+        if stage == "test":
+            if self.test_split == "auto":
+                return "test" if self._annotated("test") else "val"
+            return self.test_split
+        if self.predict_videos is not None or self.predict_split == "all":
+            return None
+        if self.predict_split == "auto":
+            return "val" if self._annotated("val") else None
+        return self.predict_split
+
+    def videos(self, stage: Stage) -> list[int]:
+        """The videos of a stage, by name.
+
+        Raises:
+            AbawError: There is none, or one that is listed does not exist.
+        """
+        split = self.split(stage)
+        if stage == "predict" and self.predict_videos is not None:
+            videos, what = self._listed(self.predict_videos), f"in {self.predict_videos}"
+        elif split is None:
+            videos, what = [v for v in range(len(self.index)) if self.index.visible(v).any()], "with images"
+        else:
+            videos, what = self._annotated(split), f"annotated for {', '.join(self.tasks)} in {split}"
+        if not videos:
+            raise AbawError(
+                f"there is no video {what} to {stage}; correct data.root, data.annotations or the choice of"
+                f" videos (data.{'predict' if stage == 'predict' else 'test'}_split, data.folds)"
+            )
+        return videos
+
+    def _annotated(self, split: str) -> list[int]:
+        return self.index.annotated(split, self.tasks)
+
+    def _listed(self, path: Path) -> list[int]:
+        try:
+            names = {line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()} - {""}
+        except (OSError, UnicodeDecodeError) as error:
+            raise AbawError(f"{path}: cannot be read ({error}); correct data.predict_videos") from error
+        if unknown := sorted(names - set(self.index.videos)):
+            hint = did_you_mean(unknown[0], self.index.videos)
+            raise AbawError(f"{path}: the data set has no video {unknown[0]!r}{hint}; correct the list")
+        return [video for video, name in enumerate(self.index.videos) if name in names]

@@ -1,0 +1,180 @@
+"""Draws a moving face: the still portrait, and on it in every frame folds, nose, eyes, brows and mouth."""
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from abaw.data.synthesis.canvas import (
+    AXIS,
+    MARGIN,
+    MIDDLE,
+    SCALE,
+    Colour,
+    Image,
+    Points,
+    fixed,
+    spline,
+    tint,
+)
+from abaw.data.synthesis.folds import skin_folds
+from abaw.data.synthesis.identity import Identity
+from abaw.data.synthesis.portraits import paint
+from abaw.data.synthesis.rig import brow_shape, lines
+
+Pixels = NDArray[np.int32]  # canvas coordinates with four binary digits
+
+_EYES = slice((38 + MARGIN) * SCALE, (66 + MARGIN) * SCALE)  # rows of the canvas that eyes can reach
+_MOUTH = slice((78 + MARGIN) * SCALE, None)
+_IRIS_ROW = 51.2
+_TOOTH = 3.2  # how far teeth reach below the upper lip
+_OPEN = 0.8  # a gap between the lips wider than this shows what is behind
+
+
+class Face:
+    """One person, ready to be drawn.
+
+    Args:
+        who: The traits.
+        scene: Seed of the background.
+    """
+
+    def __init__(self, who: Identity, *, scene: int) -> None:
+        self._who = who
+        self._still, bare = paint(who, scene)
+        self._folds = skin_folds(who, self._still, bare)
+        self._glasses = _glasses(who, self._still.shape) if who.glasses else None
+        self._behind = np.empty_like(self._still)  # what shows between lids and lips
+        self._hole = np.zeros(self._still.shape[:2], np.uint8)
+
+    def draw(self, moves: NDArray[np.float32], gaze: NDArray[np.float32]) -> Iterator[Image]:
+        """Yields the canvas of every frame.
+
+        Args:
+            moves: (T, len(MOVEMENTS)), 0 at rest, 1 at the extreme.
+            gaze: (T, 2), shift of the irises in crop pixels.
+
+        Yields:
+            uint8 BGR, (SIZE + 2 MARGIN) * SCALE pixels square.
+        """
+        who, line = self._who, lines(self._who, moves)
+        lip_top, mouth_top, mouth_bottom, lip_bottom = (
+            _across(line[name]) for name in ("lip_top", "mouth_top", "mouth_bottom", "lip_bottom")
+        )
+        gap = (mouth_bottom - mouth_top)[..., 1].max(axis=1)
+        teeth = (mouth_top - AXIS) * (0.9, 1) + AXIS
+        bow = np.linspace(-1, 1, teeth.shape[1])
+        biting = np.stack([0 * bow, _TOOTH * (1 - bow**4)], axis=1)
+        irises = np.array([(MIDDLE - who.eye_spacing, _IRIS_ROW), (MIDDLE + who.eye_spacing, _IRIS_ROW)])
+        part = {
+            "wing": fixed(line["wing"]),
+            "eye": fixed(_between(line["lid"], line["lower_lid"])),
+            "iris": fixed(irises + gaze[:, None]),
+            "crease": fixed(line["crease"]),
+            "lid": fixed(line["lid"]),
+            "lower_lid": fixed(line["lower_lid"]),
+            "brow": fixed(brow_shape(who, line["brow"])),
+            "lips": fixed(_between(lip_top, lip_bottom)),
+            "lower_lip": fixed(_between(mouth_bottom, lip_bottom)),
+            "mouth": fixed(_between(mouth_top, mouth_bottom)),
+            "teeth": fixed(_between(teeth - biting, teeth + biting)),
+            "seam": fixed(mouth_top),
+        }
+        for t in range(len(moves)):
+            now = {name: points[t] for name, points in part.items()}
+            canvas = self._still.copy()
+            self._fold_skin(canvas, moves[t])
+            self._draw_nose(canvas, now["wing"])
+            self._draw_eyes(canvas, now)
+            self._draw_brows(canvas, now["brow"])
+            self._draw_mouth(canvas, now, is_open=bool(gap[t] > _OPEN))
+            if self._glasses is not None:
+                cv2.copyTo(*self._glasses, canvas)
+            yield canvas
+
+    def _fold_skin(self, canvas: Image, moves: NDArray[np.float32]) -> None:
+        for fold in self._folds:
+            amount = float(moves[fold.movement])
+            if amount > 0.02:
+                patch = canvas[fold.box]
+                cv2.addWeighted(patch, 1, fold.dark, -amount, 0, dst=patch)
+                cv2.addWeighted(patch, 1, fold.light, amount, 0, dst=patch)
+
+    def _draw_nose(self, canvas: Image, wings: Pixels) -> None:
+        skin = self._who.skin
+        cv2.polylines(canvas, list(wings), False, tint(skin, 0.62), 2, cv2.LINE_AA, 4)
+        for wing, inwards in zip(wings, (24, -24), strict=True):
+            x, y = wing[-1].tolist()
+            nostril = (x + inwards, y - 24)
+            cv2.ellipse(canvas, nostril, (48, 26), 0, 0, 360, tint(skin, 0.35), -1, cv2.LINE_AA, 4)
+
+    def _draw_eyes(self, canvas: Image, now: dict[str, Pixels]) -> None:
+        ball, hole, skin, iris = self._behind, self._hole, self._who.skin, self._who.iris
+        ball[_EYES] = (218, 224, 230)
+        hole[_EYES] = 0
+        r = int(3.7 * self._who.eye_size * SCALE * 16)
+        rings = ((1.0, tint(iris, 0.6)), (0.8, iris), (0.45, (14.0, 10.0, 10.0)))
+        for x, y in now["iris"].tolist():
+            for size, colour in rings:
+                cv2.circle(ball, (x, y), int(size * r), colour, -1, cv2.LINE_AA, 4)
+            cv2.circle(ball, (x - r // 3, y - r // 3), r // 5, (255, 255, 255), -1, cv2.LINE_AA, 4)
+        for eye in now["eye"]:
+            cv2.fillPoly(hole, [eye], 255, cv2.LINE_8, 4)
+        cv2.copyTo(ball[_EYES], hole[_EYES], canvas[_EYES])
+        cv2.polylines(canvas, list(now["crease"]), False, tint(skin, 0.6), 1, cv2.LINE_AA, 4)
+        cv2.polylines(canvas, list(now["lower_lid"]), False, tint(skin, 0.55), 1, cv2.LINE_AA, 4)
+        cv2.polylines(canvas, list(now["lid"]), False, (22, 18, 20), 3, cv2.LINE_AA, 4)
+
+    def _draw_brows(self, canvas: Image, brows: Pixels) -> None:
+        b, g, r = ((hair + skin) / 2 for hair, skin in zip(self._who.hair, self._who.skin, strict=True))
+        cv2.polylines(canvas, list(brows), True, (b, g, r), 2, cv2.LINE_AA, 4)
+        for brow in brows:
+            cv2.fillPoly(canvas, [brow], tint(self._who.hair, 0.85), cv2.LINE_AA, 4)
+
+    def _draw_mouth(self, canvas: Image, now: dict[str, Pixels], *, is_open: bool) -> None:
+        lips = self._who.lips
+        cv2.fillPoly(canvas, [now["lips"]], lips, cv2.LINE_AA, 4)
+        cv2.fillPoly(canvas, [now["lower_lip"]], tint(lips, 1.12), cv2.LINE_AA, 4)
+        if not is_open:
+            cv2.polylines(canvas, [now["seam"]], False, tint(lips, 0.45), 2, cv2.LINE_AA, 4)
+            return
+        inside, hole = self._behind, self._hole
+        inside[_MOUTH] = (30, 18, 52)
+        hole[_MOUTH] = 0
+        cv2.fillPoly(hole, [now["mouth"]], 255, cv2.LINE_8, 4)
+        x, y = now["mouth"][3 * len(now["mouth"]) // 4].tolist()  # middle of the lower lip's edge
+        tongue = (8 * SCALE * 16, int(3.5 * SCALE * 16))
+        cv2.ellipse(inside, (x, y + 40), tongue, 0, 0, 360, (86, 78, 178), -1, cv2.LINE_AA, 4)
+        cv2.fillPoly(inside, [now["teeth"]], (228, 236, 240), cv2.LINE_AA, 4)
+        cv2.copyTo(inside[_MOUTH], hole[_MOUTH], canvas[_MOUTH])
+
+
+def _between(one: Points, other: Points) -> Points:
+    """Gives the closed outline between two lines that run the same way."""
+    return np.concatenate([one, other[..., ::-1, :]], axis=-2)
+
+
+def _across(halves: Points) -> Points:
+    """Joins the two halves of a line of the mouth, (T, 2, m, 2), into one from corner to corner."""
+    return np.concatenate([halves[:, 0, :0:-1], halves[:, 1]], axis=1)
+
+
+def _glasses(who: Identity, shape: tuple[int, ...]) -> tuple[Image, Image]:
+    """Gives the colour of the glasses everywhere, and where they are."""
+    rng = np.random.default_rng(who.seed + 1)
+    colours: tuple[Colour, ...] = ((30, 26, 26), (30, 40, 70), (120, 120, 130), (60, 30, 30))
+    frame, mask = np.zeros(shape, np.uint8), np.zeros(shape[:2], np.uint8)
+    frame[:] = colours[int(rng.integers(len(colours)))]
+    size = rng.uniform((11, 8), (13.5, 10.5))
+    angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    round_ = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    ring = size * np.sign(round_) * np.abs(round_) ** (2 / rng.uniform(2, 5))  # from round to square
+    inner, outer = who.eye_spacing + 0.6 - size[0], who.eye_spacing + 0.6 + size[0]
+    rims = [(ring + np.array([who.eye_spacing + 0.6, 53.0])) * (side, 1) + AXIS for side in (-1, 1)]
+    arms = [np.array([(outer, 50), (who.head_width + 2, 48)]) * (side, 1) + AXIS for side in (-1, 1)]
+    bridge = spline(3) @ np.array([(MIDDLE - inner, 51), (MIDDLE, 49), (MIDDLE + inner, 51)])
+    thickness = int(rng.integers(2, 5))
+    cv2.polylines(mask, [fixed(rim) for rim in rims], True, 255, thickness, cv2.LINE_8, 4)
+    cv2.polylines(mask, [fixed(line) for line in (*arms, bridge)], False, 255, thickness, cv2.LINE_8, 4)
+    return frame, mask
