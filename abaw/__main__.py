@@ -6,16 +6,19 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, get_args, get_origin
 
 from abaw.errors import AbawError, UsageError, did_you_mean
+from abaw.signatures import parser_of
 from abaw.verbs import VERBS
 
 TRAINER_VERBS = {
     "fit": "Train a model; leaves checkpoints/, scores.json, metrics.csv in the run's folder.",
     "validate": "Score a checkpoint on the validation videos; leaves scores.json in the run's folder.",
     "test": "Score a checkpoint on the test videos, where they have labels; leaves scores.json.",
+    "extract": "Cache the features of a backbone; leaves a file per video in the first of data.features.",
     "predict": "Predict every frame of every video; leaves one table per video in the run's tracks/.",
+    "extract": "Cache the features of the backbone, on which `fit` then trains in minutes.",
+    "bench": "Time loader, network and training on this machine, and say where the time goes.",
 }
 
 FRONT_PAGE = """\
@@ -48,7 +51,7 @@ Options most people use
   --trainer.devices N       devices of this machine; more than one trains in parallel
   --trainer.accelerator cpu|gpu|auto
   --seed_everything N       the seed of everything random
-  --print_config            show the configuration that results and stop
+{more}  --print_config            show the configuration that results and stop
   --help-all                every option there is
 
 Examples
@@ -57,12 +60,26 @@ Examples
 
 CKPT = {
     "fit": "continue a run: `last` is the newest checkpoint there that loads",
+    "extract": "take the backbone of a checkpoint (default: the weights in the configuration)",
     "predict": "what to predict with (default: best)",
+    "extract": "whose backbone (default: the weights that the configuration names)",
+    "bench": "has no effect",
+}
+MORE = {
+    "extract": "  --data.features [DIR]     where the features go\n",
+    "bench": """\
+  --seconds X               how long each part is timed in a round
+  --rounds N                how often
+  --json                    print the figures as JSON
+""",
 }
 EXAMPLES = {
     "fit": """abaw fit --config configs/demo.yaml
   abaw fit --config configs/mtl.yaml --config configs/wandb.yaml --data.root /data/affwild2
   abaw fit --run runs/mtl --ckpt_path last""",
+    "extract": "abaw extract --config configs/features.yaml --data.root /data/affwild2",
+    "bench": "abaw bench --config configs/demo.yaml",
+    "extract": "abaw extract --config configs/features.yaml --data.root /data/affwild2",
 }
 
 
@@ -134,20 +151,26 @@ def _run_trainer_verb(verb: str, args: list[str]) -> int:
         page = TRAINER_PAGE.format(
             verb=verb,
             says=TRAINER_VERBS[verb],
+            more=MORE.get(verb, ""),
             ckpt=CKPT.get(verb, "what to score (default: best)"),
             example=EXAMPLES.get(verb, f"abaw {verb} --run runs/demo"),
         )
         print(page, end="")
         return 0
+    words = ["--help" if word == "--help-all" else word for word in args]
+    if verb == "extract":
+        from abaw.extract_cli import extract
+
+        return extract(words)
     from abaw.cli import run
 
-    return run(verb, ["--help" if word == "--help-all" else word for word in args])
+    return run(verb, words)
 
 
 def _run_plain_verb(verb: str, does: Callable[..., int | None], args: Sequence[str]) -> int:
     from argparse import ArgumentError
 
-    parser = _parser(verb, does)
+    parser = parser_of(verb, does)
     try:
         values = parser.parse_args(list(args))
     except ArgumentError as error:
@@ -157,44 +180,6 @@ def _run_plain_verb(verb: str, does: Callable[..., int | None], args: Sequence[s
             message = f"{message}: no such option or argument{did_you_mean(message.split()[0], options)}"
         raise UsageError(f"{verb}: {message}\n`abaw {verb} --help` shows what it takes") from error
     return does(**vars(values)) or 0
-
-
-def _parser(verb: str, does: Callable[..., Any]) -> Any:
-    """An argument parser made from a function: its signature gives the options, its docstring their help.
-
-    A parameter without a default is positional; a list takes several words; a bool is a switch.
-    """
-    import docstring_parser
-    from jsonargparse import ArgumentParser, DefaultHelpFormatter
-
-    class Help(DefaultHelpFormatter):
-        def _expand_help(self, action: Any) -> str:
-            return _plain(super()._expand_help(action))
-
-    page = docstring_parser.parse(inspect.getdoc(does) or "", docstring_parser.DocstringStyle.GOOGLE)
-    says = {entry.arg_name: entry.description for entry in page.params}
-    parser = ArgumentParser(
-        prog=f"abaw {verb}",
-        description=page.description,
-        formatter_class=Help,
-        exit_on_error=False,
-        allow_abbrev=False,
-    )
-    for name, parameter in inspect.signature(does).parameters.items():
-        kind = parameter.annotation
-        settings: dict[str, Any] = {"help": says[name]}
-        lists = [part for part in (kind, *get_args(kind)) if get_origin(part) is list]  # list[X] | None too
-        if kind is bool:
-            settings["action"] = "store_true"
-        elif lists:
-            settings |= {"nargs": "+", "type": get_args(lists[0])[0]}
-        else:
-            settings["type"] = kind
-        if parameter.default is inspect.Parameter.empty:
-            parser.add_argument(name, **settings)
-        else:
-            parser.add_argument(f"--{name}", default=parameter.default, **settings)
-    return parser
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from abaw.batch import Batch
 from abaw.files import atomic_path
 from abaw.outputs.tracks import Track, write_track
+from abaw.score_table import score_table
 from abaw.stitching import Stitched, Stitcher
 from abaw.tasks import Task
 
@@ -107,18 +108,3 @@ class ScoreWriter(Callback):
     def show(self) -> None:
         """Prints the scores as a short table."""
         print(score_table(self._scores))
-
-
-def score_table(scores: dict[str, Any]) -> str:
-    """The official scores as text: a line per task, intervals where there are any."""
-    if not scores:
-        return "no labels to score against"
-    lines = []
-    for task, name in ((Task.VA, "VA   mean CCC"), (Task.EXPR, "EXPR macro F1"), (Task.AU, "AU   macro F1")):
-        if task not in scores:
-            continue
-        entry = scores[task]
-        low, high = entry["interval"]
-        lines.append(f"{name}  {entry['score']:.4f}  [{low:.4f}, {high:.4f}]  {entry['frames']:,} frames")
-    lines.append(f"total          {scores['total']:.4f}")
-    return "\n".join(lines)

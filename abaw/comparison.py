@@ -6,7 +6,8 @@ import numpy as np
 
 from abaw.bootstrap import draw_videos, interval
 from abaw.errors import AbawError
-from abaw.scores import Sums, label_scores, n_frames, replicas
+from abaw.scores import Sums, f1, label_scores, n_frames, replicas
+from abaw.tasks import Task
 
 
 def compare(a: Sums, b: Sums, draws: int = 1000, seed: int = 0) -> dict[str, Any]:
@@ -45,4 +46,23 @@ def compare(a: Sums, b: Sums, draws: int = 1000, seed: int = 0) -> dict[str, Any
             "interval": None if ends is None else ends.tolist(),
             "probability": float(np.nanmean((gap > 0) + 0.5 * (gap == 0))),
         }
+    return result
+
+
+def best_constant(sums: Sums) -> dict[Task, float]:
+    """The official scores of the best answer that is the same for every frame, chosen on these labels.
+
+    VA: a constant has no covariance, so 0. EXPR: one class for all frames. AU: each AU always or never.
+    """
+    result = {}
+    for task, values in sums.labelled.items():
+        total = values.sum(0)
+        if task is Task.VA:
+            result[task] = 0.0
+        elif task is Task.EXPR:
+            n = total.sum(-1)  # labelled frames of each class
+            result[task] = float(f1(n, n.sum() - n, 0 * n).max() / len(n))
+        else:
+            present, absent = total[:, 0] + total[:, 2], total[:, 1] + total[:, 3]
+            result[task] = float(f1(present, absent, 0 * present).mean())
     return result

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from abaw.errors import AbawError
@@ -30,4 +30,5 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             f"{path}: could not be written ({error.strerror or error}); free the disk or choose another place"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where its folder could not be made, the error above says so
+            temporary.unlink(missing_ok=True)

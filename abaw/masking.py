@@ -71,7 +71,8 @@ class RandomFrameMasking:
         """Float (B, T): the frames with the smallest values are hidden first; invisible ones come last."""
         if self.span > 1:
             position = visible.cumsum(1) - 1  # place among the clip's visible frames
-            offset = (noise[:, :1] * self.span).long()  # where the first run is cut, so runs begin anywhere
+            # where the first run is cut, so runs begin anywhere; from a number that ranks no run
+            offset = (noise[:, -1:] * self.span).long()
             run = (position + offset).clamp(min=0) // self.span  # (B, T)
             noise = noise.gather(1, run.clamp(max=noise.shape[1] - 1))
         return noise.masked_fill(~visible, torch.inf)

@@ -150,6 +150,11 @@ class Sums:
         return replace(self, videos=tuple(self.videos[p] for p in positions), **picked)
 
 
+def official(sums: Sums) -> dict[Task, float]:
+    """The official score of every task with labels."""
+    return {task: float(label_scores(task, v.sum(0)).mean()) for task, v in sums.labelled.items()}
+
+
 def replicas(sums: Sums, drawn: NDArray[np.float64]) -> dict[Task, NDArray[np.float64]]:
     """Label scores (draws, K) per task in every draw of videos; NaN in a draw without labelled frames."""
     result = {}

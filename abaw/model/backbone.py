@@ -127,8 +127,8 @@ class Backbone(nn.Module):
             float32 (M, D).
         """
         if len(frames) == 0:
-            # one black image, thrown away: type and gradient (zero) are those of any other batch
-            return self._features(frames.new_zeros((1, *frames.shape[1:])))[:0]
+            # black images, thrown away: type and gradient (zero) as always; two, for batch norm needs them
+            return self._features(frames.new_zeros((2, *frames.shape[1:])))[:0]
         chunks = torch.split(frames, self.settings.chunk or len(frames))
         return torch.cat([self._features(chunk) for chunk in chunks])
 

@@ -125,37 +125,57 @@ def _fold_of(tracks: Sequence[Track], folds: int | Mapping[str, int]) -> NDArray
     return np.array([fold_of_stem[subject_free_stem(track.video)] for track in tracks])
 
 
+@dataclass(frozen=True)
+class _Trial:
+    """What some of the corrections do on held-out videos."""
+
+    what: str
+    parts: Mapping[str, bool]
+    sums: Sums
+    gain: Mapping[str, Any]
+
+    @property
+    def gains(self) -> bool:
+        return bool(self.gain["difference"] > 0 and self.gain["probability"] >= SURE)
+
+    def note(self, kept: bool) -> str:
+        did = f"{self.gain['difference']:+.4f} on held-out videos"
+        share = f"a gain in {self.gain['probability']:.0%} of draws"
+        return f"{self.what}: {did}, {share}: {'kept' if kept else 'left out'}"
+
+
 def _calibrate_task(grid: Grid, fold_of: NDArray[np.int64], seed: int) -> tuple[Calibration, TaskReport]:
     task, everything = grid.task, range(len(grid.tracks))
     raw = score_tracks(grid.tracks, grid.labels_of, [task])
-    best, held_out, gain, notes = Calibration(), raw, None, []
-    if len(set(fold_of.tolist())) < 2:
-        notes.append("too few recordings to hold any out: nothing was calibrated")
-    else:
-        for name, parts in _PARTS.items():
-            if parts["decide"] and task is Task.VA:
-                continue
-            sums = _cross_fit(grid, fold_of, parts)
-            found = compare(sums, raw, DRAWS, seed)[task]
-            kept = found["probability"] >= SURE
-            label = name.replace("decisions", _DECISIONS.get(task, ""))
-            notes.append(
-                f"{label}: {found['difference']:+.4f} on held-out videos, a gain in "
-                f"{found['probability']:.0%} of draws{'' if kept else ': left out'}"
-            )
-            if kept and (gain is None or found["difference"] > gain["difference"]):
-                best, held_out, gain = grid.choose(everything, **parts), sums, found
-        if task is not Task.VA:
-            best, note = _with_temperature(grid, best, fold_of, seed)
-            notes.append(note)
-    applied = score_tracks(map(best.apply, grid.tracks), grid.labels_of, [task])
-    return best, TaskReport(
+    several = len(set(fold_of.tolist())) > 1
+    trials = _trials(grid, fold_of, raw, seed) if several else []
+    notes = [] if several else ["too few recordings to hold any out: nothing was calibrated"]
+    best = max((t for t in trials if t.gains), key=lambda trial: trial.gain["difference"], default=None)
+    settings = Calibration() if best is None else grid.choose(everything, **best.parts)
+    notes += [trial.note(kept=trial is best) for trial in trials]
+    if trials and task is not Task.VA:
+        settings, note = _with_temperature(grid, settings, fold_of, seed)
+        notes.append(note)
+    applied = score_tracks(map(settings.apply, grid.tracks), grid.labels_of, [task])
+    return settings, TaskReport(
         raw=_score(task, raw),
-        cross_fitted=_score(task, held_out),
+        cross_fitted=_score(task, raw if best is None else best.sums),
         optimistic=_score(task, applied),
-        gain_interval=None if gain is None else gain["interval"],
+        gain_interval=None if best is None else best.gain["interval"],
         notes=tuple(notes),
     )
+
+
+def _trials(grid: Grid, fold_of: NDArray[np.int64], raw: Sums, seed: int) -> list[_Trial]:
+    """The corrections alone and together, the simpler ones first."""
+    trials = []
+    for name, parts in _PARTS.items():
+        if parts["decide"] and grid.task is Task.VA:
+            continue
+        sums = _cross_fit(grid, fold_of, parts)
+        what = name.replace("decisions", _DECISIONS.get(grid.task, ""))
+        trials.append(_Trial(what, parts, sums, compare(sums, raw, DRAWS, seed)[grid.task]))
+    return trials
 
 
 def _cross_fit(grid: Grid, fold_of: NDArray[np.int64], parts: Mapping[str, bool]) -> Sums:
@@ -182,7 +202,7 @@ def _with_temperature(
     note = f"temperature {temperature:.2f}: log loss of held-out videos {before:.4f} -> {after:.4f}"
     if (drawn < 0).mean() < SURE:
         return calibration, f"{note}: left out"
-    return replace(calibration, temperature={grid.task: temperature}), note
+    return replace(calibration, temperature={grid.task: temperature}), f"{note}: kept"
 
 
 def _joined(all_tasks: Calibration, one: Calibration, task: Task) -> Calibration:

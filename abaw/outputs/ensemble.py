@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from abaw.errors import AbawError, UsageError
 from abaw.outputs.tracks import Track, find_tracks, read_track, write_track
@@ -43,7 +44,8 @@ def ensemble_tracks(
                 f"them only, such as {', '.join(differing[:5])}; predict the same videos with each checkpoint"
             )
     # all means first, 88 bytes a frame: where any tracks disagree, nothing is written
-    means = [mean_track([read_track(paths[video]) for paths in found], weights) for video in found[0]]
+    videos = tqdm(found[0], desc="tracks", disable=None)
+    means = [mean_track([read_track(paths[video]) for paths in found], weights) for video in videos]
     return [write_track(mean, out) for mean in means]
 
 

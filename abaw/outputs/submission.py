@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from abaw.errors import AbawError
 from abaw.files import atomic_path
@@ -67,7 +68,8 @@ def write_submission(
         raise AbawError(
             f"{tracks}: {len(absent)} videos of {sample} have no track: {named}; predict them first"
         )
-    read = (change(read_track(paths[video])) for video in rows.videos)
+    videos = tqdm(rows.videos, desc="tracks", disable=None)
+    read = (change(read_track(paths[video])) for video in videos)
     if isinstance(rows, Sample):
         return _write_file(read, rows, form, Path(out))
     return _write_folder(read, rows, form, Path(out))

@@ -1,0 +1,255 @@
+"""The trainer verbs: LightningCLI with our run directory, obligatory callbacks and short errors."""
+
+import signal
+import sys
+from argparse import ArgumentError
+from typing import Any, Literal
+
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ProgressBar, TQDMProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+import abaw
+from abaw.callbacks import ScoreWriter, TrackWriter
+from abaw.data.datamodule import AffectDataModule
+from abaw.errors import AbawError, UsageError, did_you_mean
+from abaw.feature_key import FeatureCheck
+from abaw.module import AffectModule
+from abaw.noise import silence
+from abaw.nonfinite import NonFiniteGuard
+from abaw.resume import PREEMPTED, AtomicCheckpointIO, LastCheckpoint, Preempted
+from abaw.runs import BestCheckpoint, Record, Run, with_own_config
+from abaw.trackers import EpochLines, MetricsFile, wandb_settings
+
+SEED = 0
+VERBS = ("fit", "validate", "test", "predict")
+
+
+class AbawCLI(LightningCLI):
+    """Builds model, data and trainer from configuration and options, and runs one verb.
+
+    Args:
+        verb: fit, validate, test or predict.
+        args: The options after it.
+    """
+
+    def __init__(self, verb: str, args: list[str]) -> None:
+        # errors are raised instead of printing a page of usage
+        short: dict[str, Any] = {"exit_on_error": False, "dump_header": [f"abaw {abaw.__version__}"]}
+        super().__init__(
+            AffectModule,
+            AffectDataModule,
+            args=[verb, *with_own_config(args)],
+            save_config_callback=None,  # Record does it: Lightning's refuses to run twice
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,  # a checkpoint describes its network itself
+            parser_kwargs={"prog": "abaw", **short} | {name: dict(short) for name in VERBS},
+        )
+
+    # -- options
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """One seed for everything, a fixed one unless said otherwise."""
+        parser.add_argument("--seed_everything", type=int, default=SEED, help="Seed of everything random.")
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Our own options, and each fact that two rooms need given once."""
+        parser.add_argument(
+            "--run", type=str | None, default=None, help="The run's directory (default: runs/<first config>)."
+        )
+        parser.add_class_arguments(LastCheckpoint, "checkpoint", skip={"folder"}, instantiate=False)
+        parser.add_argument(
+            "--on_nonfinite",
+            type=Literal["stop", "skip"],
+            default="stop",
+            help="At a loss that is no number: stop, or skip up to ten such steps.",
+        )
+        parser.link_arguments("data.tasks", "model.tasks")
+        parser.link_arguments("seed_everything", "data.seed")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses; a mistake becomes one message.
+
+        Raises:
+            UsageError: An option or a value that cannot be.
+        """
+        try:
+            self.config = parser.parse_args(args)
+        except ArgumentError as error:
+            raise UsageError(f"{args[0]}: {self._explain(args[0], str(error))}") from error
+
+    def _explain(self, verb: str, message: str) -> str:
+        known = [action.dest for action in self._subcommand_parsers[verb]._actions]
+        if message.startswith("unrecognized arguments: "):
+            word = message.split()[2]
+            option = word.lstrip("-").split("=")[0]
+            return f"there is no option {word}{did_you_mean(option, known)}"
+        if "does not accept option" in message:
+            option = message.rsplit("'", 2)[1]
+            return f"the configuration has {option!r}, which is no option{did_you_mean(option, known)}"
+        return message
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning's own lets the checkpoint's settings overrule the command line."""
+
+    # -- what must be settled before anything is made
+
+    def before_instantiate_classes(self) -> None:
+        """Finds the run's directory and the checkpoint, and refuses what cannot end well.
+
+        Raises:
+            AbawError: See `Run.start` and `Run.trained`.
+            UsageError: No directory is named, or a precision cannot train.
+        """
+        settings = self.config[self.subcommand]
+        self.fitting = self.subcommand == "fit"
+        if self.fitting:
+            _check_precision(str(settings.trainer.precision))
+        self.files = Run.named(settings.run, settings.config or [])
+        settings.run = str(self.files.folder)
+        settings.trainer.use_distributed_sampler = False  # the samplers do all the sharding there is
+        asked, settings.ckpt_path = settings.ckpt_path, None
+        self.config_text = self._parser(self.subcommand).dump(settings, skip_unset=False)
+        self.quick = bool(settings.trainer.fast_dev_run)  # a dry run leaves nothing behind
+        if not self.fitting:
+            self.ckpt_path: str | None = self.files.trained(asked)
+        else:
+            self.ckpt_path = None if self.quick else self.files.start(asked)
+            for logger in _as_list(settings.trainer.logger):
+                if str(getattr(logger, "class_path", "")).endswith(".WandbLogger"):
+                    for name, value in wandb_settings(self.files, logger.init_args.as_dict()).items():
+                        logger.init_args[name] = value
+
+    def instantiate_classes(self) -> None:
+        """Makes data, model and trainer.
+
+        Raises:
+            AbawError: One of them refuses its settings.
+        """
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            if isinstance(error.__cause__, AbawError):  # an optional setting: jsonargparse wraps the refusal
+                raise error.__cause__ from None
+            raise
+
+    # -- the trainer
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """A trainer with our callbacks, in the run's directory.
+
+        Raises:
+            UsageError: The trainer refuses its settings.
+        """
+        given = self.config_init[self.subcommand].trainer
+        callbacks = _as_list(given.callbacks)
+        plugins = _as_list(given.plugins)
+        if SLURMEnvironment.detect() and not any(isinstance(p, ClusterEnvironment) for p in plugins):
+            plugins.append(SLURMEnvironment(auto_requeue=False))  # the job script requeues
+        loggers = self._loggers(given.logger)
+        bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
+        if given.enable_progress_bar is not False and not bar:
+            given.enable_progress_bar = sys.stderr.isatty()
+            callbacks.append(TQDMProgressBar() if given.enable_progress_bar else EpochLines())
+        try:
+            return super().instantiate_trainer(
+                default_root_dir=str(self.files.folder),
+                logger=loggers or False,
+                plugins=[AtomicCheckpointIO(), *plugins],
+                callbacks=callbacks
+                + self._obligatory(bool(loggers), given.enable_checkpointing is not False),
+                **kwargs,
+            )
+        except (MisconfigurationException, ValueError) as error:
+            raise UsageError(f"trainer: {error}") from error
+
+    def _loggers(self, given: Any) -> list[Any]:
+        if not self.fitting or self.quick or given is False:
+            return []
+        asked = [logger for logger in _as_list(given) if logger is not True]
+        return [MetricsFile(str(self.files.folder)), *asked]
+
+    def _obligatory(self, logs: bool, saves: bool) -> list[Callback]:
+        """What every run has, whatever its configuration says."""
+        self.score_writer = ScoreWriter(str(self.files.scores))
+        if self.subcommand == "predict":
+            return [FeatureCheck(), TrackWriter(str(self.files.tracks))]
+        if not self.fitting:
+            return [FeatureCheck(), self.score_writer]
+        if self.quick:
+            return [FeatureCheck()]
+        settings = self.config.fit
+        callbacks = [FeatureCheck(), Record(self.files, self.config_text), self.score_writer]
+        callbacks.append(NonFiniteGuard(str(self.files.folder), settings.on_nonfinite))
+        if logs:
+            callbacks.append(LearningRateMonitor("step"))
+        if saves:
+            folder = str(self.files.checkpoints)
+            callbacks += [BestCheckpoint(folder), LastCheckpoint(folder, **settings.checkpoint.as_dict())]
+        return callbacks
+
+    # -- the verb
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        kwargs |= {"ckpt_path": self.ckpt_path, "weights_only": True}  # never execute what a file contains
+        if subcommand == "predict":
+            kwargs["return_predictions"] = False  # they are on disk; all of Aff-Wild2 does not fit in memory
+        elif subcommand != "fit":
+            kwargs["verbose"] = False  # our table is shown instead
+        return kwargs
+
+    def after_fit(self) -> None:
+        """Shows the official scores."""
+        if not self.quick:
+            self.score_writer.show()
+
+    after_validate = after_test = after_fit
+
+
+def run(verb: str, args: list[str], kind: type[AbawCLI] = AbawCLI) -> int:
+    """Runs a trainer verb, or another one that takes the same configuration.
+
+    Args:
+        verb: The verb.
+        args: The options after it.
+        kind: What parses the options and does the work.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        AbawError: What the user can mend.
+        KeyboardInterrupt: Ctrl-C.
+    """
+    silence()
+    try:
+        kind(verb, args)
+    except Preempted as stop:
+        print(f"abaw: {stop}; the same command with --ckpt_path last goes on from here", file=sys.stderr)
+        return PREEMPTED
+    except MisconfigurationException as error:
+        raise UsageError(f"{verb}: {error}") from error
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into an exit with 1
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # and leaves the signal ignored
+            raise KeyboardInterrupt from None
+        raise
+    return 0
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list) else [value]
+
+
+def _check_precision(precision: str) -> None:
+    if precision.endswith("-true") and precision not in ("32-true", "64-true"):
+        raise UsageError(
+            f"trainer.precision: {precision} keeps the weights and every running sum in few bits; train with"
+            f" {precision.removesuffix('-true')}-mixed or 32-true"
+        )

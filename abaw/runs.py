@@ -1,0 +1,165 @@
+"""A run's directory: what lies where, whether it holds a run already, and what keeps its curves."""
+
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from abaw.checkpoints import load_checkpoint, newest_checkpoint
+from abaw.errors import AbawError, UsageError
+from abaw.files import atomic_path
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's directory.
+
+    Attributes:
+        folder: The directory; it need not exist yet.
+    """
+
+    folder: Path
+
+    @classmethod
+    def named(cls, folder: str | None, configs: Sequence[object]) -> "Run":
+        """The run that the options name: `--run`, else `runs/<name of the first configuration>`.
+
+        Raises:
+            UsageError: Neither is given.
+        """
+        if folder is None and not configs:
+            raise UsageError("name a configuration with --config FILE, or a run's directory with --run DIR")
+        return cls(Path(folder) if folder is not None else Path("runs") / Path(str(configs[0])).stem)
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration of the training."""
+        return self.folder / "config.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where `best.ckpt` and `last.ckpt` are."""
+        return self.folder / "checkpoints"
+
+    @property
+    def tracks(self) -> Path:
+        """Where `predict` leaves a table per video."""
+        return self.folder / "tracks"
+
+    @property
+    def scores(self) -> Path:
+        """The official scores."""
+        return self.folder / "scores.json"
+
+    @property
+    def metrics(self) -> Path:
+        """The curves of the training."""
+        return self.folder / "metrics.csv"
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether a new training here would overwrite something."""
+        return self.metrics.exists() or any(self.checkpoints.glob("*.ckpt"))
+
+    def start(self, asked: str | None) -> str | None:
+        """The checkpoint that `fit` continues from, None for a new training.
+
+        `last` without a checkpoint starts anew, so that a job's script may always say it.
+
+        Raises:
+            UsageError: The directory holds a run that is not the one to be continued.
+            AbawError: The checkpoint asked for is not there or damaged.
+        """
+        if asked == "last" and not any(self.checkpoints.glob("*.ckpt")):
+            return None
+        start = None if asked is None else self._find(asked)
+        if self.is_taken and (start is None or start.resolve().parent != self.checkpoints.resolve()):
+            raise UsageError(
+                f"{self.folder} already holds a run; continue it with --ckpt_path last,"
+                " or name another directory with --run"
+            )
+        return None if start is None else str(start)
+
+    def trained(self, asked: str | None) -> str:
+        """The checkpoint that `validate`, `test` and `predict` use; the best one unless another is asked for.
+
+        Raises:
+            AbawError: It is not there or damaged.
+        """
+        return str(self._find(asked or "best"))
+
+    def _find(self, asked: str) -> Path:
+        if asked == "last":
+            return newest_checkpoint(self.checkpoints)
+        path = self.checkpoints / "best.ckpt" if asked == "best" else Path(asked)
+        if asked == "best" and not path.is_file():
+            raise AbawError(
+                f"{path}: there is no such checkpoint; train first with `abaw fit`, name the run's directory"
+                " with --run, or a checkpoint with --ckpt_path FILE"
+            )
+        load_checkpoint(path)
+        return path
+
+
+class Record(Callback):
+    """Keeps the resolved configuration, in the run's `config.yaml` and with the trackers.
+
+    Args:
+        run: The run.
+        config: The configuration as YAML.
+    """
+
+    def __init__(self, run: Run, config: str) -> None:
+        self.run = run
+        self.config = config
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
+        """Writes over what an earlier part of the same run left: a resumed run may have changed settings.
+
+        Raises:
+            UsageError: Fewer processes run than the configuration asks for.
+        """
+        asked = trainer.num_nodes * trainer.num_devices
+        if trainer.world_size != asked:
+            raise UsageError(
+                f"{trainer.num_devices} devices on {trainer.num_nodes} nodes are configured, but"
+                f" {trainer.world_size} processes run; start one per device, under SLURM with `srun` and"
+                f" --ntasks-per-node={trainer.num_devices}"
+            )
+        if trainer.is_global_zero:
+            with atomic_path(self.run.config) as temporary:
+                temporary.write_text(self.config, encoding="utf-8")
+            for logger in trainer.loggers:
+                logger.log_hyperparams(yaml.safe_load(self.config))
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps `best.ckpt`: the state that validation scored highest.
+
+    Args:
+        folder: Where it goes.
+    """
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(
+            folder,
+            "best",
+            "val/score",
+            mode="max",
+            save_on_train_epoch_end=False,  # when it has been scored
+            enable_version_counter=False,
+        )
+
+
+def with_own_config(args: list[str]) -> list[str]:
+    """The options; of a run that is there already, its own configuration serves where none is named."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--run", type=Path)
+    parser.add_argument("-c", "--config", action="append")
+    given, _ = parser.parse_known_args([word for word in args if word not in ("-h", "--help")])
+    own = Run(given.run).config if given.run is not None and not given.config else None
+    return ["--config", str(own), *args] if own is not None and own.is_file() else args

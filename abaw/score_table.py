@@ -1,0 +1,59 @@
+"""The official scores as text for a terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from abaw.tasks import Task
+
+_TITLES = {Task.VA: "VA    mean CCC", Task.EXPR: "EXPR  macro F1", Task.AU: "AU    macro F1"}
+
+
+def score_table(scores: Mapping[str, Any], labels: bool = False) -> str:
+    """A line per task and one for the total.
+
+    Args:
+        scores: As `scores.summarise` gives them.
+        labels: A line for every class and action unit too.
+    """
+    tasks = [task for task in Task if task in scores]
+    if not tasks:
+        return "no labels to score against"
+    lines = []
+    for task in tasks:
+        part = scores[task]
+        frames = f"  {part['frames']:,} frames"
+        lines.append(_line(_TITLES[task], part["score"], part.get("interval")) + frames)
+        if labels:
+            by_label = part.get("per_class") or part.get("per_au") or part
+            ends = part.get("intervals", {})
+            lines += [_line(f"  {name}", by_label[name], ends.get(name)) for name in task.names]
+    return "\n".join([*lines, _line("total", scores["total"], scores.get("total_interval"))])
+
+
+def comparison_table(differences: Mapping[str, Any]) -> str:
+    """A line per task of what `comparison.compare` gives."""
+    lines = []
+    for name, part in differences.items():
+        ends, share = _ends(part["interval"]), f"better in {part['probability']:.0%} of draws"
+        lines.append(f"{name:<14} {part['difference']:+.4f}{ends}  {share}")
+    return "\n".join(lines)
+
+
+def baseline_table(columns: Mapping[str, Mapping[Task, float]]) -> str:
+    """The tasks' scores side by side, a column for each of several answers to the same frames."""
+    tasks = [task for task in Task if any(task in column for column in columns.values())]
+    widths = {name: max(len(name), 8) + 2 for name in columns}
+    head = " " * 14 + "".join(f"{name:>{width}}" for name, width in widths.items())
+    rows = [
+        f"{_TITLES[task]:<14}" + "".join(f"{columns[name][task]:>{w}.4f}" for name, w in widths.items())
+        for task in tasks
+    ]
+    return "\n".join([head, *rows])
+
+
+def _line(name: str, score: float, ends: Sequence[float] | None) -> str:
+    return f"{name:<14}  {score:.4f}{_ends(ends)}"
+
+
+def _ends(ends: Sequence[float] | None) -> str:
+    return f"  [{ends[0]:.4f}, {ends[1]:.4f}]" if ends else ""

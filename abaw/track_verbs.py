@@ -1,0 +1,214 @@
+"""The verbs about tracks and submissions; `verbs` says how a function becomes a verb."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from abaw.errors import UsageError
+
+SHOWN = 50
+"""Findings that a person is shown; a program gets all of them."""
+
+
+def score(
+    tracks: Path,
+    root: Path,
+    *,
+    split: Literal["train", "val", "test"] = "val",
+    against: Path | None = None,
+    calibration: Path | None = None,
+    per_video: bool = False,
+    annotations: Path | None = None,
+    label_set: Literal["challenge", "mtl"] = "challenge",
+    draws: int = 1000,
+    seed: int = 0,
+    json: bool = False,
+) -> None:
+    """Score tracks officially, with 95 % intervals by bootstrap over videos.
+
+    Args:
+        tracks: Folder of tracks, as `abaw predict` leaves them.
+        root: The data set.
+        split: Whose labels to score against; every video annotated there needs a track.
+        against: Tracks of another run, to say how much better these are.
+        calibration: A checkpoint or JSON file whose calibration is applied first; null scores raw tracks.
+        per_video: Give every video's own scores too.
+        annotations: Folder with the annotations, instead of what is found below the root.
+        label_set: Labels of the single-task challenges, or of the multi-task one.
+        draws: Bootstrap draws; 0 leaves the intervals out.
+        seed: Of the draws.
+        json: Print everything as JSON.
+    """
+    from json import dumps
+
+    from abaw.apply.labelled_tracks import LabelledTracks
+    from abaw.apply.stored_calibration import read_calibration
+    from abaw.comparison import best_constant, compare
+    from abaw.outputs.tracks import score_tracks
+    from abaw.score_table import baseline_table, comparison_table, score_table
+    from abaw.scores import official, summarise
+    from abaw.scores import per_video as score_videos
+
+    labelled = LabelledTracks(root, split, annotations=annotations, label_set=label_set)
+    change = None if calibration is None else read_calibration(calibration).apply
+
+    def sums_of(folder: Path) -> Any:
+        videos, tasks = labelled.videos_and_tasks(folder)
+        read = labelled.read(folder, videos)
+        return score_tracks(read if change is None else map(change, read), labelled.labels_of, tasks)
+
+    sums = sums_of(tracks)
+    other = None if against is None else sums_of(against)
+    result = summarise(sums, draws, seed)
+    if per_video:
+        result["videos"] = score_videos(sums)
+    if other is not None:
+        result["against"] = compare(sums, other, max(draws, 1), seed)
+    if json:
+        print(dumps(result, indent=2))
+        return
+    print(score_table(result, labels=True))
+    for video, scores in result.get("videos", {}).items():
+        parts = "  ".join(f"{task} {part['score']:.4f}" for task, part in scores.items() if task != "total")
+        print(f"{video}: {parts}")
+    columns = {str(tracks): official(sums), "best constant": best_constant(sums)}
+    if other is not None:
+        columns[str(against)] = official(other)
+        print(f"\nbetter than {against} by\n{comparison_table(result['against'])}")
+    print(f"\n{baseline_table(columns)}")
+
+
+def calibrate(
+    tracks: Path,
+    root: Path,
+    *,
+    ckpt: Path | None = None,
+    out: Path | None = None,
+    split: Literal["train", "val", "test"] = "val",
+    folds: int = 5,
+    annotations: Path | None = None,
+    label_set: Literal["challenge", "mtl"] = "challenge",
+    seed: int = 0,
+    json: bool = False,
+) -> None:
+    """Choose smoothing, AU thresholds, EXPR prior and temperature on held-out folds of videos.
+
+    Args:
+        tracks: Folder of raw tracks, as `abaw predict` leaves them.
+        root: The data set.
+        ckpt: Checkpoint to store the calibration with.
+        out: JSON file to store it in.
+        split: Whose labels to choose on; every video annotated there needs a track.
+        folds: How many; both subjects of a recording are in one.
+        annotations: Folder with the annotations, instead of what is found below the root.
+        label_set: Labels of the single-task challenges, or of the multi-task one.
+        seed: Of the bootstrap that decides what is kept.
+        json: Print everything as JSON.
+    """
+    from json import dumps
+
+    from abaw.apply.labelled_tracks import LabelledTracks
+    from abaw.apply.stored_calibration import store_calibration
+    from abaw.checkpoints import load_checkpoint
+    from abaw.outputs.cross_fitting import calibrate as choose
+
+    stored = [path for path in (ckpt, out) if path is not None]
+    if out is not None and out.suffix != ".json":
+        raise UsageError(f"calibrate: --out {out} is a JSON file; give it the suffix .json")
+    if ckpt is not None:
+        load_checkpoint(ckpt)  # a wrong one is better found now than after the search
+    labelled = LabelledTracks(root, split, annotations=annotations, label_set=label_set)
+    videos, _ = labelled.videos_and_tasks(tracks)
+    result = choose(list(labelled.read(tracks, videos)), labelled.labels_of, folds, seed)
+    for path in stored:
+        store_calibration(result.calibration, path)
+    if json:
+        print(dumps(result.to_dict(), indent=2))
+        return
+    for task, report in result.reports.items():
+        print(
+            f"{task:<5} raw {report.raw:.4f}   on new videos {report.cross_fitted:.4f}   "
+            f"on the videos it was chosen on {report.optimistic:.4f} (optimistic)"
+        )
+        print(*(f"      {note}" for note in report.notes), sep="\n")
+    print(f"stored in {' and '.join(map(str, stored))}" if stored else "not stored: give --ckpt or --out")
+
+
+def ensemble(tracks: list[Path], out: Path, *, weights: list[float] | None = None) -> None:
+    """Average the tracks of several checkpoints, window lengths or folds.
+
+    Args:
+        tracks: Folders of tracks of the same videos, two or more.
+        out: Folder for the mean tracks.
+        weights: One per folder; null weighs all alike.
+    """
+    from abaw.outputs.ensemble import ensemble_tracks
+
+    written = ensemble_tracks(tracks, out, weights)
+    print(f"{out}: {len(written)} tracks, each the mean of {len(tracks)}")
+
+
+def submit(
+    tracks: Path,
+    out: Path,
+    *,
+    sample: Path,
+    task: Literal["va", "expr", "au", "mtl"],
+    calibration: Path | None = None,
+    json: bool = False,
+) -> None:
+    """Write the submission of one task, or of all three as mtl; only a valid one is written.
+
+    Args:
+        tracks: Folder of tracks, as `abaw predict` leaves them.
+        out: The file; for a list of videos (3rd edition) the folder that gets a file for each.
+        sample: The organisers' sample file, or their list of videos.
+        task: What is submitted.
+        calibration: A checkpoint or JSON file whose calibration is applied; null submits raw decisions.
+        json: Print how the rows were obtained as JSON.
+    """
+    from dataclasses import asdict
+    from json import dumps
+
+    from abaw.apply.stored_calibration import read_calibration
+    from abaw.outputs.submission import write_submission
+
+    change = (lambda track: track) if calibration is None else read_calibration(calibration).apply
+    rows = write_submission(tracks, sample, task, out, change)
+    if json:
+        print(dumps(asdict(rows)))
+        return
+    print(
+        f"{out}: {rows.rows:,} rows, verified: {rows.seen:,} seen, {rows.from_context:,} from the frames "
+        f"around them, {rows.beyond_the_last_crop:,} beyond the last crop"
+    )
+
+
+def verify(
+    file: Path,
+    *,
+    sample: Path,
+    task: Literal["va", "expr", "au", "mtl"] | None = None,
+    json: bool = False,
+) -> int:
+    """Compare a submission with the organisers' sample; exits with 1 when something is wrong.
+
+    Args:
+        file: The submission; for a list of videos (3rd edition) the folder of its files.
+        sample: The organisers' sample file, or their list of videos.
+        task: What is submitted; null finds it out from the file.
+        json: Print all findings as JSON.
+    """
+    from dataclasses import asdict
+    from json import dumps
+
+    from abaw.outputs.verification import verify_submission
+
+    findings = verify_submission(file, sample, task)
+    if json:
+        print(dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        print(*findings[:SHOWN], sep="\n", end="\n" if findings else "")
+        if len(findings) > SHOWN:
+            print(f"... and {len(findings) - SHOWN:,} more; --json lists all")
+        print(f"{file}: {f'{len(findings):,} findings' if findings else 'valid'}")
+    return 1 if findings else 0
