@@ -21,12 +21,16 @@ setup: .venv/.installed ## make .venv/ with the tested versions; abaw is then .v
 	@touch $@
 
 demo: setup $(DEMO_DATA) ## generate data, train on two CPU cores, and show the official scores beside two baselines
-	rm -rf $(DEMO_RUN)
+	rm -rf $(DEMO_RUN) $(DEMO_RUN)-one-frame
 	$(BIN)/abaw fit --config configs/demo.yaml --run $(DEMO_RUN) --data.root $(DEMO_DATA)
-	# BASELINES: best constant per task, and the same checkpoint given windows of one frame
+	$(BIN)/abaw predict --config configs/demo.yaml --run $(DEMO_RUN) --data.root $(DEMO_DATA)
+	@echo "The same checkpoint, given windows of one frame:"
+	$(BIN)/abaw predict --config configs/demo.yaml --run $(DEMO_RUN)-one-frame --data.root $(DEMO_DATA) \
+		--ckpt_path $(DEMO_RUN)/checkpoints/best.ckpt --data.eval_window 1 --data.eval_stride 1 --data.eval_batch_size 64
+	$(BIN)/abaw score $(DEMO_RUN)/tracks $(DEMO_DATA) --against $(DEMO_RUN)-one-frame/tracks
 
 $(DEMO_DATA): | .venv/.installed
-	$(BIN)/abaw synth $@
+	$(BIN)/abaw synth $@ --preset demo --videos 80 --frames 100
 
 test: setup ## the tests that take seconds
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile
@@ -40,6 +44,6 @@ lint: setup ## formatting, style and types
 	$(BIN)/mypy
 
 clean: ## remove the environment, the caches and the demo; other runs stay
-	rm -rf .venv $(DEMO_DATA) $(DEMO_RUN) build dist *.egg-info \
+	rm -rf .venv $(DEMO_DATA) $(DEMO_RUN) $(DEMO_RUN)-one-frame build dist *.egg-info \
 		.pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find abaw tests -name __pycache__ -prune -exec rm -rf {} +

@@ -54,7 +54,7 @@ def best_constant(sums: Sums) -> dict[Task, float]:
 
     VA: a constant has no covariance, so 0. EXPR: one class for all frames. AU: each AU always or never.
     """
-    result = {}
+    result: dict[Task, float] = {}
     for task, values in sums.labelled.items():
         total = values.sum(0)
         if task is Task.VA:

@@ -1,5 +1,6 @@
 """The verb `extract`: what `fit` is configured with, but only its backbone is used, to cache its features."""
 
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from abaw.data.loader import default_workers
 from abaw.data.shards import open_frames
 from abaw.errors import AbawError, UsageError
 from abaw.extraction import Extractor, FeatureWriter, best_precision
+from abaw.resume import PREEMPTED, Preempted
 from abaw.runs import Run
 
 _BACKBONE = "network.backbone."  # in a checkpoint
@@ -108,7 +110,11 @@ class ExtractCLI(AbawCLI):
             skip_bad_frames=data.on_bad_frame == "skip",
         )
         warnings.filterwarnings("ignore", "Total length of `DataLoader`")  # nothing may be left to do
-        self.trainer.predict(extractor, return_predictions=False)
+        try:
+            self.trainer.predict(extractor, return_predictions=False)
+        except Preempted as stop:
+            print(f"abaw: {stop}; the same command goes on from here", file=sys.stderr)
+            raise SystemExit(PREEMPTED) from None
         if self.trainer.is_global_zero:
             n_before = len(extractor.videos) - len(extractor.todo)
             print(

@@ -1,7 +1,10 @@
 """Caching a backbone's features: every visible frame once, whole videos per device, resumable."""
 
+import signal
+import threading
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, cast
 
 import numpy as np
@@ -30,6 +33,7 @@ from abaw.data.visible_frames import Chunk, VisibleFrames
 from abaw.errors import AbawError
 from abaw.feature_key import backbone_parts
 from abaw.model.backbone import Backbone
+from abaw.resume import LastCheckpoint, Preempted
 
 _CHUNK = 256  # frames at once where the settings leave it open
 _CPU_CHUNK = 32  # as fast there as any larger one, and the progress bar moves
@@ -146,7 +150,7 @@ class FeatureWriter(Callback):
     """Writes the features of a video as soon as its last chunk is there.
 
     Every video lives on one device, so every file has one writer; until a video is complete its features
-    stay on that device.
+    stay on that device. SIGTERM and SIGUSR1 end the run between two chunks with `Preempted`.
 
     Attributes:
         n_frames: Frames whose features this device has written.
@@ -157,6 +161,16 @@ class FeatureWriter(Callback):
         self.n_frames = self.n_bad_frames = 0
         self._features: list[Tensor] = []
         self._places: list[NDArray[np.int64]] = []
+        self._signal: int | None = None
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Takes the signals over from Lightning, which notes them and goes on."""
+        if threading.current_thread() is threading.main_thread():
+            for number in LastCheckpoint.SIGNALS:  # Lightning puts the old handlers back when the run ends
+                signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        self._signal = number
 
     def on_predict_batch_end(
         self,
@@ -167,7 +181,11 @@ class FeatureWriter(Callback):
         batch_idx: int,  # noqa: ARG002
         dataloader_idx: int = 0,  # noqa: ARG002
     ) -> None:
-        """Adds the features of a chunk."""
+        """Adds the features of a chunk.
+
+        Raises:
+            Preempted: A signal asked for the end; videos that are complete are written.
+        """
         if batch.video < 0:
             return
         self._features.append(outputs)
@@ -175,6 +193,8 @@ class FeatureWriter(Callback):
         self.n_bad_frames += batch.n_bad_frames
         if batch.images is not None:
             self._write(cast(Extractor, pl_module), batch.video, batch.images)
+        if self._signal is not None:
+            raise Preempted(f"told to end by {signal.Signals(self._signal).name}")
 
     def _write(self, extractor: Extractor, video: int, images: str) -> None:
         seen, places = torch.cat(self._features).cpu().numpy(), np.concatenate(self._places)

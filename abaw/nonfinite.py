@@ -40,7 +40,9 @@ class NonFiniteGuard(Callback):
             (len(self._tasks),), NEVER, device=pl_module.device
         )  # step of the first fault
         self._n_skipped = torch.zeros((), dtype=torch.int64, device=pl_module.device)
-        self._recent: deque[tuple[int, tuple[Window, ...]]] = deque(maxlen=trainer.log_every_n_steps)
+        self._recent: deque[tuple[int, tuple[Window, ...]]] = deque(
+            maxlen=cast(Any, trainer).log_every_n_steps
+        )
 
     def on_before_optimizer_step(
         self,
@@ -64,7 +66,7 @@ class NonFiniteGuard(Callback):
         losses = torch.stack([outputs["per_task"][task] for task in self._tasks])
         self._first = self._first.minimum(torch.where(losses.isfinite(), NEVER, step))
         self._recent.append((step, batch.where))
-        if (batch_idx + 1) % trainer.log_every_n_steps == 0 or trainer.is_last_batch:
+        if (batch_idx + 1) % cast(Any, trainer).log_every_n_steps == 0 or trainer.is_last_batch:
             self._look(trainer)
 
     def on_save_checkpoint(

@@ -15,6 +15,8 @@ from abaw.data.annotations import (
     write_mtl_file,
     write_task_file,
 )
+from abaw.data.check_annotations import check_mtl_file, check_task_file
+from abaw.data.findings import KINDS
 from abaw.data.label_rows import AnnotationError, columns_of, read_rows, row_defects
 from abaw.errors import AbawError
 from abaw.tasks import EXPR_NAMES, Task
@@ -289,7 +291,7 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
 @pytest.mark.parametrize("kind", [*Task, "mtl"])
 @pytest.mark.parametrize("n_files", [300, pytest.param(5000, marks=pytest.mark.slow)])
 def test_a_mutated_file_parses_or_is_named(kind: str, n_files: int, tmp_path: Path) -> None:
-    """The fast reader, the careful one and a plain reading of the specification agree on every mutant."""
+    """The reader and a plain reading of the specification agree on every mutant, and the doctor with both."""
     rng = random.Random(f"{kind}{n_files}")
     path = tmp_path / "v.txt"
     labels = some_labels(6)
@@ -309,7 +311,11 @@ def test_a_mutated_file_parses_or_is_named(kind: str, n_files: int, tmp_path: Pa
             refusal = str(error)
         else:
             refusal = ""
+        usable, findings = check_mtl_file(path) if kind == "mtl" else check_task_file(path, Task(kind))
+        assert {finding.path for finding in findings} <= {path}
         if refusal:
+            assert not usable
+            assert any(KINDS[finding.kind].fails for finding in findings)
             assert refusal.startswith(f"{path}:")
             assert int(refusal.removeprefix(f"{path}:").partition(":")[0]) <= data.count(b"\n") + 1
             continue

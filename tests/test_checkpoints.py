@@ -25,7 +25,9 @@ class Bomb:
 
 def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     AtomicCheckpointIO().save_checkpoint(content(3), tmp_path / "a.ckpt")
-    assert torch.equal(load_checkpoint(tmp_path / "a.ckpt")["state_dict"]["network.w"], torch.full((1000,), 3.0))
+    assert torch.equal(
+        load_checkpoint(tmp_path / "a.ckpt")["state_dict"]["network.w"], torch.full((1000,), 3.0)
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["a.ckpt"]
 
 

@@ -8,16 +8,17 @@ from typing import Literal
 
 import pytest
 
-from abaw import __main__ as front
-from abaw.__main__ import TRAINER_VERBS, main
+from abaw.__main__ import main
 from abaw.errors import AbawError, UsageError
+from abaw.pages import CONFIGURED
+from abaw.signatures import parser_of
 from abaw.verbs import VERBS
 
 HEAVY = ["torch", "lightning", "timm", "torchmetrics", "albumentations", "cv2", "pandas", "numpy"]
 
 
 @pytest.mark.parametrize(
-    "args", [[], ["--help"], ["--version"], *([verb, "--help"] for verb in (*TRAINER_VERBS, *VERBS))], ids=str
+    "args", [[], ["--help"], ["--version"], *([verb, "--help"] for verb in (*CONFIGURED, *VERBS))], ids=str
 )
 def test_help_imports_nothing_heavy(args: list[str]) -> None:
     code = (
@@ -33,7 +34,7 @@ def test_help_imports_nothing_heavy(args: list[str]) -> None:
 def test_the_front_page_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     page = capsys.readouterr().out
-    assert all(f"  {verb} " in page for verb in (*TRAINER_VERBS, *VERBS))
+    assert all(f"  {verb} " in page for verb in (*CONFIGURED, *VERBS))
     assert all(len(line) <= 110 for line in page.splitlines())
 
 
@@ -41,7 +42,7 @@ def test_the_front_page_names_every_verb(capsys: pytest.CaptureFixture[str]) -> 
 def test_every_verb_explains_every_option(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([verb, "--help"]) == 0
     page = capsys.readouterr().out
-    for action in front._parser(verb, VERBS[verb])._actions:
+    for action in parser_of(verb, VERBS[verb])._actions:
         assert action.help, f"{verb}: {action.dest} has no help"
         assert "<class" not in page
 

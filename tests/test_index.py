@@ -1,10 +1,11 @@
 import json
 import os
 import pickle
+import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,7 @@ def tree(tmp_path: Path) -> Path:
     add_images(second, "c", [3, 20])
     add_images(first, "e", [2])
     (first / ".DS_Store").touch()
+    (first / "00001.jpg").touch()
     for stray in (".DS_Store", "Thumbs.db", "1.jpg", "00000.jpg", "00003.png", "00003.JPG", "00003.jpg.tmp"):
         (first / "a" / stray).touch()
     labels = root / "6th ABAW Annotations"
@@ -349,8 +351,24 @@ def test_a_damaged_cache_is_rebuilt(
 
 def test_a_cache_that_cannot_be_written_is_one_clear_error(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
+    with pytest.raises(AbawError, match=r"could not be written .*ABAW_CACHE"):
+        build_index(tree)
+
+
+@pytest.fixture
+def _no_room() -> Iterator[None]:
+    """Files end at 300 bytes, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("_no_room")
+def test_a_full_disk_leaves_no_half_index(tree: Path, tmp_path: Path) -> None:
     with pytest.raises(AbawError, match="could not be written"):
         build_index(tree)
+    assert not list((tmp_path / "cache/index").iterdir())
 
 
 def test_few_old_states_stay(tree: Path, tmp_path: Path) -> None:

@@ -7,40 +7,11 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from slots import make_loader, slots_of
 from torch.utils.data import Dataset
 
-from abaw.batch import Batch
-from abaw.data.loader import TrainLoader, available_cores, default_workers, loader_options
-from abaw.data.samplers import Slot, TrainSampler
+from abaw.data.loader import available_cores, default_workers, loader_options
 from abaw.errors import AbawError
-from abaw.windows import Window
-
-
-def clip_of(slot: Slot) -> Batch:
-    """A batch of one clip that carries its slot: epoch, slot and window as a Window's numbers."""
-    one = torch.zeros(1, 1, dtype=torch.bool)
-    return Batch(
-        features=torch.full((1, 1, 1), float(slot.slot)),
-        present=one, visible=one, va=torch.zeros(1, 1, 2), va_valid=one, expr=torch.zeros(1, 1).long(),
-        expr_valid=one, au=torch.zeros(1, 1, 12), au_valid=torch.zeros(1, 1, 12, dtype=torch.bool),
-        where=(Window(slot.epoch, slot.slot, slot.slot + slot.window, 1),), n_bad_frames=torch.zeros(1),
-    )  # fmt: skip
-
-
-class Slots(Dataset):
-    def __getitem__(self, slot):
-        return clip_of(slot)
-
-
-def slots_of(batch):
-    return [(window.video, window.start, window.stop - window.start) for window in batch.where]
-
-
-def make_loader(workers=0, rank=0, world_size=1, batch_size=2, n_windows=11, seed=3, **kwargs):
-    sampler = TrainSampler(
-        n_windows=n_windows, batch_size=batch_size, rank=rank, world_size=world_size, seed=seed
-    )
-    return TrainLoader(Slots(), sampler=sampler, workers=workers, **kwargs)
 
 
 class Recorder(LightningModule):
@@ -122,7 +93,7 @@ def test_resume_continues_the_sequence(tmp_path, workers, hook, step):
 @pytest.mark.parametrize("limit", [3, 0.6])
 def test_resume_of_epochs_cut_short(tmp_path, hook, limit):
     def run(**kwargs):
-        return fit(make_loader(epoch_batches=3), limit_train_batches=limit, **kwargs)
+        return fit(make_loader(limit=limit), limit_train_batches=limit, **kwargs)
 
     whole = run(callbacks=[SaveAt(hook, 3, tmp_path / "a.ckpt")])
     assert len(whole) == 9
@@ -218,7 +189,7 @@ def test_workers_use_one_core():
 
 SIGNAL_WORKERS = """
 import os, subprocess, sys, multiprocessing
-from test_loader import make_loader
+from slots import make_loader
 loader = make_loader(2)
 batches = iter(loader)
 next(batches), next(batches)  # one of each, so both are under way

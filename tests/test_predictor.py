@@ -25,7 +25,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = Network(
         tasks=tuple(Task),
         backbone=BackboneSettings(
-            name="vit_tiny_patch16_224", weights="none", image_size=32, overrides={"depth": 1, "embed_dim": 48}
+            name="vit_tiny_patch16_224",
+            weights="none",
+            image_size=32,
+            overrides={"depth": 1, "embed_dim": 48},
         ),
         temporal=TemporalSettings(layers=1, heads=2, width=32, feedforward=32),
         heads=HeadSettings(),

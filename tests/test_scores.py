@@ -3,8 +3,9 @@ import pytest
 from sklearn.metrics import f1_score
 
 from abaw.bootstrap import draw_videos, interval, resample
-from abaw.comparison import compare
+from abaw.comparison import best_constant, compare
 from abaw.errors import AbawError
+from abaw.score_table import baseline_table, comparison_table, score_table
 from abaw.scores import (
     SHAPES,
     Sums,
@@ -16,6 +17,7 @@ from abaw.scores import (
     extend,
     label_scores,
     n_frames,
+    official,
     per_video,
     summarise,
     va_sums,
@@ -276,3 +278,47 @@ def test_the_interval_covers_the_truth():
         low, high = summarise(sums, draws=1000, seed=repetition)["va"]["interval"]
         covered += low <= truth <= high
     assert 0.90 <= covered / 500 <= 0.98, covered / 500
+
+
+def test_table_shows_every_task_and_label():
+    scores = summarise(random_sums(), draws=20)
+    text = score_table(scores, labels=True)
+    assert len(text.splitlines()) == 3 + 2 + 8 + 12 + 1
+    low, high = scores["au"]["interval"]
+    assert f"AU    macro F1  {scores['au']['score']:.4f}  [{low:.4f}, {high:.4f}]  400 frames" in text
+    assert f"  Fear          {scores['expr']['per_class']['Fear']:.4f}" in text
+    assert len(score_table(scores).splitlines()) == 4
+
+
+def test_table_without_intervals_or_labels():
+    text = score_table(summarise(random_sums(n_videos=1), draws=20))
+    assert "[" not in text
+    assert "50 frames" in text
+    assert score_table({"total": 0.0}) == "no labels to score against"
+
+
+def test_comparison_table_shows_the_difference():
+    text = comparison_table(compare(random_sums(noise=0.2), random_sums(noise=0.3), draws=20))
+    assert [line.split()[0] for line in text.splitlines()] == ["va", "expr", "au", "total"]
+    assert "better in 100% of draws" in text
+
+
+def test_best_constant_is_the_best_of_all_constants():
+    sums = random_sums()
+    expr, au = sums.expr.sum(0), sums.au.sum(0)
+    target = np.repeat(np.arange(8), expr.sum(1))
+    by_class = [
+        f1_score(target, np.full_like(target, c), average=None, labels=range(8), zero_division=0).mean()
+        for c in range(8)
+    ]
+    by_au = []
+    for tp, fp, fn, tn in au:
+        truth = np.repeat([1, 0], [tp + fn, fp + tn])
+        by_au.append(max(f1_score(truth, np.full_like(truth, c), zero_division=0) for c in (0, 1)))
+    best = best_constant(sums)
+    assert best[Task.VA] == 0
+    assert best[Task.EXPR] == pytest.approx(max(by_class))
+    assert best[Task.AU] == pytest.approx(np.mean(by_au))
+    table = baseline_table({"model": official(sums), "best constant": best}).splitlines()
+    assert f"{best[Task.EXPR]:.4f}" in table[2]
+    assert f"{official(sums)[Task.AU]:.4f}" in table[3]

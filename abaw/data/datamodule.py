@@ -51,7 +51,7 @@ class AffectDataModule(LightningDataModule):
         test_split: Which videos `test` scores; auto takes those annotated for the test, else val.
         predict_split: Which videos `predict` is for; auto takes val, and all where nothing is annotated.
         predict_videos: File with a video's name per line, instead of a split.
-        folds: File with the columns video,fold that divides train and val anew.
+        folds: File that divides train and val anew, as left by `abaw folds`.
         fold: The fold to validate on.
         on_bad_frame: What to do about an image that cannot be read: raise, or skip, which makes it not
             visible and names it in bad_frames.txt in the run's directory.
@@ -160,7 +160,7 @@ class AffectDataModule(LightningDataModule):
         """
         self.index = self._build_index()
         if self.folds is not None and self.fold is not None:
-            self.index = self.index.with_folds(read_folds(self.folds), self.fold)
+            self.index = self.index.with_folds(read_folds(Path(self.folds)), self.fold)
         self._stages = Stages(index=self.index, tasks=self.tasks, **self._choice)
         if stage == "fit":
             counts = self.label_counts()

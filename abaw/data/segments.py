@@ -110,7 +110,8 @@ def write_segments(
     if chunks and not (out / CONTENTS).is_file():
         raise AbawError(f"{out}: holds another litdata data set ({chunks[0].name}); choose another folder")
     out.mkdir(parents=True, exist_ok=True)
-    for path in (*out.glob(f"*/{PACK}"), *chunks):
+    (out / CONTENTS).write_bytes(b"")  # ours from now on, but not complete
+    for path in (*out.glob(f"*/{PACK}"), *chunks, *out.glob("*.index.json")):
         path.unlink()
     _litdata()
     from litdata.streaming.writer import BinaryWriter
@@ -135,7 +136,7 @@ def write_segments(
     writer[len(checksums)] = contents
     checksums.append(zlib.crc32(contents))
     writer.done()
-    writer.merge(1)
+    writer._merge_no_wait()  # the public one waits for all processes of a launcher, and this is one
     stream = _open_stream(out)
     for number, checksum in enumerate(checksums):
         if zlib.crc32(_sample(stream, number, out)) != checksum:

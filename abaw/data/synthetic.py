@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from abaw.data.annotations import Labels, image_name, write_mtl_file, write_task_file
-from abaw.data.synthesis.behaviour import play
+from abaw.data.synthesis.acting import play
 from abaw.data.synthesis.casting import PRESETS, Preset, Shot, plan
 from abaw.data.synthesis.faces import Face
 from abaw.data.synthesis.filming import Camera
@@ -133,13 +134,16 @@ def _films(shots: Sequence[Shot], root: Path, preset: str, jobs: int) -> Generat
         yield from map(_film, orders)
         return
     try:
-        # spawned, as a fork of a process with threads may hang; each keeps OpenCV to its own core
-        with ProcessPoolExecutor(
-            min(jobs, len(shots)), get_context("spawn"), cv2.setNumThreads, (1,)
-        ) as pool:
+        # spawned, as a fork of a process with threads may hang
+        with ProcessPoolExecutor(min(jobs, len(shots)), get_context("spawn"), _start_process) as pool:
             yield from pool.map(_film, orders)
     except BrokenProcessPool as error:
         raise AbawError("a drawing process ended early, perhaps for want of memory; try --jobs 1") from error
+
+
+def _start_process() -> None:
+    cv2.setNumThreads(1)  # every process has its core
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the first process, which ends the others
 
 
 def _film(order: tuple[Shot, Path, str]) -> tuple[int, Labels]:
@@ -152,7 +156,7 @@ def _film(order: tuple[Shot, Path, str]) -> tuple[int, Labels]:
     face = Face(who, scene=shot.scene)
     camera = Camera(rng, n_frames=shot.n_frames, weather=preset.weather, skin=who.skin)
     missing = _bursts(rng, shot.n_frames, _MISSING, _BURST, at_least=int(shot.must_miss))
-    missing[int(rng.integers(shot.n_frames))] = False  # a video has an image at least
+    missing[0] &= not missing.all()  # a video has an image at least
     folder = root / IMAGE_ROOTS[shot.second_root] / shot.video
     folder.mkdir(parents=True)
     jaw = acted.moves[:, MOVEMENTS.index("AU26")].tolist()
@@ -172,7 +176,8 @@ def _bursts(
     """Gives bool (n,): True in bursts of about `mean` that cover about `share`."""
     hit = np.zeros(n, np.bool_)
     mean = max(min(mean, n // 10), 1)
-    for _ in range(max(int(rng.poisson(share * n / mean)), at_least)):
+    count = -np.log1p(-share) * n / mean  # as bursts placed at random overlap
+    for _ in range(max(int(rng.poisson(count)), at_least)):
         start = int(rng.integers(n))
         hit[start : start + int(rng.geometric(1 / mean))] = True
     return hit

@@ -79,7 +79,10 @@ class Easel:
 
     def cover(self, mask: Mask, colour: Colour | Mask) -> None:
         """Lays a colour, or a picture of its own, over what the mask shows."""
-        self.pixels += mask[..., None] * (np.asarray(colour, np.float32) - self.pixels)
+        rows = np.flatnonzero(mask.any(axis=1))
+        box = slice(rows[0], rows[-1] + 1) if len(rows) else slice(0)
+        over = np.broadcast_to(np.asarray(colour, np.float32), self.pixels.shape)[box]
+        self.pixels[box] += mask[box][..., None] * (over - self.pixels[box])
 
     def bump(self, x: float, y: float, width: float, height: float) -> Mask:
         """Gives a soft spot, 1 in its middle."""

@@ -125,7 +125,7 @@ def plan(*, videos: int, frames: int, seed: int, preset: Preset) -> list[Shot]:
         n_frames, scene = max(round(length), 8), int(rng.integers(2**31))
         for video in stems:
             tasks = next(annotated[split]) if split in annotated else ()
-            key = (split, Task.EXPR in tasks)  # so that each split's expressions have their shares
+            key = (split, Task.EXPR in tasks)  # so that the expressions of each split have their shares
             writer = writers.setdefault(key, Playwright(rng, preset.society))
             shots.append(
                 Shot(

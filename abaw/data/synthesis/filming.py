@@ -169,8 +169,8 @@ def _draw_take(rng: np.random.Generator, n: int, weather: Weather) -> _Take:
     return _Take(
         turn=turn.astype(np.float32),
         shift=shift.astype(np.float32),
-        roll=(0.03 * _drift(rng, n, 30)[:, 0]).astype(np.float32),
-        zoom=(0.02 * _drift(rng, n, 30)[:, 0]).astype(np.float32),
+        roll=(0.05 * weather.pose * _drift(rng, n, 30)[:, 0]).astype(np.float32),
+        zoom=(0.03 * weather.pose * _drift(rng, n, 30)[:, 0]).astype(np.float32),
         gain=gain.astype(np.float32),
         slant=(0.25 * light.clip(0, 1.6)).astype(np.float32),
         blur=blur,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from abaw.data.synthesis.canvas import AXIS, MARGIN, MIDDLE, SCALE, Image, Mask, fixed, spline
+from abaw.data.synthesis.canvas import AXIS, MARGIN, MIDDLE, SCALE, Image, Mask, blurred, fixed, spline
 from abaw.data.synthesis.identity import Identity
 from abaw.data.synthesis.rig import MOVEMENTS
 
@@ -68,21 +68,23 @@ def skin_folds(who: Identity, still: Image, bare: Mask) -> list[Fold]:
 
 
 def _fold(who: Identity, name: str, still: Image, bare: Mask) -> Fold:
-    dark, light = np.zeros_like(bare), np.zeros_like(bare)
     folds, bulges = _FOLDS[name]
-    grid = (np.arange(len(dark), dtype=np.float32) + 0.5) / SCALE - 0.5 - MARGIN
-    for side in (-1, 1):
-        for path, strength in folds:
+    canvas = np.zeros(bare.shape, np.uint8)
+    for path, strength in folds:
+        for side in (-1, 1):
             line = spline(len(path)) @ (np.array(path, float) * (side, 1) + AXIS)
-            canvas = np.zeros(bare.shape, np.uint8)
-            cv2.polylines(canvas, [fixed(line)], False, 255, 3, cv2.LINE_AA, 4)
-            stroke = canvas.astype(np.float32) * (strength / 255)
-            crease, slope = cv2.GaussianBlur(stroke, (0, 0), 1.6), cv2.GaussianBlur(stroke, (0, 0), 5)
-            dark = np.maximum(dark, 0.42 * crease + 1.15 * slope)
-            light = np.maximum(light, 0.6 * np.roll(slope, (5, 7 * side), (0, 1)))
-        for u, y, width, height, strength in bulges:
-            bulge = -(((grid[None] - MIDDLE - side * u) / width) ** 2) - ((grid[:, None] - y) / height) ** 2
-            light += strength * np.exp(bulge) * (1 if u else 0.5)  # one on the axis comes twice
+            cv2.polylines(canvas, [fixed(line)], False, 255 * strength, 3, cv2.LINE_AA, 4)
+    strokes = canvas.astype(np.float32) / np.float32(255)
+    slope = blurred(strokes, 5)
+    dark = 0.5 * blurred(strokes, 1.6) + 0.8 * slope
+    light = 0.5 * np.roll(slope, 5, axis=0)  # a bulge below each fold, and beside it away from the axis
+    middle = int((MIDDLE + MARGIN) * SCALE)
+    light[:, :middle], light[:, middle:] = np.roll(light, -7, 1)[:, :middle], np.roll(light, 7, 1)[:, middle:]
+    grid = (np.arange(len(dark), dtype=np.float32) + 0.5) / SCALE - 0.5 - MARGIN
+    for u, y, width, height, strength in bulges:
+        for side in {-1, 1} if u else {1}:
+            across = np.exp(-(((grid - MIDDLE - side * u) / width) ** 2))
+            light += strength * np.outer(np.exp(-(((grid - y) / height) ** 2)), across)
     rows, columns = np.nonzero((dark > 0.01) | (light > 0.01))
     box = (slice(int(rows.min()), int(rows.max()) + 1), slice(int(columns.min()), int(columns.max()) + 1))
     skin = still[box] * (bare[box] * who.wrinkles)[..., None]

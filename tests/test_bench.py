@@ -1,0 +1,201 @@
+import json
+import re
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from clips import random_batch
+
+from abaw.apply.bench import Part, flop_per_frame, masked, matmul_part, network_parts, time_parts
+from abaw.apply.bench_report import END_TO_END, Report, Setting
+from abaw.bench_cli import BenchCLI
+from abaw.errors import UsageError
+from abaw.losses import LossSettings, TaskLosses
+from abaw.model.backbone import BackboneSettings
+from abaw.model.heads import HeadSettings
+from abaw.model.network import Network
+from abaw.model.temporal import TemporalSettings
+from abaw.tasks import Task
+
+PROJECT = Path(__file__).parents[1]
+CPU = torch.device("cpu")
+TASKS = (Task.VA,)
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    return Network(
+        tasks=TASKS,
+        backbone=BackboneSettings(
+            name="vit_tiny_patch16_224", weights="none", image_size=32, overrides={"depth": 2}
+        ),
+        temporal=TemporalSettings(layers=1, heads=2, width=16, feedforward=16),
+        heads=HeadSettings(),
+    )
+
+
+@pytest.fixture(scope="module")
+def losses() -> TaskLosses:
+    losses = TaskLosses(LossSettings(), TASKS)
+    losses.set_label_counts({"va": 100})
+    return losses
+
+
+def report(**changes: float | int) -> Report:
+    """One GPU on a large machine, where nothing waits, but for the changes."""
+    rates = {
+        "loader": 30_000.0,
+        "decode": 15_000.0,
+        "augment": 12_000.0,
+        "training p=0.5": 10_000.0,
+        END_TO_END: 9_500.0,
+        "matmul": 5e14,
+    }
+    setting = Setting(
+        device="A GPU",
+        accelerated=True,
+        devices=1,
+        precision="bf16-mixed",
+        cores=16,
+        workers=2,
+        clips=8,
+        frames=64,
+        ratio=0.5,
+        network="vit_base_patch16_224",
+    )
+    facts = {name: value for name, value in changes.items() if hasattr(setting, name)}
+    rates |= {name: value for name, value in changes.items() if name not in facts}
+    return Report(
+        setting=replace(setting, **facts),
+        rates={part: [rate * 0.9, rate, rate * 5] for part, rate in rates.items()},
+        flop={"training p=0.5": 2.5e10},
+        memory={"process": 2**31},
+    )
+
+
+def test_parts_take_turns_and_only_their_own_time_counts() -> None:
+    order: list[str] = []
+
+    def work(name: str, pause: float) -> int:
+        order.append(name)
+        time.sleep(pause)
+        return 10
+
+    parts = {
+        "slow": Part(step=lambda: work("slow", 0.02), prepare=lambda: time.sleep(0.05)),
+        "quick": Part(step=lambda: work("quick", 0.005)),
+    }
+    rates = time_parts(parts, seconds=0.03, rounds=3, device=CPU)
+    turns = [name for k, name in enumerate(order) if k == 0 or order[k - 1] != name]
+    assert turns == ["slow", "quick"] * 4
+    assert [len(values) for values in rates.values()] == [3, 3]
+    assert 250 < max(rates["slow"]) <= 500
+    assert max(rates["slow"]) < max(rates["quick"]) <= 2000
+
+
+def test_masking_half_of_the_frames_halves_the_work(network: Network, losses: TaskLosses) -> None:
+    clip = replace(random_batch(1, 16), mask_noise=torch.rand(1, 16))
+    flop = flop_per_frame(network, losses, clip, (0.0, 0.5))
+    assert flop["training p=0.5"] == pytest.approx(0.5 * flop["training p=0"], rel=0.05)
+    assert flop["training p=0"] == pytest.approx(3 * flop["inference"], rel=0.1)
+    n_patches, dim = 5, 192  # a class token and 2 × 2 patches
+    backbone = 2 * n_patches * 2 * 12 * dim**2  # FLOP of two blocks' matrices
+    assert flop["inference"] == pytest.approx(backbone, rel=0.2)
+
+
+def test_the_network_is_timed_as_it_trains(network: Network, losses: TaskLosses) -> None:
+    batch = replace(random_batch(2, 8), mask_noise=torch.rand(2, 8))
+    assert int(masked(batch, 0.5).visible.sum()) == 8
+    parts = network_parts(network, losses, batch, ratios=(0.5,), autocast=lambda: torch.autocast("cpu"))
+    before = network.heads.state_dict()
+    before = {name: value.clone() for name, value in before.items()}
+    for name, training in (("training p=0.5", True), ("inference", False)):
+        parts[name].prepare()
+        assert network.training is training
+        assert parts[name].step() == 16
+    assert any((network.heads.state_dict()[name] != value).any() for name, value in before.items())
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_the_products_are_done_in_the_precision_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = set()
+    product = torch.Tensor.__matmul__
+    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: kinds.add(a.dtype) or product(a, b))
+    flop = matmul_part(CPU, lambda: torch.autocast("cpu", dtype=torch.bfloat16)).step()
+    assert kinds == {torch.bfloat16}
+    assert flop == 2 * 4 * 197 * 768 * (2304 + 768 + 2 * 3072)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, r"^network-bound: the loader gives 30,000 frames/s, 3\.0 times what training takes \(10,000\)$"),
+        (
+            {"loader": 5000.0, END_TO_END: 4900.0},
+            r"^loader-bound: .* 5,000 .* 10,000; 4 workers would feed this device \(now 2\)$",
+        ),
+        (
+            {"loader": 5000.0, "training p=0.5": 39_000.0, "cores": 4, END_TO_END: 4900.0},
+            r"16 workers would feed this device \(now 2\), but this machine has 4 cores: .*`abaw extract`$",
+        ),
+        ({"loader": 9000.0, "workers": 0}, r"2 workers would feed this device \(now 0\)$"),
+        ({END_TO_END: 5000.0}, r"end to end reaches 5,000 of 10,000 possible"),
+        ({END_TO_END: 7400.0, "accelerated": False}, r"\(10,000\)$"),  # 7,500 is possible on shared cores
+        ({END_TO_END: 7400.0, "workers": 0}, r"\(10,000\)$"),
+        ({END_TO_END: 9900.0, "devices": 2}, r"reaches 9,900 of 20,000 possible"),
+    ],
+)
+def test_the_verdict_names_what_the_rest_waits_for(changes: dict, said: str) -> None:
+    assert re.search(said, report(**changes).verdict)
+
+
+def test_the_report_gives_medians_and_shares() -> None:
+    figures = json.loads(report().to_json())
+    assert figures["frames_per_second"]["loader"] == {"median": 30_000, "min": 27_000, "max": 150_000}
+    assert figures["share_of_matmul"] == {"training p=0.5": 0.5}
+    table = report().table()
+    assert table.splitlines()[-1] == figures["verdict"]
+    assert "50%" in table
+    assert "500.00 TFLOP/s" in table
+    assert "2.00 GiB" in table
+
+
+TINY = """
+data: {window: 8, stride: 4, batch_size: 2, workers: 0}
+model:
+  backbone: {name: vit_tiny_patch16_224, image_size: 32, overrides: {depth: 1}}
+  temporal: {layers: 1, heads: 2, width: 16, feedforward: 16}
+trainer: {accelerator: cpu, precision: bf16-mixed}
+"""
+
+
+def words(root: Path, folder: Path, *more: str) -> list[str]:
+    (folder / "tiny.yaml").write_text(TINY)
+    configs = [f"--config={PROJECT / 'configs/demo.yaml'}", f"--config={folder / 'tiny.yaml'}"]
+    return [*configs, f"--run={folder / 'run'}", f"--data.root={root}", "--seconds=0.05", "--rounds=2", *more]
+
+
+def test_a_configuration_is_timed_and_nothing_is_left_behind(
+    synth_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    BenchCLI("bench", words(synth_root, tmp_path, "--json"))
+    out = capsys.readouterr().out
+    figures = json.loads(out[out.index("{") :])
+    parts = {
+        "loader", "decode", "augment", "inference", "training p=0", "training p=0.5", END_TO_END,
+    }  # fmt: skip
+    assert set(figures["frames_per_second"]) == parts
+    assert all(rate["min"] > 0 for rate in figures["frames_per_second"].values())
+    assert set(figures["share_of_matmul"]) == {"inference", "training p=0", "training p=0.5"}
+    assert figures["setting"]["precision"] == "bf16-mixed"
+    assert figures["memory_bytes"]["process"] > 2**27
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny.yaml"}
+
+
+@pytest.mark.parametrize("option", ["--seconds=0", "--rounds=0"])
+def test_there_must_be_time_to_measure(option: str, synth_root: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--seconds must be positive and --rounds at least 1"):
+        BenchCLI("bench", words(synth_root, tmp_path, option))

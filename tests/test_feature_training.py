@@ -1,0 +1,200 @@
+"""Training on cached features is training on images: same losses, same scores, in a fraction of the time."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from safetensors.numpy import load_file, save_file
+from torch import Tensor
+
+from abaw.__main__ import main
+from abaw.data.datamodule import AffectDataModule
+from abaw.model.backbone import Backbone, BackboneSettings
+from abaw.model.temporal import TemporalSettings
+from abaw.module import AffectModule
+
+CONFIG = Path(__file__).parents[1] / "configs" / "features.yaml"
+BACKBONE = {"name": "test_vit", "weights": "none", "image_size": 32}
+
+
+def words(verb: str, root: Path, features: Path | None, *more: str) -> list[str]:
+    given = [f"--model.backbone.{name}={value}" for name, value in BACKBONE.items()]
+    data = [f"--data.root={root}", "--data.window=16", "--data.batch_size=4", "--data.workers=0"]
+    trainer = ["--trainer.accelerator=cpu", "--trainer.precision=32-true", "--trainer.max_epochs=1"]
+    cache = [f"--data.features={'null' if features is None else f'[{features}]'}"]
+    return [verb, f"--config={CONFIG}", *given, *data, *trainer, *cache, *more]
+
+
+@pytest.fixture(scope="module")
+def cache(synth_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Features of the generated data, by the command."""
+    folder = tmp_path_factory.mktemp("features") / "tiny"
+    run = tmp_path_factory.mktemp("runs") / "extract"
+    assert main(words("extract", synth_root, folder, f"--run={run}")) == 0
+    assert not run.exists()
+    return folder
+
+
+def scores(run: Path, *more: str) -> dict[str, Any]:
+    assert main(["validate", f"--run={run}", *more]) == 0
+    found: dict[str, Any] = json.loads((run / "scores.json").read_text())
+    return found
+
+
+def tracks(run: Path, *more: str) -> dict[str, np.ndarray]:
+    assert main(["predict", f"--run={run}", *more]) == 0
+    columns = ["frame", "seen"]
+    return {
+        path.stem: pd.read_parquet(path).drop(columns=columns).to_numpy()
+        for path in (run / "tracks").glob("*.parquet")
+    }
+
+
+def assert_equal(run: Path, one: list[str], other: list[str]) -> None:
+    """Tracks that change from frame to frame, and scores, are the same to 1e-3."""
+    with_one, with_other = tracks(run, *one), tracks(run, *other)
+    assert max(track.std(0).max() for track in with_one.values()) > 0.03
+    for video, track in with_one.items():
+        np.testing.assert_allclose(track, with_other[video], atol=1e-3)
+    first, second = scores(run, *one), scores(run, *other)
+    for task in ("va", "expr", "au"):
+        assert first[task]["score"] == pytest.approx(second[task]["score"], abs=1e-3)
+
+
+PER_FRAME = ["--model.temporal.layers=0", "--trainer.max_epochs=4"]  # so that outputs soon differ
+
+
+def test_a_run_on_the_cache_is_the_same_on_images(synth_root: Path, cache: Path, tmp_path: Path) -> None:
+    assert main(words("fit", synth_root, cache, f"--run={tmp_path}", *PER_FRAME)) == 0
+    assert_equal(tmp_path, [], ["--data.features=null"])
+
+
+def test_a_run_on_images_is_the_same_on_its_cache(synth_root: Path, tmp_path: Path) -> None:
+    run, folder = tmp_path / "run", tmp_path / "features"
+    assert main(words("fit", synth_root, None, f"--run={run}", "--model.backbone.frozen=0", *PER_FRAME)) == 0
+    cached = [f"--data.features=[{folder}]"]
+    assert main(["extract", f"--run={run}", "--ckpt_path=best", *cached]) == 0
+    assert_equal(run, [], cached)
+
+
+def test_features_of_other_weights_are_refused(
+    synth_root: Path, cache: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words("fit", synth_root, cache, "--seed_everything=1", f"--run={tmp_path}")) == 1
+    assert "stale features, made with weights" in capfd.readouterr().err
+
+
+def test_a_backbone_cannot_be_trained_on_features(
+    synth_root: Path, cache: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words("fit", synth_root, cache, "--model.backbone.frozen=0", f"--run={tmp_path}")) == 2
+    assert "model.backbone.frozen" in capfd.readouterr().err
+
+
+def test_extraction_needs_a_folder(synth_root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(words("extract", synth_root, None)) == 2
+    assert "--data.features '[DIR]'" in capfd.readouterr().err
+
+
+def test_a_checkpoint_of_another_backbone_is_refused(
+    synth_root: Path, cache: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words("fit", synth_root, cache, f"--run={tmp_path}")) == 0
+    other = [f"--ckpt_path={tmp_path / 'checkpoints/best.ckpt'}", "--model.backbone.name=test_vit2"]
+    assert main(words("extract", synth_root, tmp_path / "features", *other)) == 1
+    assert "holds another backbone" in capfd.readouterr().err
+
+
+def test_two_caches_feed_a_network_without_backbone(synth_root: Path, cache: Path, tmp_path: Path) -> None:
+    sound = tmp_path / "sound"
+    sound.mkdir()
+    for path in cache.glob("*.safetensors"):
+        tensors = load_file(path)
+        save_file(tensors | {"features": tensors["features"][:, :5].copy()}, sound / path.name)
+    data = AffectDataModule(
+        root=str(synth_root), features=[str(cache), str(sound)], window=8, batch_size=2, workers=0
+    )
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+    assert batch.frames is None
+    assert batch.features is not None
+    assert batch.features.shape == (2, 8, 64 + 5)
+    torch.testing.assert_close(batch.features[..., 64:], batch.features[..., :5])
+    assert not batch.features[~batch.visible].any()
+
+
+class Losses(Callback):
+    """Notes the loss of every step, and how long they all took."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def on_train_start(self, *args: Any) -> None:
+        self.start = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, *args: Any) -> None:
+        self.values.append(float(outputs["loss"]))
+        self.seconds = time.perf_counter() - self.start
+
+
+def train(root: Path, folder: Path, features: Path | None, *, steps: int, **backbone: Any) -> Losses:
+    torch.manual_seed(0)  # `abaw extract` seeds with 0 as well, so it is the same random backbone
+    module = AffectModule(
+        tasks=["va", "expr", "au"],
+        backbone=BackboneSettings(**BACKBONE | {"frozen": "all"} | backbone),
+        temporal=TemporalSettings(layers=2, width=64, feedforward=64),
+    )
+    data = AffectDataModule(
+        root=str(root),
+        features=None if features is None else [str(features)],
+        window=16,
+        batch_size=2,
+        augmentation=None,
+        workers=0,
+    )
+    losses = Losses()
+    Trainer(
+        max_steps=steps,
+        accelerator="cpu",
+        default_root_dir=folder,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        use_distributed_sampler=False,
+        callbacks=[losses],
+    ).fit(module, data)
+    return losses
+
+
+def test_training_on_rounded_images_has_the_losses_of_the_cache(
+    synth_root: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_cache = train(synth_root, tmp_path, cache, steps=20)
+    forward = Backbone.forward
+
+    def rounded(self: Backbone, frames: Tensor) -> Tensor:
+        return forward(self, frames).half().float()
+
+    monkeypatch.setattr(Backbone, "forward", rounded)
+    on_images = train(synth_root, tmp_path, None, steps=20)
+    assert len(on_cache.values) == 20
+    assert on_cache.values == pytest.approx(on_images.values, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_training_on_the_cache_takes_a_tenth_of_the_time(synth_root: Path, tmp_path: Path) -> None:
+    larger = {"name": "vit_small_patch16_224", "image_size": 112}
+    given = [f"--model.backbone.{name}={value}" for name, value in larger.items()]
+    assert main(words("extract", synth_root, tmp_path / "features", *given)) == 0
+    on_cache = train(synth_root, tmp_path, tmp_path / "features", steps=20, **larger)
+    on_images = train(synth_root, tmp_path, None, steps=20, **larger)
+    print(f"cache {on_cache.seconds:.2f} s, images {on_images.seconds:.2f} s")
+    assert on_cache.seconds < 0.1 * on_images.seconds

@@ -1,0 +1,113 @@
+import numpy as np
+import pytest
+from tiny_set import labels_of, write_tiny_mtl_set, write_tiny_set
+
+from abaw.data.annotations import Labels
+from abaw.data.index import build_index
+from abaw.data.selection import class_weights, holding_labels, labelled_frames, sum_windows, training_windows
+from abaw.tasks import Task
+from abaw.windows import cut, cut_videos, window_at
+
+ALL = tuple(Task)
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    return build_index(write_tiny_set(tmp_path_factory.mktemp("set")))
+
+
+@pytest.mark.parametrize("n_frames", [1, 5, 16, 41])
+@pytest.mark.parametrize(("length", "stride", "step"), [(1, 1, 1), (8, 4, 1), (8, 8, 3), (5, 2, 2)])
+def test_sums_are_those_of_the_windows(n_frames, length, stride, step):
+    values = np.random.default_rng(0).random(n_frames)
+    starts = np.array(cut(n_frames, length, stride, step), np.int32)
+    want = [values[list(window_at(0, s, n_frames, length, step).frames)].sum() for s in starts.tolist()]
+    assert np.allclose(sum_windows(values, starts, length, step), want)
+
+
+def usable(index, window, tasks, split="train"):
+    frames = list(window.frames)
+    labels = index.labels(window.video, split, 0, int(index.n_frames[window.video]))
+    labelled = [any(labels.valid(task)[frame].any() for task in tasks) for frame in frames]
+    return any(labelled) and bool(index.visible(window.video)[frames].any())
+
+
+@pytest.mark.parametrize("tasks", [ALL, (Task.VA,), (Task.AU,), (Task.EXPR, Task.AU)])
+@pytest.mark.parametrize(("length", "stride", "step"), [(1, 1, 1), (8, 4, 1), (10, 5, 2)])
+def test_training_windows_hold_a_label_and_a_visible_frame(index, tasks, length, stride, step):
+    table = training_windows(index, tasks, length=length, stride=stride, step=step)
+    videos = index.annotated("train", tasks)
+    everything = cut_videos(index.n_frames, videos, length, stride, step)
+    wanted = [window for window in map(everything.__getitem__, range(len(everything)))
+              if usable(index, window, tasks)]  # fmt: skip
+    assert [table[k] for k in range(len(table))] == wanted
+    assert wanted
+    assert len(wanted) < len(everything) or Task.VA not in tasks
+
+
+def test_windows_of_one_frame_are_the_labelled_visible_frames(index):
+    table = training_windows(index, (Task.EXPR,), length=1, stride=1)
+    frames = [(index.videos[table[k].video], table[k].start) for k in range(len(table))]
+    assert frames == [("a_train", frame) for frame in [*range(20), *range(45, 48)]]
+
+
+def test_labels_of_another_split_do_not_count(index):
+    """d_val is annotated for AU in train, for VA in val."""
+    table = training_windows(index, (Task.VA,), length=4, stride=4)
+    assert index.videos.index("d_val") not in table.video
+    assert index.videos.index("d_val") in training_windows(index, (Task.AU,), length=4, stride=4).video
+
+
+def test_labelled_frames_take_any_task():
+    labels = Labels.unlabelled(4).with_task(Task.AU, labels_of(4, unlabelled=range(2, 4)))
+    assert labelled_frames(labels, ALL).tolist() == [True, True, False, False]
+    assert not labelled_frames(labels, (Task.VA, Task.EXPR)).any()
+    assert not labelled_frames(labels, ()).any()
+
+
+def test_sparse_labels_need_few_windows(tmp_path):
+    index = build_index(write_tiny_mtl_set(tmp_path), label_set="mtl")
+    videos = index.annotated("val", ALL)
+    everything = cut_videos(index.n_frames, videos, 1, 1)
+    needed = holding_labels(everything, index, ALL, "val")
+    assert needed.start.tolist() == [0, 7, 14, 21]  # frame 14 has no crop and is scored all the same
+    longer = holding_labels(cut_videos(index.n_frames, videos, 5, 5), index, ALL, "val")
+    assert longer.start.tolist() == [0, 5, 10, 19]
+
+
+def test_a_label_behind_the_last_frame_needs_that_frame(index):
+    video = index.videos.index("c_val")
+    assert len(index.labels(video, "val")) == index.n_frames[video] + 1
+    one_row = cut_videos(index.n_frames, [video], 1, 1)
+
+    class OnlyTheLastRow:
+        n_frames = index.n_frames
+
+        def labels(self, video, split):
+            return labels_of(22, unlabelled=range(21))
+
+    assert holding_labels(one_row, OnlyTheLastRow(), ALL, "val").start.tolist() == [20]
+
+
+def test_rare_classes_are_drawn_more_often(index):
+    table = training_windows(index, ALL, length=1, stride=1)
+    uniform = class_weights(index, table, ALL, strength=0)
+    assert np.allclose(uniform, 1)
+    full = class_weights(index, table, (Task.EXPR,), strength=1)
+    half = class_weights(index, table, (Task.EXPR,), strength=0.5)
+    video = index.videos.index("a_train")
+    of_a = table.video == video
+    counts = index.label_counts("train", (Task.EXPR,))["expr"]
+    classes = table.start[of_a] % 8
+    assert np.allclose(full[of_a] * counts[classes], (full[of_a] * counts[classes])[0])  # inverse share
+    assert np.allclose(half[of_a] ** 2 * counts[classes], (half[of_a] ** 2 * counts[classes])[0])
+    assert np.allclose(full[~of_a], 1)  # no label of the task: neither rare nor frequent
+
+
+def test_a_class_without_labels_does_no_harm(index):
+    """AU24 and others are never present in the tiny set."""
+    table = training_windows(index, (Task.AU,), length=4, stride=2)
+    weights = class_weights(index, table, (Task.AU,), strength=1)
+    assert np.isfinite(weights).all()
+    assert (weights > 0).all()
+    assert np.array_equal(class_weights(index, table, (Task.VA,), strength=1), np.ones(len(table)))
