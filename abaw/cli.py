@@ -15,11 +15,12 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 import abaw
 from abaw.callbacks import ScoreWriter, TrackWriter
 from abaw.data.datamodule import AffectDataModule
-from abaw.errors import AbawError, UsageError, did_you_mean
+from abaw.errors import AbawError, UsageError
 from abaw.feature_key import FeatureCheck
 from abaw.module import AffectModule
 from abaw.noise import silence
 from abaw.nonfinite import NonFiniteGuard
+from abaw.options import check_precision, count_whole_batches, explained
 from abaw.resume import PREEMPTED, AtomicCheckpointIO, LastCheckpoint, Preempted
 from abaw.runs import BestCheckpoint, Record, Run, with_own_config
 from abaw.trackers import EpochLines, MetricsFile, wandb_settings
@@ -67,6 +68,7 @@ class AbawCLI(LightningCLI):
             default="stop",
             help="At a loss that is no number: stop, or skip up to ten such steps.",
         )
+        count_whole_batches(parser)
         parser.link_arguments("data.tasks", "model.tasks")
         parser.link_arguments("seed_everything", "data.seed")
 
@@ -79,18 +81,8 @@ class AbawCLI(LightningCLI):
         try:
             self.config = parser.parse_args(args)
         except ArgumentError as error:
-            raise UsageError(f"{args[0]}: {self._explain(args[0], str(error))}") from error
-
-    def _explain(self, verb: str, message: str) -> str:
-        known = [action.dest for action in self._subcommand_parsers[verb]._actions]
-        if message.startswith("unrecognized arguments: "):
-            word = message.split()[2]
-            option = word.lstrip("-").split("=")[0]
-            return f"there is no option {word}{did_you_mean(option, known)}"
-        if "does not accept option" in message:
-            option = message.rsplit("'", 2)[1]
-            return f"the configuration has {option!r}, which is no option{did_you_mean(option, known)}"
-        return message
+            known = [action.dest for action in self._subcommand_parsers[args[0]]._actions]
+            raise UsageError(f"{args[0]}: {explained(str(error), known)}") from error
 
     def _parse_ckpt_path(self) -> None:
         """Lightning's own lets the checkpoint's settings overrule the command line."""
@@ -107,7 +99,7 @@ class AbawCLI(LightningCLI):
         settings = self.config[self.subcommand]
         self.fitting = self.subcommand == "fit"
         if self.fitting:
-            _check_precision(str(settings.trainer.precision))
+            check_precision(str(settings.trainer.precision))
         self.files = Run.named(settings.run, settings.config or [])
         settings.run = str(self.files.folder)
         settings.trainer.use_distributed_sampler = False  # the samplers do all the sharding there is
@@ -233,6 +225,13 @@ def run(verb: str, args: list[str], kind: type[AbawCLI] = AbawCLI) -> int:
         return PREEMPTED
     except MisconfigurationException as error:
         raise UsageError(f"{verb}: {error}") from error
+    except RuntimeError as error:
+        if "loading state_dict" not in str(error):
+            raise
+        raise UsageError(
+            f"{verb}: the checkpoint holds another network than the configuration; use that of its own run,"
+            " with --run DIR and without --config"
+        ) from error
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into an exit with 1
             signal.signal(signal.SIGINT, signal.default_int_handler)  # and leaves the signal ignored
@@ -245,11 +244,3 @@ def _as_list(value: Any) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, list) else [value]
-
-
-def _check_precision(precision: str) -> None:
-    if precision.endswith("-true") and precision not in ("32-true", "64-true"):
-        raise UsageError(
-            f"trainer.precision: {precision} keeps the weights and every running sum in few bits; train with"
-            f" {precision.removesuffix('-true')}-mixed or 32-true"
-        )

@@ -74,7 +74,8 @@ class AffectModule(LightningModule):
 
     Args:
         tasks: What to predict: any of va, expr, au.
-        backbone: What sees one frame.
+        backbone: What sees one frame; null for cached features that no backbone here makes.
+        dim: Length of such features; left out where there is a backbone.
         temporal: What sees the sequence.
         heads: What turns a frame's state into the tasks' outputs.
         masking: Which frames are hidden in training; null hides none.
@@ -86,7 +87,8 @@ class AffectModule(LightningModule):
         self,
         *,
         tasks: list[str],
-        backbone: BackboneSettings = BackboneSettings(),  # noqa: B008 - frozen
+        backbone: BackboneSettings | None = BackboneSettings(),  # noqa: B008 - frozen
+        dim: int | None = None,
         temporal: TemporalSettings = TemporalSettings(),  # noqa: B008
         heads: HeadSettings = HeadSettings(),  # noqa: B008
         masking: RandomFrameMasking | None = RandomFrameMasking(),  # noqa: B008
@@ -96,7 +98,7 @@ class AffectModule(LightningModule):
         super().__init__()
         self.tasks = parse_tasks(tasks)
         self.network = Network(
-            tasks=self.tasks, backbone=backbone, temporal=temporal, heads=heads, pretrained=False
+            tasks=self.tasks, backbone=backbone, temporal=temporal, heads=heads, dim=dim, pretrained=False
         )
         self.losses = TaskLosses(loss, self.tasks)
         self.masking = masking

@@ -59,7 +59,12 @@ class NonFiniteGuard(Callback):
             self._n_skipped += ~finite
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,  # noqa: ARG002
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
         """Notes the step of a bad loss; looks at the notes every `log_every_n_steps` steps."""
         step = trainer.fit_loop.epoch_loop.total_batch_idx
@@ -98,8 +103,8 @@ class NonFiniteGuard(Callback):
         path = self.folder / "nonfinite.ckpt"
         trainer.save_checkpoint(path)
         raise AbawError(
-            f"{what}; the state is in {path}. Lower the learning rate, train with --trainer.precision 32-true, "
-            "or leave such steps out with --on_nonfinite skip"
+            f"{what}; the state is in {path}. Lower the learning rate, train with --trainer.precision "
+            "32-true, or leave such steps out with --on_nonfinite skip"
         )
 
     def _describe(self, trainer: Trainer, first: Tensor) -> str:

@@ -226,6 +226,15 @@ def test_without_a_checkpoint_there_is_nothing_to_evaluate(
     assert "--config" in capfd.readouterr().err
 
 
+def test_a_checkpoint_of_another_network_is_refused(
+    run: Path, command: Command, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command("validate", run, "--model.temporal.width=32")) == 2
+    error = capfd.readouterr().err
+    assert "another network" in error
+    assert "Traceback" not in error
+
+
 def test_ctrl_c_is_130(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -271,6 +280,14 @@ def test_a_run_has_its_callbacks_whatever_the_configuration_says(
     assert trainer._accelerator_connector.use_distributed_sampler is False
     assert trainer.default_root_dir == str(tmp_path / "run")
     assert type(trainer.strategy.checkpoint_io).__name__ == "AtomicCheckpointIO"
+
+
+@pytest.mark.parametrize(("given", "kind"), [("1", int), ("1.0", float)])
+def test_one_batch_is_not_all_of_them(
+    given: str, kind: type, command: Command, built: list[Trainer], tmp_path: Path
+) -> None:
+    assert main(command("fit", tmp_path / "run", f"--trainer.limit_val_batches={given}")) == 0
+    assert type(built[0].limit_val_batches) is kind
 
 
 def test_fast_dev_run_leaves_nothing_behind(command: Command, tmp_path: Path) -> None:
@@ -320,6 +337,8 @@ def test_wandb_is_one_offline_run_across_a_resume(
     folders = [path.name for path in (tmp_path / "run/wandb").glob("offline-run-*")]
     assert folders
     assert all(name.endswith(ids[0]) for name in folders)
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "run/wandb").glob("offline-run-*/*.wandb"))
+    assert all(word in kept for word in (b"val/score", b"train/loss", b"check_val_every_n_epoch"))
     assert (tmp_path / "run/metrics.csv").exists()
 
 

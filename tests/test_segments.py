@@ -397,6 +397,8 @@ def test_a_stopped_training_on_a_stream_ends_as_an_unbroken_one_on_files(
         end(process, 75)
     assert n_steps // 2 + 3 <= len(logged("stream", "train/loss")) < n_steps
     end(start("stream", stream, "--ckpt_path=last"), 0)
-    for key in ("train/loss", "val/score"):
-        assert logged("stream", key) == logged("files", key)
+    losses = logged("stream", "train/loss")
+    assert losses.items() <= logged("files", "train/loss").items()
+    assert len(losses) >= n_steps - 1  # Lightning does not log the first step after it went on
+    assert logged("stream", "val/score") == logged("files", "val/score")
     assert storage.n_broken - before > 10

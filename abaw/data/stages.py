@@ -22,6 +22,7 @@ class Stages:
         tasks: Whose annotations count.
         test_split: Which videos `test` scores; auto takes those annotated for the test, else val.
         predict_split: Which videos `predict` is for; auto takes val, and all where nothing is annotated.
+            test takes those without an annotation where none is annotated for the test.
         predict_videos: File with a video's name per line, instead of a split.
     """
 
@@ -55,7 +56,11 @@ class Stages:
         if stage == "predict" and self.predict_videos is not None:
             videos, what = self._listed(self.predict_videos), f"in {self.predict_videos}"
         elif split is None:
-            videos, what = [v for v in range(len(self.index)) if self.index.visible(v).any()], "with images"
+            videos, what = self._with_images(), "with images"
+        elif stage == "predict" and split == "test" and not self._annotated("test"):
+            # the organisers keep the labels of the test videos, so those are known by having none
+            videos = [v for v in self._with_images() if not set(self.tasks) & self.index.splits(v).keys()]
+            what = f"with images and without annotation for {', '.join(self.tasks)}"
         else:
             videos, what = self._annotated(split), f"annotated for {', '.join(self.tasks)} in {split}"
         if not videos:
@@ -64,6 +69,9 @@ class Stages:
                 f" videos (data.{'predict' if stage == 'predict' else 'test'}_split, data.folds)"
             )
         return videos
+
+    def _with_images(self) -> list[int]:
+        return [video for video in range(len(self.index)) if self.index.visible(video).any()]
 
     def _annotated(self, split: str) -> list[int]:
         return self.index.annotated(split, self.tasks)
