@@ -101,7 +101,7 @@ class NonFiniteGuard(Callback):
         self._first.fill_(NEVER)  # so that the state itself can be saved
         self._n_skipped.zero_()
         path = self.folder / "nonfinite.ckpt"
-        trainer.save_checkpoint(path)
+        trainer.save_checkpoint(path, weights_only=False)
         raise AbawError(
             f"{what}; the state is in {path}. Lower the learning rate, train with --trainer.precision "
             "32-true, or leave such steps out with --on_nonfinite skip"

@@ -115,7 +115,7 @@ class LastCheckpoint(Checkpoint):
     def save(self, trainer: Trainer) -> None:
         """Writes a checkpoint, names it the last one and removes those too old to keep. All ranks call it."""
         path = self.folder / f"step-{trainer.global_step:09d}.ckpt"
-        trainer.save_checkpoint(path)
+        trainer.save_checkpoint(path, weights_only=False)  # the optimizer too
         if trainer.is_global_zero:
             with atomic_path(self.folder / "last.ckpt") as temporary:
                 _same_file(path, temporary)

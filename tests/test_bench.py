@@ -8,10 +8,9 @@ import pytest
 import torch
 from clips import random_batch
 
+from abaw.__main__ import main
 from abaw.apply.bench import Part, flop_per_frame, masked, matmul_part, network_parts, time_parts
 from abaw.apply.bench_report import END_TO_END, Report, Setting
-from abaw.bench_cli import BenchCLI
-from abaw.errors import UsageError
 from abaw.losses import LossSettings, TaskLosses
 from abaw.model.backbone import BackboneSettings
 from abaw.model.heads import HeadSettings
@@ -181,9 +180,8 @@ def test_a_configuration_is_timed_and_nothing_is_left_behind(
     synth_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    BenchCLI("bench", words(synth_root, tmp_path, "--json"))
-    out = capsys.readouterr().out
-    figures = json.loads(out[out.index("{") :])
+    assert main(["bench", *words(synth_root, tmp_path, "--json")]) == 0
+    figures = json.loads(capsys.readouterr().out)
     parts = {
         "loader", "decode", "augment", "inference", "training p=0", "training p=0.5", END_TO_END,
     }  # fmt: skip
@@ -196,6 +194,8 @@ def test_a_configuration_is_timed_and_nothing_is_left_behind(
 
 
 @pytest.mark.parametrize("option", ["--seconds=0", "--rounds=0"])
-def test_there_must_be_time_to_measure(option: str, synth_root: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--seconds must be positive and --rounds at least 1"):
-        BenchCLI("bench", words(synth_root, tmp_path, option))
+def test_there_must_be_time_to_measure(
+    option: str, synth_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", *words(synth_root, tmp_path, option)]) == 2
+    assert "--seconds must be positive and --rounds at least 1" in capsys.readouterr().err
