@@ -30,7 +30,7 @@ demo: setup $(DEMO_DATA) ## generate data, train on two CPU cores, and show the 
 	$(BIN)/abaw score $(DEMO_RUN)/tracks $(DEMO_DATA) --against $(DEMO_RUN)-one-frame/tracks
 
 $(DEMO_DATA): | .venv/.installed
-	$(BIN)/abaw synth $@ --preset demo --videos 80 --frames 100
+	$(BIN)/abaw synth $@ --preset demo --videos 80 --frames 150
 
 test: setup ## the tests that take seconds
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile

@@ -254,7 +254,9 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     for name in ("old.bin", "new.pth"):
         with Path(name).open("wb") as file:
-            pickle.dump(Bomb(), file) if name == "old.bin" else torch.save({"state_dict": Bomb()}, file)
+            pickle.dump(Bomb(), file, protocol=2) if name == "old.bin" else torch.save(
+                {"state_dict": Bomb()}, file
+            )
         with pytest.raises(AbawError, match=rf"{name} cannot be read as plain weights"):
             Backbone(replace(SMALL, weights=name))
     assert not Path("exploded").exists()

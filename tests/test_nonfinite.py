@@ -39,7 +39,12 @@ def words(synth_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(TaskLosses, "forward", spoilt)
     demo = PROJECT / "configs/demo.yaml"
-    return [f"--config={demo}", f"--config={config}", f"--run={tmp_path / 'run'}", f"--data.root={synth_root}"]
+    return [
+        f"--config={demo}",
+        f"--config={config}",
+        f"--run={tmp_path / 'run'}",
+        f"--data.root={synth_root}",
+    ]
 
 
 def test_the_run_stops_and_names_task_step_and_videos(

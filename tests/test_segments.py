@@ -260,6 +260,9 @@ def test_a_stand_in_is_used_again_until_the_pack_changes(storage: Storage, tmp_p
     assert stand_in(URL_TEXT, tmp_path) == first
     assert video.stat().st_mtime_ns == made
     assert list(tmp_path.iterdir()) == [first]
+    assert build_index(first, image_roots=[URL], cache_dir=tmp_path).roots[0].parent == tmp_path / "packs"
+    with pytest.raises(AbawError, match=r"cannot hold what describes s3://data/faces .*ABAW_CACHE"):
+        stand_in(URL_TEXT, first / "index.json")
 
 
 @pytest.mark.parametrize("every", [3, 5])

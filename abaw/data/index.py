@@ -211,7 +211,9 @@ def build_index(
     Raises:
         AbawError: A folder is missing, an annotation is wrong, or the cache cannot be written.
     """
-    sources = find_sources(root, image_roots=image_roots, annotations=annotations, label_set=label_set)
+    sources = find_sources(
+        root, image_roots=image_roots, annotations=annotations, label_set=label_set, cache_dir=cache_dir
+    )
     roots = [str(folder) for folder in sources.image_roots]
     options = [str(Path(root).resolve()), roots, label_set]
     path = cache_file(cache_folder(cache_dir), options, stamp(sources.paths()))

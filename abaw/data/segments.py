@@ -157,23 +157,34 @@ def stand_in(url: str, folder: Path) -> Path:
     Raises:
         AbawError: The storage cannot be reached, or there is no pack of segments.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        new = Path(temporary) / "root"
-        new.mkdir()
-        (new / _ORIGIN).write_text(json.dumps({"url": url}))
-        stream = _open_stream(new)
-        index = (new / "index.json").read_bytes()
-        root = folder / hashlib.sha256(url.encode() + index).hexdigest()[:16]
-        if not root.exists():
-            n_samples = sum(chunk["chunk_size"] for chunk in json.loads(index)["chunks"])
-            (new / CONTENTS).write_bytes(_sample(stream, n_samples - 1, url))
-            _write_tables(new)
-            try:
-                new.rename(root)
-            except OSError:
-                if not root.exists():  # else another process was faster
-                    raise
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            new = Path(temporary) / "root"
+            new.mkdir()
+            return _bring(url, new, folder)
+    except OSError as error:
+        raise AbawError(
+            f"{folder}: cannot hold what describes {url} ({error.strerror}); choose another folder with the"
+            " environment variable ABAW_CACHE"
+        ) from error
+
+
+def _bring(url: str, new: Path, folder: Path) -> Path:
+    """Makes a stand-in in `new` and moves it to its place in `folder`, unless it is there."""
+    (new / _ORIGIN).write_text(json.dumps({"url": url}))
+    stream = _open_stream(new)
+    index = (new / "index.json").read_bytes()
+    root = folder / hashlib.sha256(url.encode() + index).hexdigest()[:16]
+    if not root.exists():
+        n_samples = sum(chunk["chunk_size"] for chunk in json.loads(index)["chunks"])
+        (new / CONTENTS).write_bytes(_sample(stream, n_samples - 1, url))
+        _write_tables(new)
+        try:
+            new.rename(root)
+        except OSError:
+            if not root.exists():  # else another process was faster
+                raise
     return root
 
 

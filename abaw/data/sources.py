@@ -42,8 +42,11 @@ def find_sources(
     image_roots: Sequence[Path] | None = None,
     annotations: Path | None = None,
     label_set: LabelSet | None = "challenge",
+    cache_dir: Path | None = None,
 ) -> Sources:
     """Looks below `root` for whatever is not named.
+
+    What describes an image root in object storage is brought to `cache_dir`; None: as for the index.
 
     Raises:
         AbawError: A folder does not exist, or what was named or needed is not in it.
@@ -53,7 +56,7 @@ def find_sources(
     if image_roots is None:
         chosen = choose_image_roots(root, found)
     else:
-        chosen = given_image_roots([_image_root(folder) for folder in image_roots])
+        chosen = given_image_roots([_image_root(folder, cache_dir) for folder in image_roots])
     files = found.annotations
     if annotations is not None:
         annotations = Path(annotations).expanduser().resolve()
@@ -76,9 +79,9 @@ def find_sources(
     return Sources(chosen, wanted, label_set)
 
 
-def _image_root(named: Path) -> Path:
+def _image_root(named: Path, cache_dir: Path | None) -> Path:
     """The folder of an image root; of one in object storage, such as s3://bucket/pack, its stand-in."""
     address = re.fullmatch(r"(\w\w+):/+(.+)", str(named))  # a path keeps one slash of two
     if address is not None:
-        return stand_in(f"{address[1]}://{address[2]}", cache_folder(None) / "packs")
+        return stand_in(f"{address[1]}://{address[2]}", cache_folder(cache_dir) / "packs")
     return Path(named).expanduser().resolve()

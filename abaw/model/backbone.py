@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -128,12 +128,9 @@ class Backbone(nn.Module):
         """
         if len(frames) == 0:
             # black images, thrown away: type and gradient (zero) as always; two, for batch norm needs them
-            return self._features(frames.new_zeros((2, *frames.shape[1:])))[:0]
+            return self.forward(frames.new_zeros((2, *frames.shape[1:])))[:0]
         chunks = torch.split(frames, self.settings.chunk or len(frames))
-        return torch.cat([self._features(chunk) for chunk in chunks])
-
-    def _features(self, frames: Tensor) -> Tensor:
-        return cast(Tensor, self.pooled(self.input(frames)))
+        return torch.cat([self.pooled(self.input(chunk)) for chunk in chunks])
 
     def _freeze(self) -> tuple[nn.Module, ...]:
         """Takes the leading layers out of training, for good, and gives what thereby is wholly frozen."""
@@ -145,7 +142,8 @@ class Backbone(nn.Module):
                 "frozen; give fewer, or all"
             )
         for name, parameter in self.pooled.net.named_parameters():
-            parameter.requires_grad_(self._layer_of[name] >= depth)
+            if self._layer_of[name] < depth:
+                parameter.requires_grad_(False)
         return tuple(module for module in self.pooled.modules() if _is_frozen(module))
 
     def train(self, mode: bool = True) -> Self:
