@@ -131,6 +131,14 @@ class AffectModule(LightningModule):
             visible = self.masking(visible, batch.mask_noise, self.global_step)
         return batch.with_visible(visible)
 
+    def on_train_start(self) -> None:
+        """Lets a resumed run go on at its batch.
+
+        `estimated_stepping_batches`, which the schedule needs, makes Lightning build the training loader
+        before it restores the loops, and then it never hands the loader its state.
+        """
+        self.trainer.fit_loop._load_combined_loader_states()
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Keys dropout by the step and the rank, so that a resumed run draws what this one would have."""
         step = self.trainer.fit_loop.epoch_loop.total_batch_idx

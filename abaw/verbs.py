@@ -86,7 +86,7 @@ def folds(
 
     Args:
         root: The data set.
-        out: CSV file to write, with the columns video,fold.
+        out: JSON file to write.
         k: How many folds.
         seed: Another seed gives other folds.
         annotations: Folder with the annotations, instead of what is found below the root.

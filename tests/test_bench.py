@@ -166,6 +166,7 @@ data: {window: 8, stride: 4, batch_size: 2, workers: 0}
 model:
   backbone: {name: vit_tiny_patch16_224, image_size: 32, overrides: {depth: 1}}
   temporal: {layers: 1, heads: 2, width: 16, feedforward: 16}
+  masking: {ratio: 0.5}
 trainer: {accelerator: cpu, precision: bf16-mixed}
 """
 

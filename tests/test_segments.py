@@ -82,9 +82,21 @@ def test_nothing_is_packed_twice_and_a_change_packs_everything(faces: Path, tmp_
     done = pack(faces, out, **options)
     assert (done.images, done.videos) == (7, 1)
     read_as_in(build_index(faces), build_index(out), open_frames(build_index(out)))
-    (out / CONTENTS).unlink()
-    with pytest.raises(AbawError, match="holds another litdata data set"):
-        pack(faces, out, **options)
+
+
+def test_a_folder_holds_one_kind_of_pack(faces: Path, tmp_path: Path) -> None:
+    pack(faces, tmp_path / "segments", format="litdata")
+    with pytest.raises(UsageError, match="holds segments; choose another folder"):
+        pack(faces, tmp_path / "segments")
+    (tmp_path / "segments" / CONTENTS).unlink()
+    pack(faces, tmp_path / "flat")
+    for other, name in (("segments", "chunk-0-0.bin"), ("flat", PACK)):
+        with pytest.raises(AbawError, match=rf"holds another pack or data set \({name}\); choose"):
+            pack(faces, tmp_path / other, format="litdata")
+        assert list((tmp_path / other).rglob(name))
+    (tmp_path / "file").touch()
+    with pytest.raises(AbawError, match=r"file: could not be written \(File exists\)"):
+        pack(faces, tmp_path / "file", format="litdata")
 
 
 def test_a_pack_that_was_broken_off_is_no_image_root_and_is_made_anew(
@@ -269,7 +281,7 @@ def test_a_stand_in_is_used_again_until_the_pack_changes(storage: Storage, tmp_p
 def test_broken_connections_are_taken_up_again(
     every: int, synth_root: Path, storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("abaw.data.segments._PAUSES", (0.0,) * 6)
+    monkeypatch.setattr("abaw.data.streams._PAUSES", (0.0,) * 6)
     storage.every, before = every, storage.n_broken
     root = stand_in(URL_TEXT, tmp_path)
     index = build_index(synth_root, image_roots=[root])
@@ -281,7 +293,7 @@ def test_a_storage_that_never_answers_is_given_up(
     storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = stand_in(URL_TEXT, tmp_path)
-    monkeypatch.setattr("abaw.data.segments._PAUSES", (0.0, 0.0))
+    monkeypatch.setattr("abaw.data.streams._PAUSES", (0.0, 0.0))
     storage.every, before = 1, storage.n_broken
     with pytest.raises(AbawError, match=r"segment 3 cannot be read .*check the address"):
         SegmentStore().fetch(root, 3)

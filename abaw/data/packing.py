@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from abaw.data.index import Index, build_index
 from abaw.data.packs import is_packed
-from abaw.data.segments import read_contents, write_segments
+from abaw.data.segments import CONTENTS, read_contents, write_segments
 from abaw.data.shards import PackedFrames, images_state, read_images, write_flat
 from abaw.errors import AbawError, UsageError
 
@@ -87,6 +87,8 @@ def pack(
     if out in index.roots:
         raise UsageError(f"{out}: holds the images that are to be packed; choose another folder")
     if format == "flat":
+        if (out / CONTENTS).exists():
+            raise UsageError(f"{out}: holds segments; choose another folder for a flat pack")
         counts = list(_each(partial(_write_flat, index, out), videos, jobs, progress))
         return Packed(out=out, videos=len(videos), skipped=counts.count(0), images=sum(counts))
     states = _each(lambda video: images_state(PackedFrames(index), video), videos, jobs, progress)

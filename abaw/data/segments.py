@@ -4,18 +4,18 @@ import hashlib
 import json
 import os
 import tempfile
-import time
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from abaw.data.mapped_arrays import DamagedFileError, open_arrays, write_arrays
 from abaw.data.packs import PACK, write_packed
+from abaw.data.streams import open_stream, open_writer, sample
 from abaw.errors import AbawError
 
 CONTENTS = "contents.safetensors"
@@ -25,9 +25,6 @@ _ORIGIN = "origin.json"  # in a stand-in: where the samples are
 _FORMAT = "abaw segments 1"
 _CHUNK_BYTES = 64 << 20
 _HELD = 4  # segments kept per process: in evaluation the windows of a video follow one another
-_PAUSES = (0.1, 1.0, 5.0, 15.0, 30.0, 60.0)  # seconds before another attempt at a broken connection
-
-_T = TypeVar("_T")
 
 
 class SegmentStore:
@@ -59,8 +56,8 @@ class SegmentStore:
         key = root, number
         if key not in self._held:
             if root not in self._streams:
-                self._streams[root] = _open_stream(root)
-            self._held[key] = _sample(self._streams[root], number, root)
+                self._streams[root] = _stream_of(root)
+            self._held[key] = sample(self._streams[root], number, root)
             if len(self._held) > _HELD:
                 self._held.popitem(last=False)
         self._held.move_to_end(key)
@@ -106,42 +103,51 @@ def write_segments(
     Raises:
         AbawError: `out` holds another data set, or the disk refuses.
     """
-    chunks = [*out.glob("chunk-*.bin"), *out.glob("index.json")]
-    if chunks and not (out / CONTENTS).is_file():
-        raise AbawError(f"{out}: holds another litdata data set ({chunks[0].name}); choose another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / CONTENTS).write_bytes(b"")  # ours from now on, but not complete
-    for path in (*out.glob(f"*/{PACK}"), *chunks, *out.glob("*.index.json")):
-        path.unlink()
-    _litdata()
-    from litdata.streaming.writer import BinaryWriter
+    held = [*out.glob("chunk-*.bin"), *out.glob("*index.json"), *out.glob(f"*/{PACK}")]
+    if held and not (out / CONTENTS).is_file():
+        raise AbawError(f"{out}: holds another pack or data set ({held[0].name}); choose another folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / CONTENTS).write_bytes(b"")  # ours from now on, but not complete
+        for path in held:
+            path.unlink()
+        checksums = _write_samples(out, videos, segment_frames, state)
+    except OSError as error:
+        raise AbawError(f"{out}: could not be written ({error.strerror}); choose another place") from error
+    stream = _stream_of(out)
+    for number, checksum in enumerate(checksums):
+        if zlib.crc32(sample(stream, number, out)) != checksum:
+            raise AbawError(f"{out}: the disk did not keep what was written; choose another place")
+    _write_tables(out)
 
-    writer = BinaryWriter(str(out), chunk_bytes=_CHUNK_BYTES)
+
+def _write_samples(
+    out: Path, videos: Iterable[tuple[str, NDArray[np.int64], list[bytes]]], segment_frames: int, state: str
+) -> list[int]:
+    """Writes all segments, then the contents; gives the checksum of every sample."""
+    writer = open_writer(out, _CHUNK_BYTES)
     names: list[str] = []
     sizes: list[NDArray[np.int64]] = []
     checksums: list[int] = []
+
+    def write(content: bytes) -> None:
+        writer[len(checksums)] = content
+        checksums.append(zlib.crc32(content))
+
     for name, size, images in videos:
         there = np.concatenate([[0], np.cumsum(size >= 0)])
         for first in range(0, len(size), segment_frames):
             last = min(first + segment_frames, len(size))
-            segment = b"".join(images[there[first] : there[last]])
-            writer[len(checksums)] = segment
-            checksums.append(zlib.crc32(segment))
+            write(b"".join(images[there[first] : there[last]]))
         names.append(name)
         sizes.append(size)
     about = {"format": _FORMAT, "videos": names, "segment_frames": segment_frames, "state": state}
     n_frames = np.array([len(size) for size in sizes])
     write_arrays(out / CONTENTS, {"n_frames": [n_frames], "size": sizes}, json.dumps(about))
-    contents = (out / CONTENTS).read_bytes()
-    writer[len(checksums)] = contents
-    checksums.append(zlib.crc32(contents))
+    write((out / CONTENTS).read_bytes())
     writer.done()
     writer._merge_no_wait()  # the public one waits for all processes of a launcher, and this is one
-    stream = _open_stream(out)
-    for number, checksum in enumerate(checksums):
-        if zlib.crc32(_sample(stream, number, out)) != checksum:
-            raise AbawError(f"{out}: the disk did not keep what was written; choose another place")
-    _write_tables(out)
+    return checksums
 
 
 def stand_in(url: str, folder: Path) -> Path:
@@ -173,12 +179,12 @@ def stand_in(url: str, folder: Path) -> Path:
 def _bring(url: str, new: Path, folder: Path) -> Path:
     """Makes a stand-in in `new` and moves it to its place in `folder`, unless it is there."""
     (new / _ORIGIN).write_text(json.dumps({"url": url}))
-    stream = _open_stream(new)
+    stream = _stream_of(new)
     index = (new / "index.json").read_bytes()
     root = folder / hashlib.sha256(url.encode() + index).hexdigest()[:16]
     if not root.exists():
         n_samples = sum(chunk["chunk_size"] for chunk in json.loads(index)["chunks"])
-        (new / CONTENTS).write_bytes(_sample(stream, n_samples - 1, url))
+        (new / CONTENTS).write_bytes(sample(stream, n_samples - 1, url))
         _write_tables(new)
         try:
             new.rename(root)
@@ -198,56 +204,7 @@ def _write_tables(root: Path) -> None:
         first += -(-len(size) // length)
 
 
-def _open_stream(root: Path) -> Any:
-    """The litdata data set whose index lies, or is to lie, in `root`."""
+def _stream_of(root: Path) -> Any:
+    """The samples of the pack at `root`, or of the one that it stands in for."""
     origin = root / _ORIGIN
-    url = json.loads(origin.read_text())["url"] if origin.is_file() else None
-    litdata, options = _litdata(), {}
-    if url is not None and url.startswith("s3://"):
-        from botocore.config import Config  # type: ignore[import-untyped]
-
-        retries = {"max_attempts": 3, "mode": "standard"}  # litdata's own go on for hours
-        options["config"] = Config(retries=retries, connect_timeout=10, read_timeout=30)
-    where = litdata.streaming.resolver.Dir(path=str(root), url=url)
-    return _insist(lambda: litdata.StreamingDataset(where, storage_options=options), f"{url or root}")
-
-
-def _sample(stream: Any, number: int, where: Path | str) -> bytes:
-    return _insist(lambda: bytes(stream[number]), f"{where}: segment {number}")
-
-
-def _insist(work: Callable[[], _T], what: str) -> _T:
-    """Does `work`, again and again where a connection broke.
-
-    Raises:
-        AbawError: It never succeeded, or could not.
-    """
-    for pause in (*_PAUSES, None):
-        try:
-            return work()
-        except Exception as error:  # each storage's library raises its own
-            if pause is None or not _may_pass(error):
-                raise AbawError(
-                    f"{what} cannot be read ({type(error).__name__}: {error}); check the address, the"
-                    " credentials and the network"
-                ) from error
-            time.sleep(pause)
-    raise AssertionError("the last attempt returns or raises")
-
-
-def _may_pass(error: Exception) -> bool:
-    """Whether another attempt may do better: the storage did not answer, or blames itself."""
-    answer = getattr(error, "response", None) or {}
-    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    if status is not None:
-        return bool(status >= 500 or status in (408, 429))
-    final = isinstance(error, FileNotFoundError | PermissionError | ValueError | ImportError)
-    return not final and "Credentials" not in type(error).__name__
-
-
-def _litdata() -> Any:
-    try:
-        import litdata
-    except ImportError as error:
-        raise AbawError("segments need litdata; install it with: pip install 'abaw[stream]'") from error
-    return litdata
+    return open_stream(root, json.loads(origin.read_text())["url"] if origin.is_file() else None)
