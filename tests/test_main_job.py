@@ -116,9 +116,8 @@ def label_rows(root: Path, task: str, split: str = "Validation_Set") -> dict[str
 
 def labelled(task: str, rows: np.ndarray) -> np.ndarray:
     """Which rows are labelled, bool (R,), for AU (R, 12)."""
-    if task == "va":
-        return (rows != -5).all(1)
-    return rows[:, 0] != -1 if task == "expr" else rows != -1
+    valid: np.ndarray = rows != (-5 if task == "va" else -1)
+    return valid if task == "au" else valid.all(1)
 
 
 def count_labelled(root: Path) -> dict[str, int]:
@@ -194,8 +193,8 @@ def official_by_hand(root: Path, tracks: dict[str, pd.DataFrame]) -> dict[str, f
         predicted, target = [], []
         for video, rows in label_rows(root, task).items():
             table = tracks[video]
-            columns = {"va": ["valence", "arousal"], "expr": [c for c in table if c.startswith("expr_")]}
-            columns["au"] = [c for c in table if c.startswith("AU")]
+            columns = {"va": ["valence", "arousal"], "expr": [c for c in table if str(c).startswith("expr_")]}
+            columns["au"] = [c for c in table if str(c).startswith("AU")]
             values = table[columns[task]].to_numpy()
             predicted.append(values[[min(row, len(values) - 1) for row in range(len(rows))]])
             target.append(rows)
@@ -320,19 +319,18 @@ def test_a_batch_may_lack_the_labels_of_a_task(
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_batch_may_lack_every_label(
+def test_no_window_without_any_label_is_trained_on(
     task: str, fit: Fit, synth_root: Path, tmp_path: Path, batches: list[Batch]
 ) -> None:
+    """One labelled frame in all: windows begin at random, but only where they hold it."""
     root = copy_of(synth_root, tmp_path / "data")
     blank_training_labels(root, task, slice(16, 17))
     run = fit(
-        f"--data.root={root}", f"--data.tasks=[{task}]", "--data.batch_size=1", "--trainer.max_epochs=8"
+        f"--data.root={root}", f"--data.tasks=[{task}]", "--data.batch_size=1", "--trainer.max_epochs=4"
     )
-    bare = [k for k, batch in enumerate(batches) if not getattr(batch, f"{task}_valid").any()]
-    assert 0 < len(bare) < len(batches)
-    losses = pd.read_csv(run / "metrics.csv")["train/loss"].dropna()
-    assert len(losses) == len(batches)
-    assert (losses.iloc[bare] == 0).all()
+    assert len(batches) >= 4
+    assert all(getattr(batch, f"{task}_valid").any() for batch in batches)
+    assert len({batch.where[0].start for batch in batches}) > 1
     assert all(torch.isfinite(value).all() for value in weights(run).values())
 
 
