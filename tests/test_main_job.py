@@ -117,7 +117,7 @@ def label_rows(root: Path, task: str, split: str = "Validation_Set") -> dict[str
 def labelled(task: str, rows: np.ndarray) -> np.ndarray:
     """Which rows are labelled, bool (R,), for AU (R, 12)."""
     valid: np.ndarray = rows != (-5 if task == "va" else -1)
-    return valid if task == "au" else valid.all(1)
+    return valid if task == "au" else np.asarray(valid.all(1))
 
 
 def count_labelled(root: Path) -> dict[str, int]:

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from abaw.data.transforms import ClipAugmentation
+from abaw.data.transforms import ClipAugmentation, _pipeline
 from abaw.errors import UsageError
 
 EVERYTHING = ClipAugmentation(p_affine=0.5, p_boxes=0.5)
@@ -77,6 +77,12 @@ def test_any_number_of_frames(n_frames):
         assert EVERYTHING(before, seed).shape == before.shape
 
 
+def test_use_leaves_the_settings_plain(clip):
+    used = ClipAugmentation()
+    used(clip, 1)
+    assert vars(used) == vars(ClipAugmentation())
+
+
 def test_all_off_changes_nothing(clip):
     off = ClipAugmentation(p_brightness_contrast=0, p_flip=0, p_blur=0, p_sharpen=0)
     assert np.array_equal(off(clip, 1), clip)
@@ -86,8 +92,11 @@ def test_all_off_changes_nothing(clip):
 def test_output_is_the_stock_one(clip, setting):
     """The loop over frames gives what the library's own way with clips gives."""
     names = ("p_brightness_contrast", "p_flip", "p_blur", "p_sharpen", "p_affine", "p_boxes")
-    ours, stock = (ClipAugmentation(**{name: float(name == setting) for name in names}) for _ in range(2))
-    for transform in stock._pipeline.transforms:
+    chances = {name: float(name == setting) for name in names}
+    # settings that are alike share a pipeline, so the second differs in something that is off
+    other = {"n_boxes": 3} if setting == "p_affine" else {"rotate": 11.0}
+    ours, stock = ClipAugmentation(**chances), ClipAugmentation(**chances, **other)
+    for transform in _pipeline(stock).transforms:
         of_library = next(c for c in type(transform).__mro__ if c.__module__.startswith("albumentations"))
         transform._key2func["images"] = partial(of_library.apply_to_images, transform)
     for seed in range(5):
@@ -119,7 +128,7 @@ def test_zero_is_a_setting(setting, clip):
 
 def test_albumentations_comes_late_and_asks_no_network():
     code = (
-        "import sys, os; from abaw.data.transforms import ClipAugmentation as C; a = C();"
+        "import sys, os; from abaw.data.transforms import ClipAugmentation, _pipeline as C; a = C();"
         "assert 'albumentations' not in sys.modules; import socket, numpy as np;"
         "socket.socket.connect = None; a(np.zeros((1, 8, 8, 3), np.uint8), 0);"
         "assert os.environ['NO_ALBUMENTATIONS_UPDATE'] == '1'"

@@ -4,7 +4,7 @@ import os
 import random
 import warnings
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -71,46 +71,45 @@ class ClipAugmentation:
             seed: From 0; the same seed gives the same change.
         """
         # one stream shared by all transforms: with a generator each, their coins would agree
-        self._pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        changed: NDArray[np.uint8] = self._pipeline(images=clip)["images"]
+        pipeline = _pipeline(self)
+        pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        changed: NDArray[np.uint8] = pipeline(images=clip)["images"]
         return changed
 
-    @cached_property
-    def _pipeline(self) -> Any:
-        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else the import asks the network for news
-        import albumentations as A
 
-        with warnings.catch_warnings():  # an argument it does not know would be replaced by its default
-            warnings.filterwarnings("error", message=".*not valid for transform.*")
-            return A.Compose(
-                [
-                    A.RandomBrightnessContrast(
-                        brightness_limit=self.brightness_contrast,
-                        contrast_limit=self.brightness_contrast,
-                        p=self.p_brightness_contrast,
-                    ),
-                    _frame_by_frame(A.HorizontalFlip)(p=self.p_flip),
-                    A.GaussianBlur(blur_limit=self.blur, p=self.p_blur),
-                    A.Sharpen(p=self.p_sharpen),
-                    _frame_by_frame(A.Affine)(
-                        translate_percent=(-self.shift, self.shift),
-                        scale=(1 - self.scale, 1 + self.scale),
-                        rotate=(-self.rotate, self.rotate),
-                        p=self.p_affine,
-                    ),
-                    A.CoarseDropout(
-                        num_holes_range=(1, self.n_boxes),
-                        hole_height_range=(self.box / 3, self.box),
-                        hole_width_range=(self.box / 3, self.box),
-                        fill=0,  # "random" would draw for every frame
-                        p=self.p_boxes,
-                    ),
-                ]
-            )
+@cache
+def _pipeline(settings: ClipAugmentation) -> Any:
+    """Built at the first clip, once per process; kept beside the settings, which stay plain values."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else the import asks the network for news
+    import albumentations as A
 
-    def __getstate__(self) -> dict[str, Any]:
-        """The settings alone: each worker process builds its own pipeline."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+    with warnings.catch_warnings():  # an argument it does not know would be replaced by its default
+        warnings.filterwarnings("error", message=".*not valid for transform.*")
+        return A.Compose(
+            [
+                A.RandomBrightnessContrast(
+                    brightness_limit=settings.brightness_contrast,
+                    contrast_limit=settings.brightness_contrast,
+                    p=settings.p_brightness_contrast,
+                ),
+                _frame_by_frame(A.HorizontalFlip)(p=settings.p_flip),
+                A.GaussianBlur(blur_limit=settings.blur, p=settings.p_blur),
+                A.Sharpen(p=settings.p_sharpen),
+                _frame_by_frame(A.Affine)(
+                    translate_percent=(-settings.shift, settings.shift),
+                    scale=(1 - settings.scale, 1 + settings.scale),
+                    rotate=(-settings.rotate, settings.rotate),
+                    p=settings.p_affine,
+                ),
+                A.CoarseDropout(
+                    num_holes_range=(1, settings.n_boxes),
+                    hole_height_range=(settings.box / 3, settings.box),
+                    hole_width_range=(settings.box / 3, settings.box),
+                    fill=0,  # "random" would draw for every frame
+                    p=settings.p_boxes,
+                ),
+            ]
+        )
 
 
 def _frame_by_frame(transform: Any) -> Any:
