@@ -13,6 +13,7 @@ from abaw.data.dataset import ClipDataset
 from abaw.data.feature_files import features_path, write_features
 from abaw.data.features import FeatureStore
 from abaw.data.frames import BadFrameError, RawFolder
+from abaw.data.hiding import hidden_frames
 from abaw.data.index import build_index
 from abaw.data.loader import loader_options
 from abaw.data.samplers import Slot
@@ -263,3 +264,26 @@ def test_labels_beyond_the_file_are_absent_and_a_frame_beyond_a_video_is_not_rea
     assert clip.va_valid[0].tolist() == [True] * 22 + [False] * 8
     assert clip.visible[0, 21:].tolist() == [False] * 8 + [True]
     assert labels_of(22).va[21, 0] == clip.va[0, 21, 0]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
+def test_hides_the_same_frames_whatever_the_windows_are(index, share):
+    video = index.videos.index("c_val")
+    seen = index.visible(video)
+    hidden = hidden_frames("c_val", seen, share=share, seed=3)
+    assert hidden.sum() == round(share * seen.sum())
+    assert not (hidden & ~seen).any()
+    assert not (hidden & ~hidden_frames("c_val", seen, share=1.0, seed=3)).any()
+    for length, stride in ((8, 4), (5, 5), (1, 1)):
+        clips = make(index, videos=["c_val"], length=length, stride=stride, hide=share, seed=3)
+        for k in range(len(clips)):
+            frames = list(clips.windows[k].frames)
+            assert clips[k].visible[0, : len(frames)].tolist() == (seen & ~hidden)[frames].tolist()
+
+
+def test_more_hidden_frames_are_added_to_those_of_less_and_differ_between_videos_and_seeds():
+    seen = np.arange(200) % 5 > 0
+    few, many = (hidden_frames("v", seen, share=share, seed=0) for share in (0.25, 0.5))
+    assert (many & few).sum() == few.sum()
+    for other in (hidden_frames("w", seen, share=0.5, seed=0), hidden_frames("v", seen, share=0.5, seed=1)):
+        assert (other != many).mean() > 0.2

@@ -46,8 +46,8 @@ class AffectDataModule(LightningDataModule):
         batch_size: Windows per device and training batch.
         eval_window: Frames in a window outside training; null is the same as in training.
         eval_stride: Frames from one such window to the next; overlaps are averaged. Null is half a window.
-        eval_batch_size: Windows per device and batch outside training; null is the same as in training. It
-            changes no result.
+        eval_batch_size: Windows per device and batch outside training; changes no result. Null: as in it.
+        hide_frames: Share of each video's visible frames that is hidden, at random, outside training.
         test_split: Which videos `test` scores; auto takes those annotated for the test, else val.
         predict_split: Which videos `predict` is for; auto takes val, and all where nothing is annotated.
         predict_videos: File with a video's name per line, instead of a split.
@@ -82,6 +82,7 @@ class AffectDataModule(LightningDataModule):
         eval_window: int | None = None,
         eval_stride: int | None = None,
         eval_batch_size: int | None = None,
+        hide_frames: float = 0.0,
         test_split: TestSplit = "auto",
         predict_split: PredictSplit = "auto",
         predict_videos: str | None = None,
@@ -126,6 +127,7 @@ class AffectDataModule(LightningDataModule):
         self.eval_window = window if eval_window is None else eval_window
         self.eval_stride = max(self.eval_window // 2, 1) if eval_stride is None else eval_stride
         self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
+        self.hide_frames = hide_frames
         self.folds = folds
         self.fold = fold
         self.on_bad_frame: Literal["raise", "skip"] = on_bad_frame
@@ -136,9 +138,10 @@ class AffectDataModule(LightningDataModule):
 
     def _check(self) -> None:
         positive = ("window", "step", "eval_window", "batch_size", "eval_batch_size", "frame_size")
+        natural = ("balance", "seed", "workers")
         rules = {name: (getattr(self, name) >= 1, "at least 1") for name in positive}
-        rules |= {name: (getattr(self, name) >= 0, "at least 0") for name in ("balance", "seed")}
-        rules["workers"] = (self.workers is None or self.workers >= 0, "at least 0")
+        rules |= {name: ((getattr(self, name) or 0) >= 0, "at least 0") for name in natural}
+        rules["hide_frames"] = (0 <= self.hide_frames <= 1, "a share from 0 to 1")
         for kind in ("", "eval_"):
             length, stride = getattr(self, f"{kind}window"), getattr(self, f"{kind}stride")
             rules[f"{kind}stride"] = (1 <= stride <= length, f"from 1 to the window's {length}")
@@ -155,8 +158,7 @@ class AffectDataModule(LightningDataModule):
         """Opens the index and, for training, chooses the windows.
 
         Raises:
-            AbawError: A folder is missing or holds nothing, an annotation is wrong, or a task has no label
-                to train on.
+            AbawError: A folder is missing or empty, an annotation is wrong, or a task has no training label.
         """
         self.index = self._build_index()
         if self.folds is not None and self.fold is not None:
@@ -215,7 +217,6 @@ class AffectDataModule(LightningDataModule):
             windows,
             self.tasks,
             batch_size=self.batch_size,
-            seed=self.seed,
             epoch=self.trainer.current_epoch if self.trainer else 0,
             weights=weights,
             augmentation=self.augmentation,
@@ -244,16 +245,16 @@ class AffectDataModule(LightningDataModule):
         return feeding.eval_loader(windows, tasks, split=split, batch_size=self.eval_batch_size)
 
     def _feeding(self, windows: WindowTable) -> Feeding:
-        trainer = self.trainer
-        n_local = trainer.num_devices if trainer else 1
-        log = Path(trainer.default_root_dir) / "bad_frames.txt" if trainer else None
+        trainer, workers = self.trainer, self.workers
         return Feeding(
             index=self.index,
             source=open_source(self.index, windows, size=self.frame_size, features=self.features),
+            seed=self.seed,
+            hide=self.hide_frames,
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
-            workers=self.workers if self.workers is not None else default_workers(n_local),
+            workers=default_workers(trainer.num_devices if trainer else 1) if workers is None else workers,
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
             on_bad_frame=self.on_bad_frame,
-            bad_frame_log=log,
+            bad_frame_log=Path(trainer.default_root_dir) / "bad_frames.txt" if trainer else None,
         )

@@ -15,6 +15,7 @@ from abaw.data.annotations import Labels
 from abaw.data.bad_frames import BadFrameLog
 from abaw.data.features import Features, FeatureStore
 from abaw.data.frames import BadFrameError, Frames, FrameSource
+from abaw.data.hiding import hidden_frames
 from abaw.data.index import Index
 from abaw.data.samplers import Slot
 from abaw.data.selection import labelled_frames
@@ -60,6 +61,7 @@ class ClipDataset(Dataset[Batch]):
         seed: From 0; keys all that is random.
         augmentation: None leaves pixels as they are.
         jitter: A training window begins up to half of this many frames earlier or later.
+        hide: Share of each video's visible frames that is made invisible, see `hidden_frames`.
         on_bad_frame: `raise` stops at a frame that cannot be read, `skip` makes it invisible and counts it.
         bad_frame_log: File to which the path of each skipped frame is appended, once.
     """
@@ -75,6 +77,7 @@ class ClipDataset(Dataset[Batch]):
         seed: int = 0,
         augmentation: ClipAugmentation | None = None,
         jitter: int = 0,
+        hide: float = 0.0,
         on_bad_frame: Literal["raise", "skip"] = "raise",
         bad_frame_log: Path | None = None,
     ) -> None:
@@ -86,6 +89,7 @@ class ClipDataset(Dataset[Batch]):
         self.seed = seed
         self.augmentation = augmentation
         self.jitter = jitter
+        self.hide = hide
         self.on_bad_frame = on_bad_frame
         self.bad_frame_log = None if bad_frame_log is None else BadFrameLog(bad_frame_log)
 
@@ -143,7 +147,7 @@ class ClipDataset(Dataset[Batch]):
             frames=_padded(values, length) if isinstance(read, Frames) else None,
             features=_padded(values, length) if isinstance(read, Features) else None,
             present=_padded(np.ones(n, np.bool_), length),
-            visible=_padded(read.visible, length),
+            visible=_padded(read.visible & ~self._hidden(window), length),
             va=_padded(labels.va, length),
             va_valid=_padded(asked[Task.VA], length),
             expr=_padded(labels.expr, length),
@@ -154,6 +158,13 @@ class ClipDataset(Dataset[Batch]):
             mask_noise=None if draw is None else _padded(draw.mask_noise, length),
             n_bad_frames=torch.from_numpy(np.array([n_bad_frames])),
         )
+
+    def _hidden(self, window: Window) -> NDArray[np.bool_]:
+        if not self.hide or window.video < 0:
+            return np.zeros(len(window), np.bool_)
+        name = self.index.videos[window.video]
+        hidden = hidden_frames(name, self.index.visible(window.video), share=self.hide, seed=self.seed)
+        return hidden[window.frames]
 
     def _read(self, window: Window) -> tuple[Frames | Features, int]:
         """What there is to see in a window, and how many of its frames could not be read."""

@@ -51,6 +51,8 @@ class Feeding:
     Attributes:
         index: The data set.
         source: Its pixels or cached features.
+        seed: Keys all that is random.
+        hide: Share of each video's visible frames that is made invisible outside training.
         rank: Number of this process.
         world_size: Number of processes.
         workers: Loader processes of this process.
@@ -61,6 +63,8 @@ class Feeding:
 
     index: Index
     source: FrameSource | FeatureStore
+    seed: int = 0
+    hide: float = 0.0
     rank: int = 0
     world_size: int = 1
     workers: int = 0
@@ -74,7 +78,6 @@ class Feeding:
         tasks: Sequence[Task],
         *,
         batch_size: int,
-        seed: int,
         epoch: int = 0,
         weights: NDArray[np.float64] | None = None,
         augmentation: ClipAugmentation | None = None,
@@ -87,13 +90,11 @@ class Feeding:
             batch_size=batch_size,
             rank=self.rank,
             world_size=self.world_size,
-            seed=seed,
+            seed=self.seed,
             weights=weights,
         )
         sampler.set_epoch(epoch)
-        clips = self._clips(
-            windows, tasks, split="train", seed=seed, augmentation=augmentation, jitter=jitter
-        )
+        clips = self._clips(windows, tasks, split="train", augmentation=augmentation, jitter=jitter)
         return TrainLoader(
             clips, sampler=sampler, workers=self.workers, pin_memory=self.pin_memory, limit=limit
         )
@@ -106,7 +107,7 @@ class Feeding:
             video=windows.video, batch_size=batch_size, rank=self.rank, world_size=self.world_size
         )
         options = loader_options(workers=self.workers, pin_memory=self.pin_memory)
-        clips = self._clips(windows, tasks, split=split)
+        clips = self._clips(windows, tasks, split=split, hide=self.hide)
         return ClipLoader(clips, batch_size=batch_size, sampler=sampler, **options)
 
     def _clips(self, windows: WindowTable, tasks: Sequence[Task], **kwargs: Any) -> ClipDataset:
@@ -115,6 +116,7 @@ class Feeding:
             source=self.source,
             windows=windows,
             tasks=tasks,
+            seed=self.seed,
             on_bad_frame=self.on_bad_frame,
             bad_frame_log=self.bad_frame_log,
             **kwargs,
