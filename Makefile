@@ -6,7 +6,7 @@ DEMO_DATA := data/demo
 DEMO_RUN := runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint clean
+.PHONY: help setup demo ablation test test-slow lint clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -31,6 +31,12 @@ demo: setup $(DEMO_DATA) ## generate data, train on two CPU cores, and show the 
 
 $(DEMO_DATA): | .venv/.installed
 	$(BIN)/abaw synth $@ --preset demo --videos 80 --frames 150
+
+ablation: setup $(DEMO_RUN)/checkpoints/best.ckpt ## train every row of docs/ablation.md, three times each; goes on where it stopped
+	OMP_NUM_THREADS=1 $(BIN)/python docs/ablation.py
+
+$(DEMO_RUN)/checkpoints/best.ckpt:
+	$(MAKE) demo
 
 test: setup ## the tests that take seconds
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile
