@@ -9,12 +9,21 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from abaw.errors import UsageError
+
 LEVEL = 0.95
 """Share of repetitions in which an interval is meant to hold the truth."""
 
 
 def draw_videos(n_videos: int, draws: int, seed: int) -> NDArray[np.float64]:
-    """How often each video is drawn, (draws, n_videos); every row adds up to `n_videos`."""
+    """How often each video is drawn, (draws, n_videos); every row adds up to `n_videos`.
+
+    Raises:
+        UsageError: `draws` or `seed` is negative.
+    """
+    for name, value in (("draws", draws), ("seed", seed)):
+        if value < 0:
+            raise UsageError(f"{name}: {value} is too small; give 0 or more")
     chances = np.full(n_videos, 1 / n_videos)
     return np.random.default_rng(seed).multinomial(n_videos, chances, size=draws).astype(np.float64)
 

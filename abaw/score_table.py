@@ -34,8 +34,9 @@ def comparison_table(differences: Mapping[str, Any]) -> str:
     """A line per task of what `comparison.compare` gives."""
     lines = []
     for name, part in differences.items():
-        ends, share = _ends(part["interval"]), f"better in {part['probability']:.0%} of draws"
-        lines.append(f"{name:<14} {part['difference']:+.4f}{ends}  {share}")
+        chance = part["probability"]
+        share = "" if chance is None else f"  better in {chance:.0%} of draws"
+        lines.append(f"{name:<14} {part['difference']:+.4f}{_ends(part['interval'])}{share}")
     return "\n".join(lines)
 
 
@@ -45,10 +46,15 @@ def baseline_table(columns: Mapping[str, Mapping[Task, float]]) -> str:
     widths = {name: max(len(name), 8) + 2 for name in columns}
     head = " " * 14 + "".join(f"{name:>{width}}" for name, width in widths.items())
     rows = [
-        f"{_TITLES[task]:<14}" + "".join(f"{columns[name][task]:>{w}.4f}" for name, w in widths.items())
+        f"{_TITLES[task]:<14}"
+        + "".join(f"{_cell(columns[name].get(task)):>{w}}" for name, w in widths.items())
         for task in tasks
     ]
     return "\n".join([head, *rows])
+
+
+def _cell(score: float | None) -> str:
+    return "-" if score is None else f"{score:.4f}"
 
 
 def _line(name: str, score: float, ends: Sequence[float] | None) -> str:

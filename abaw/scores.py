@@ -149,6 +149,13 @@ class Sums:
         picked = {t: s[list(positions)] for t in Task if (s := getattr(self, t)) is not None}
         return replace(self, videos=tuple(self.videos[p] for p in positions), **picked)
 
+    def over(self, videos: Sequence[str], tasks: Sequence[Task]) -> "Sums":
+        """The sums of these tasks for other videos, by name; nothing is labelled in one that is not here."""
+        place = {video: k for k, video in enumerate(self.videos)}
+        taken = [place.get(video, -1) for video in videos]  # -1 is the row of zeros behind the last
+        rows = {t: np.concatenate([s, np.zeros_like(s[:1])]) for t, s in self.labelled.items() if t in tasks}
+        return Sums(tuple(videos), **{str(task): s[taken] for task, s in rows.items()})
+
 
 def official(sums: Sums) -> dict[Task, float]:
     """The official score of every task with labels."""

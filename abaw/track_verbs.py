@@ -16,6 +16,7 @@ def score(
     split: Literal["train", "val", "test"] = "val",
     against: Path | None = None,
     calibration: Path | None = None,
+    against_calibration: Path | None = None,
     per_video: bool = False,
     annotations: Path | None = None,
     label_set: Literal["challenge", "mtl"] = "challenge",
@@ -29,8 +30,9 @@ def score(
         tracks: Folder of tracks, as `abaw predict` leaves them.
         root: The data set.
         split: Whose labels to score against; every video annotated there needs a track.
-        against: Tracks of another run, to say how much better these are.
-        calibration: A checkpoint or JSON file whose calibration is applied first; null scores raw tracks.
+        against: Tracks of another run, or the same raw ones, to say how much better these are.
+        calibration: A checkpoint or JSON file whose calibration is applied to `tracks`; null scores them raw.
+        against_calibration: Likewise for the tracks of `against`.
         per_video: Give every video's own scores too.
         annotations: Folder with the annotations, instead of what is found below the root.
         label_set: Labels of the single-task challenges, or of the multi-task one.
@@ -49,30 +51,44 @@ def score(
     from abaw.scores import per_video as score_videos
 
     labelled = LabelledTracks(root, split, annotations=annotations, label_set=label_set)
-    change = None if calibration is None else read_calibration(calibration).apply
+    chosen, others = (
+        None if path is None else read_calibration(path) for path in (calibration, against_calibration)
+    )
 
-    def sums_of(folder: Path) -> Any:
+    def sums_of(folder: Path, chosen: Any) -> Any:
         videos, tasks = labelled.videos_and_tasks(folder)
         read = labelled.read(folder, videos)
-        return score_tracks(read if change is None else map(change, read), labelled.labels_of, tasks)
+        changed = read if chosen is None else map(chosen.apply, read)
+        return score_tracks(changed, labelled.labels_of, tasks)
 
-    sums = sums_of(tracks)
-    other = None if against is None else sums_of(against)
+    sums = sums_of(tracks, chosen)
+    other = None if against is None else sums_of(against, others)
     result = summarise(sums, draws, seed)
+    known = [] if chosen is None else sorted(set(chosen.chosen_on) & set(sums.videos))
+    if chosen is not None:
+        result["calibration"] = {"path": str(calibration), "chosen_on": known}
     if per_video:
         result["videos"] = score_videos(sums)
     if other is not None:
-        result["against"] = compare(sums, other, max(draws, 1), seed)
+        result["against"] = compare(sums, other, draws, seed)
     if json:
         print(dumps(result, indent=2))
         return
     print(score_table(result, labels=True))
+    if known:
+        print(
+            f"optimistic: the calibration was chosen on {len(known)} of these {len(sums.videos)} videos; "
+            "`abaw calibrate` says what to expect on new ones"
+        )
     for video, scores in result.get("videos", {}).items():
         parts = "  ".join(f"{task} {part['score']:.4f}" for task, part in scores.items() if task != "total")
         print(f"{video}: {parts}")
-    columns = {str(tracks): official(sums), "best constant": best_constant(sums)}
+    columns = {
+        f"{tracks}{' calibrated' * (chosen is not None)}": official(sums),
+        "best constant": best_constant(sums),
+    }
     if other is not None:
-        columns[str(against)] = official(other)
+        columns[f"{against}{' calibrated' * (others is not None)}"] = official(other)
         print(f"\nbetter than {against} by\n{comparison_table(result['against'])}")
     print(f"\n{baseline_table(columns)}")
 
@@ -125,11 +141,15 @@ def calibrate(
         print(dumps(result.to_dict(), indent=2))
         return
     for task, report in result.reports.items():
+        ends = report.gain_interval
+        gain = f"{report.cross_fitted - report.raw:+.4f}"
+        gain += "" if ends is None else f", 95 % [{ends[0]:+.4f}, {ends[1]:+.4f}]"
         print(
-            f"{task:<5} raw {report.raw:.4f}   on new videos {report.cross_fitted:.4f}   "
+            f"{task:<5} raw {report.raw:.4f}   on new videos {report.cross_fitted:.4f} ({gain})   "
             f"on the videos it was chosen on {report.optimistic:.4f} (optimistic)"
         )
         print(*(f"      {note}" for note in report.notes), sep="\n")
+    print("a gain on new videos allows for having chosen the best of several corrections; theirs do not")
     print(f"stored in {' and '.join(map(str, stored))}" if stored else "not stored: give --ckpt or --out")
 
 
@@ -210,5 +230,6 @@ def verify(
         print(*findings[:SHOWN], sep="\n", end="\n" if findings else "")
         if len(findings) > SHOWN:
             print(f"... and {len(findings) - SHOWN:,} more; --json lists all")
-        print(f"{file}: {f'{len(findings):,} findings' if findings else 'valid'}")
+        count = f"{len(findings):,} finding{'s' * (len(findings) > 1)}"
+        print(f"{file}: {count if findings else 'valid'}")
     return 1 if findings else 0

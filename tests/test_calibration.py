@@ -1,18 +1,26 @@
+import functools
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter1d
+from scipy.special import expit, softmax
 from test_tracks import assert_same, make_track
 
+from abaw.__main__ import main
 from abaw.comparison import compare
 from abaw.data.annotations import Labels
+from abaw.data.index import build_index
+from abaw.data.synthesis.acting import play
+from abaw.data.synthesis.casting import PRESETS, plan
+from abaw.data.synthetic import write_dataset
 from abaw.errors import AbawError, UsageError
+from abaw.outputs import cross_fitting
 from abaw.outputs.calibration import Calibration, Smoothing
 from abaw.outputs.calibration_grid import THRESHOLDS, Grid, threshold_counts
 from abaw.outputs.cross_fitting import calibrate
-from abaw.outputs.tracks import Track, score_tracks
+from abaw.outputs.tracks import Track, score_tracks, write_track
 from abaw.scores import au_counts, au_present, summarise
 from abaw.tasks import Task
 
@@ -109,6 +117,7 @@ FULL = Calibration(
     expr_prior=tuple(np.arange(1, 9) / 36),
     expr_prior_strength=0.75,
     au_thresholds=tuple(np.linspace(0.1, 0.9, 12)),
+    chosen_on=("a", "b_left"),
 )
 
 
@@ -139,7 +148,7 @@ def test_a_damaged_calibration_is_refused(change):
         Calibration.from_dict(FULL.to_dict() | change)
     plain = FULL.to_dict()
     del plain[next(iter(change))]
-    with pytest.raises(AbawError, match="calibration: expected smoothing"):
+    with pytest.raises(AbawError, match=r"calibration: lacks '\w+'; calibrate again"):
         Calibration.from_dict(plain)
 
 
@@ -214,6 +223,81 @@ def test_calibration_gains_as_much_on_fresh_videos_as_it_says():
     assert json.loads(json.dumps(result.to_dict()))["reports"]["va"]["raw"] == result.reports[Task.VA].raw
 
 
+def imagined(name, labels, seen, rng):
+    """What a middling network might say: noisy, late, too rarely sure of units, and fond of some classes."""
+    n, fond = len(seen), np.log([0.3, 0.1, 0.05, 0.05, 0.2, 0.1, 0.05, 0.15])
+    labels = labels.rows(0, n)
+    va = labels.va + rng.normal(0, 0.15, 2) + rng.normal(0, 0.3, (n, 2))
+    expr = 2.5 * np.eye(8)[labels.expr] + fond + rng.normal(0, 0.4, 8) + 1.5 * rng.normal(size=(n, 8))
+    au = 2.5 * labels.au - 1.8 + rng.normal(0, 0.3, 12) + rng.normal(size=(n, 12))
+    values = {"va": va.clip(-1, 1), "expr": softmax(expr, axis=1), "au": expit(au)}
+    late = {task: np.roll(v, 2, axis=0).astype(np.float32) for task, v in values.items()}
+    return Track(video=name, seen=seen, **late)
+
+
+def generated(n_videos, seed):
+    """Tracks and labels of the training videos that `abaw synth` would draw."""
+    rng, preset, labels = np.random.default_rng(seed), PRESETS["demo"], {}
+    for shot in plan(videos=n_videos, frames=60, seed=seed, preset=preset):
+        if shot.split == "train":
+            acted = play(shot.script, preset.society, np.random.default_rng(shot.seed)).labels
+            blank = Labels.unlabelled(len(acted))
+            labels[shot.video] = functools.reduce(
+                lambda ls, task: ls.with_task(task, acted), shot.tasks, blank
+            )
+    tracks = [imagined(video, of, np.ones(len(of) - 1, bool), rng) for video, of in labels.items()]
+    return tracks, labels.__getitem__
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda seed: generated(60, seed), id="large gains"),
+        # where nearly nothing can be gained, what chance makes look best is chosen most easily
+        pytest.param(lambda seed: simulate(24, seed, noise=0.1, bias=0.05), id="small gains"),
+    ],
+)
+def test_what_calibration_says_of_itself_is_neither_biased_nor_too_sure(make):
+    misses, inside = {task: [] for task in Task}, []
+    for seed in range(16):
+        (tracks, labels_of), (fresh, fresh_labels) = make(seed), make(1000 + seed)
+        result = calibrate(tracks, labels_of)
+        raw = score_tracks(fresh, fresh_labels, tuple(Task))
+        better = score_tracks(map(result.calibration.apply, fresh), fresh_labels, tuple(Task))
+        gains = compare(better, raw)
+        for task, report in result.reports.items():
+            own, (low, high) = report.cross_fitted - report.raw, gains[task]["interval"]
+            misses[task].append(own - gains[task]["difference"])
+            inside.append(low <= own <= high)
+    for task, miss in misses.items():
+        assert abs(np.mean(miss)) <= 3 * np.std(miss) / len(miss) ** 0.5, (task, np.mean(miss))
+    # two estimates from as many videos differ by sqrt(2) of the error that an interval is made for: 83 %
+    assert np.mean(inside) >= 0.7, np.mean(inside)
+
+
+@pytest.mark.slow
+def test_calibration_keeps_its_word_on_other_generated_videos(tmp_path, capsys):
+    """With so many videos to choose on, and fewer fresh ones, nine in ten tasks lie in the interval."""
+    for name, n_videos, seed in (("own", 120, 0), ("fresh", 60, 1)):
+        write_dataset(tmp_path / name, videos=n_videos, frames=60, seed=seed, progress=False)
+        rng, index = np.random.default_rng(seed), build_index(tmp_path / name)
+        for video in index.annotated(None, Task):
+            track = imagined(index.videos[video], index.labels(video), index.visible(video), rng)
+            write_track(track, tmp_path / f"{name} tracks")
+    own, fresh, stored = (str(tmp_path / name) for name in ("own", "fresh", "calibration.json"))
+    assert main(["calibrate", f"{own} tracks", own, "--split=train", f"--out={stored}", "--json"]) == 0
+    reports = json.loads(capsys.readouterr().out)["reports"]
+    scored = ["score", f"{fresh} tracks", fresh, f"--calibration={stored}", f"--against={fresh} tracks"]
+    assert main([*scored, "--json"]) == 0
+    gains = json.loads(capsys.readouterr().out)["against"]
+    for task, report in reports.items():
+        (low, high), gain = gains[task]["interval"], report["cross_fitted"] - report["raw"]
+        assert low > 0, (task, gains[task])
+        assert low <= gain <= high, (task, gain, gains[task])
+        assert 0 < report["gain_interval"][0] < gain < report["gain_interval"][1]
+
+
 def test_what_does_not_gain_is_left_out_and_said():
     tracks, labels_of = simulate(12, seed=0, noise=0.0)
     result = calibrate(tracks, labels_of, folds=3)
@@ -224,6 +308,18 @@ def test_what_does_not_gain_is_left_out_and_said():
     assert len(va.notes) == 1
     assert va.notes[0].startswith("smoothing: +0.0000 on held-out videos")
     assert va.notes[0].endswith("left out")
+
+
+def test_what_gains_only_where_it_was_chosen_is_left_out(monkeypatch):
+    """As if the corrections had passed their trial by chance."""
+    monkeypatch.setattr(cross_fitting, "_best", lambda trials: trials[0] if trials else None)
+    tracks, labels_of = simulate(12, seed=0, noise=0.0)
+    result = calibrate(tracks, labels_of, folds=3)
+    va = result.reports[Task.VA]
+    assert result.calibration.smoothing[Task.VA] == Smoothing()
+    assert (va.cross_fitted, va.gain_interval) == (va.raw, None)
+    assert [note.rpartition(": ")[2] for note in va.notes] == ["left out", "left out"]
+    assert "where the choice of it was held out too" in va.notes[1]
 
 
 def test_temperature_is_found_where_the_model_is_too_sure():
@@ -246,21 +342,68 @@ def test_temperature_is_found_where_the_model_is_too_sure():
     assert set(result.reports) == {Task.EXPR}
 
 
-def test_both_subjects_of_a_recording_are_held_out_together(monkeypatch):
-    tracks, labels_of = simulate(8, seed=0)
-    tracks = [replace(track, expr=None, au=None) for track in tracks]
-    chosen_on = []
+@pytest.fixture
+def chosen(monkeypatch):
+    """Every choice made: the fold left out, the videos it was made on, and what came out."""
+    made = []
     choose = Grid.choose
 
-    def spy(self, videos, **parts):
-        chosen_on.append({self.tracks[v].video for v in videos})
-        return choose(self, videos, **parts)
+    def watched(grid, videos, **how):
+        choice = choose(grid, videos, **how)
+        made.append((how["without"], {grid.tracks[v].video for v in videos}, grid.calibration(choice)))
+        return choice
 
-    monkeypatch.setattr(Grid, "choose", spy)
-    calibrate(tracks, labels_of, folds=4)
-    everything = {track.video for track in tracks}
-    held_out = [everything - names for names in chosen_on[:4]]
+    monkeypatch.setattr(Grid, "choose", watched)
+    return made
+
+
+def test_both_subjects_of_a_recording_are_held_out_together(chosen):
+    tracks, labels_of = simulate(8, seed=0)
+    calibrate([replace(track, expr=None, au=None) for track in tracks], labels_of, folds=4)
+    without = {fold: on for fold, on, _ in reversed(chosen) if fold is not None}
+    held_out = [{track.video for track in tracks} - on for on in without.values()]
     assert sorted(map(sorted, held_out)) == [[f"v{k}_left", f"v{k}_right"] for k in range(4)]
+    assert all(not on & held_out[list(without).index(fold)] for fold, on, _ in chosen if fold is not None)
+
+
+def test_what_a_video_is_scored_with_knows_nothing_of_its_fold(chosen):
+    """Neither its labels nor its predictions: other ones there change none of these choices."""
+    tracks, labels_of = simulate(12, seed=0, noise=0.6, bias=1.0)
+    folds = {track.video: k // 2 % 3 for k, track in enumerate(tracks)}
+    others, other_labels = simulate(12, seed=1, noise=2.0, bias=-3.0)
+    others = {track.video: track for track in others}
+    before = calibrate(tracks, labels_of, folds)
+    for fold in range(3):
+        first = [choice for choice in chosen if choice[0] == fold]
+        n_made = len(chosen)
+        calibrate(
+            [others[t.video] if folds[t.video] == fold else t for t in tracks],
+            lambda video, fold=fold: (other_labels if folds[video] == fold else labels_of)(video),
+            folds,
+        )
+        assert [choice for choice in chosen[n_made:] if choice[0] == fold] == first
+        assert len(first) > 3
+        del chosen[n_made:]
+    assert {before.reports[task].gain_interval is not None for task in Task} == {True}
+
+
+@pytest.mark.parametrize("task", Task)
+def test_what_a_grid_promises_is_what_the_calibration_scores(task):
+    tracks, labels_of = simulate(6, seed=0, bias=1.0)
+    tracks = [track.with_values({task: track.values[task]}) for track in tracks]
+    fold_of = np.arange(6) % 3
+    grid = Grid(task, tracks, labels_of, fold_of)
+    for without, smooth, decide in [
+        (None, True, True),
+        (1, True, True),
+        (2, False, True),
+        (None, False, False),
+    ]:
+        videos = np.flatnonzero(fold_of != without)
+        choice = grid.choose(videos, without=without, smooth=smooth, decide=decide)
+        applied = map(grid.calibration(choice).apply, [tracks[v] for v in videos])
+        want = getattr(score_tracks(applied, labels_of, [task]), task)
+        np.testing.assert_allclose(grid.sums_of(choice, videos), want)
 
 
 def test_given_folds_are_used_and_must_be_complete():

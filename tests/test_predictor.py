@@ -3,17 +3,21 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import abaw
 from abaw.apply.predictor import Predictor
+from abaw.apply.stored_calibration import store_calibration
 from abaw.checkpoints import FORMAT
 from abaw.errors import AbawError
 from abaw.model.backbone import BackboneSettings
 from abaw.model.heads import HeadSettings
 from abaw.model.network import Network
 from abaw.model.temporal import TemporalSettings
+from abaw.outputs.calibration import Calibration, Smoothing
+from abaw.outputs.tracks import Track, track_frame
 from abaw.tasks import Task
 
 WINDOWS = {"window": 8, "stride": 4, "step": 1}
@@ -63,6 +67,10 @@ def test_frames_of_any_size_are_taken(model: Predictor) -> None:
     assert len(model.predict_frames(video(3, size=50))) == 3
 
 
+def test_a_list_of_frames_will_do(model: Predictor) -> None:
+    assert model.predict_frames(list(video(5))).equals(model.predict_frames(video(5)))
+
+
 def test_a_frame_without_a_face_has_a_row_and_its_pixels_do_not_matter(model: Predictor) -> None:
     frames, visible = video(12), np.arange(12) % 3 > 0
     table = model.predict_frames(frames, visible)
@@ -93,3 +101,25 @@ def test_an_array_that_is_no_video_is_refused(model: Predictor, frames: np.ndarr
 def test_visible_must_fit(model: Predictor) -> None:
     with pytest.raises(AbawError, match=r"\(4,\)"):
         model.predict_frames(video(4), np.ones(3, bool))
+
+
+def test_the_calibration_in_the_checkpoint_is_applied_on_request(
+    checkpoint: Path, model: Predictor, tmp_path: Path
+) -> None:
+    with pytest.raises(AbawError, match=r"best\.ckpt: holds no calibration; `abaw calibrate"):
+        abaw.load(checkpoint, calibrated=True)
+    calibration = Calibration(
+        smoothing={Task.VA: Smoothing("box", 3)}, au_thresholds=(0.3,) * 12, temperature={Task.EXPR: 2.0}
+    )
+    stored = tmp_path / "best.ckpt"
+    stored.write_bytes(checkpoint.read_bytes())
+    store_calibration(calibration, stored)
+    raw, corrected = (
+        abaw.load(stored, device="cpu", calibrated=calibrated).predict_frames(video(21))
+        for calibrated in (False, True)
+    )
+    pd.testing.assert_frame_equal(raw, model.predict_frames(video(21)))
+    values = {str(task): raw[list(task.columns)].to_numpy(np.float32) for task in Task}
+    track = Track(video="", seen=raw["seen"].to_numpy(), **values)
+    pd.testing.assert_frame_equal(corrected, track_frame(calibration.apply(track)))
+    assert not corrected["AU1"].equals(raw["AU1"])

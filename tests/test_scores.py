@@ -4,7 +4,7 @@ from sklearn.metrics import f1_score
 
 from abaw.bootstrap import draw_videos, interval, resample
 from abaw.comparison import best_constant, compare
-from abaw.errors import AbawError
+from abaw.errors import AbawError, UsageError
 from abaw.score_table import baseline_table, comparison_table, score_table
 from abaw.scores import (
     SHAPES,
@@ -231,14 +231,44 @@ def test_comparison_is_paired():
     assert result["va"]["probability"] == 1
 
 
+def test_without_draws_only_the_difference_is_known():
+    result = compare(random_sums(noise=0.2), random_sums(noise=0.3), draws=0)
+    assert result["va"]["difference"] > 0
+    assert {(part["interval"], part["probability"]) for part in result.values()} == {(None, None)}
+    assert comparison_table(result).splitlines()[0] == f"va             {result['va']['difference']:+.4f}"
+
+
+@pytest.mark.parametrize(("draws", "seed"), [(-1, 0), (5, -1)])
+def test_negative_draws_or_seeds_are_refused(draws, seed):
+    with pytest.raises(UsageError, match="-1 is too small"):
+        summarise(random_sums(), draws, seed)
+
+
 def test_comparison_refuses_different_labels():
     sums = random_sums()
-    with pytest.raises(AbawError, match="only one of them has: v7"):
+    with pytest.raises(AbawError, match="in which they differ: v7"):
         compare(sums, sums.select(range(7)))
     with pytest.raises(AbawError, match="same labelled frames"):
         compare(sums, random_sums(n_rows=49))
     with pytest.raises(AbawError, match="common task"):
         compare(Sums(sums.videos, va=sums.va), Sums(sums.videos, au=sums.au))
+
+
+def test_a_run_of_one_task_is_compared_on_that_task():
+    """Though the other run was scored on more videos, those annotated for other tasks."""
+    every, worse = random_sums(noise=0.2), random_sums(noise=0.3)
+    va = every.va.copy()
+    va[[2, 5]] = 0
+    every = Sums(every.videos, va=va, expr=every.expr, au=every.au)
+    single = Sums(worse.videos, va=worse.va).select([7, 0, 1, 3, 4, 6])
+    result = compare(every, single, draws=300)
+    assert set(result) == {"va", "total"}
+    assert result == compare(every.select([0, 1, 2, 3, 4, 5, 6, 7]), single, draws=300)
+    gap = official(every)[Task.VA] - official(single)[Task.VA]
+    assert result["va"]["difference"] == result["total"]["difference"] == pytest.approx(gap)
+    table = baseline_table({"every": official(every), "single": official(single)}).splitlines()
+    assert table[2].endswith(" -")
+    assert table[1].endswith(f"{official(single)[Task.VA]:.4f}")
 
 
 def test_per_video_scores_are_those_of_the_video_alone():
@@ -269,15 +299,19 @@ def simulated_va(rng, n_videos, n_rows=60):
 
 
 @pytest.mark.slow
-def test_the_interval_covers_the_truth():
+def test_the_intervals_cover_the_truth():
     rng = np.random.default_rng(0)
-    truth = ccc(simulated_va(rng, 20_000).sum(0)).mean()
-    covered = 0
+    truths = dict(zip(Task.VA.names, ccc(simulated_va(rng, 20_000).sum(0)).tolist(), strict=True))
+    truths["score"] = sum(truths.values()) / 2
+    covered = dict.fromkeys(truths, 0)
     for repetition in range(500):
         sums = Sums(tuple(map(str, range(100))), va=simulated_va(rng, 100))
-        low, high = summarise(sums, draws=1000, seed=repetition)["va"]["interval"]
-        covered += low <= truth <= high
-    assert 0.90 <= covered / 500 <= 0.98, covered / 500
+        va = summarise(sums, draws=1000, seed=repetition)["va"]
+        for name, truth in truths.items():
+            low, high = va["interval"] if name == "score" else va["intervals"][name]
+            covered[name] += low <= truth <= high
+    shares = {name: count / 500 for name, count in covered.items()}
+    assert all(0.90 <= share <= 0.98 for share in shares.values()), shares
 
 
 def test_table_shows_every_task_and_label():

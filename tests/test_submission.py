@@ -86,7 +86,7 @@ def test_mtl_submission_reads_back_as_an_annotation(tmp_path, tracks):
 
 
 @pytest.mark.parametrize("task", Task)
-def test_third_edition_reads_back_as_annotations(tmp_path, tracks, task):
+def test_third_edition_reads_back_with_an_independent_parser_and_as_annotations(tmp_path, tracks, task):
     folder, made = tracks
     listed = tmp_path / "videos.txt"
     listed.write_text("\n".join(VIDEOS) + "\n")
@@ -94,14 +94,16 @@ def test_third_edition_reads_back_as_annotations(tmp_path, tracks, task):
     assert provenance.rows == sum(len(track) for track in made.values())
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(f"{v}.txt" for v in VIDEOS)
     for video, track in made.items():
-        labels = read_task_file(tmp_path / "out" / f"{video}.txt", task)
-        assert len(labels) == len(track)
+        file = tmp_path / "out" / f"{video}.txt"
         decided = {
             "va": lambda t: t.va.clip(-1, 1),
             "expr": lambda t: t.expr.argmax(1),
             "au": lambda t: t.au >= 0.5,
-        }
-        np.testing.assert_allclose(labels.values(task), decided[task](track), atol=1e-6)
+        }[task](track)
+        rows = np.loadtxt(file, delimiter=",", skiprows=1, ndmin=2)
+        np.testing.assert_allclose(rows, decided.reshape(len(track), -1), atol=1e-6)
+        assert file.read_text().splitlines()[0] == HEADERS[task].removeprefix("image_location,")
+        np.testing.assert_allclose(read_task_file(file, task).values(task), decided, atol=1e-6)
     assert verify_submission(tmp_path / "out", listed) == []
     (tmp_path / "out" / "a.txt").unlink()
     (tmp_path / "out" / "b.txt").write_text("")
@@ -172,6 +174,8 @@ def test_sample_gives_rows_in_order(tmp_path):
         "a/00001.jpg,\r\nb/00001.jpg,\r\n",
         "a/00001.jpg\nb/00001.jpg",
         '"image",x\na/00001.jpg,1,2\nb/00001.jpg,\n\n',
+        "\ufeffimage_location,valence,arousal\na/00001.jpg,\nb/00001.jpg,\n",
+        "name of the image\na/00001.jpg,\nb/00001.jpg,\n",
     ],
 )
 def test_sample_with_any_line_ends_header_and_values(tmp_path, text):
@@ -183,6 +187,7 @@ def test_sample_with_any_line_ends_header_and_values(tmp_path, text):
     ("text", "message"),
     [
         ("", "names neither"),
+        ("a/00001.jpg,\0\n", "is no text"),
         ("image_location,valence,arousal\n", "names neither"),
         ("a/00001.jpg,\na/0002.jpg,\n", "line 2: the image is"),
         ("a/00001.jpg,\na/00000.jpg,\n", "line 2: the image is"),
@@ -193,6 +198,16 @@ def test_bad_samples_are_refused(tmp_path, text, message):
     (tmp_path / "s.txt").write_text(text)
     with pytest.raises(AbawError, match=message):
         read_sample(tmp_path / "s.txt")
+
+
+def test_the_sample_of_another_task_is_refused_and_its_own_is_known(tmp_path, tracks):
+    folder, _ = tracks
+    sample = write_sample(tmp_path / "sample.txt", "au")
+    with pytest.raises(UsageError, match=r"sample\.txt: its header is that of au, not of va"):
+        write_submission(folder, sample, "va", tmp_path / "out.txt")
+    write_submission(folder, write_sample(tmp_path / "va.txt", "va"), "va", tmp_path / "out.txt")
+    first, second = verify_submission(tmp_path / "out.txt", sample)[:2]
+    assert (first.line, second.message) == (1, f"2 values, expected 12 ({', '.join(AU_NAMES)})")
 
 
 def test_a_missing_sample_is_an_error(tmp_path):
@@ -260,11 +275,60 @@ def test_a_bad_value_is_found_in_its_line(valid, task, cell, value, message):
     assert verify(lines, None) == verify(lines)
 
 
+def quoted(line):
+    return f'"{line}"'
+
+
+@pytest.mark.parametrize("task", FORMS)
+@pytest.mark.parametrize(
+    ("spoil", "line"),
+    [
+        pytest.param(lambda rows: rows.pop(5), 6, id="missing row"),
+        pytest.param(lambda rows: rows.insert(3, rows.pop(4)), 4, id="swapped rows"),
+        pytest.param(lambda rows: rows.__setitem__(0, quoted(rows[0])), 1, id="quoted header"),
+        pytest.param(lambda rows: rows.__setitem__(7, with_cell(rows[7], 1, "nan")), 8, id="NaN"),
+        pytest.param(lambda rows: rows.__setitem__(7, with_cell(rows[7], 1, "1.2")), 8, id="1.2"),
+        pytest.param(lambda rows: rows.__setitem__(9, with_cell(rows[9], -1, "1.0")), 10, id="float"),
+    ],
+)
+def test_every_kind_of_defect_is_found_in_every_form(valid, task, spoil, line):
+    lines, verify = valid(task)
+    spoil(lines)
+    found = verify(lines)
+    if task == "va" and lines[9].endswith(",1.0"):  # which is what valence may be
+        assert found == []
+    else:
+        assert found[0][0] == line
+        assert len(found) == 1 or (len(found) == 2 and all("swapped" in message for _, message in found))
+    assert verify(lines, None) == found
+
+
+@pytest.mark.parametrize(
+    ("task", "spoil", "says"),
+    [
+        ("va", lambda rows: [quoted(rows[0]), *rows[1:]], "line 1: the header is quoted"),
+        ("au", lambda rows: rows[1:], "line 1: the header is"),
+        ("va", lambda rows: [*rows[:3], "nan,0", *rows[4:]], "line 4: valence is 'nan': not finite"),
+        ("va", lambda rows: [*rows[:3], "0.1,1.2", *rows[4:]], "line 4: arousal is '1.2': outside [-1, 1]"),
+        ("expr", lambda rows: [*rows[:4], "3.0"], "line 5: class is '3.0': write the integer 3"),
+        ("au", lambda rows: [*rows[:2], "0," * 10 + "0", *rows[3:]], "line 3: 11 values, expected 12"),
+        ("expr", lambda rows: rows[:1], "line 2: 0 rows, expected one per frame"),
+    ],
+)
+def test_defects_of_a_file_per_video_are_found_in_their_line(tmp_path, tracks, task, spoil, says):
+    (tmp_path / "videos.txt").write_text("\n".join(VIDEOS) + "\n")
+    write_submission(tracks[0], tmp_path / "videos.txt", task, tmp_path / "out")
+    file = tmp_path / "out" / "10-30-1280x720.txt"
+    file.write_text("\n".join(spoil(file.read_text().splitlines())) + "\n")
+    (found,) = verify_submission(tmp_path / "out", tmp_path / "videos.txt", task)
+    assert str(found).startswith(f"10-30-1280x720.txt, {says}")
+
+
 def test_quotes_are_found(valid):
     lines, verify = valid("expr")
-    quoted = ['"' + lines[0] + '"', *lines[1:]]
-    assert verify(quoted) == [(1, "the header is quoted; write it without quotes")]
-    assert verify(quoted, None) == verify(quoted)
+    whole = [quoted(lines[0]), *lines[1:]]
+    assert verify(whole) == [(1, "the header is quoted; write it without quotes")]
+    assert verify(whole, None) == verify(whole)
     each = [",".join(f'"{name}"' for name in ("image_location", *EXPR_NAMES)), *lines[1:]]
     assert verify(each)[0][0] == 1
     image, value = lines[3].split(",")
@@ -345,10 +409,20 @@ def test_an_empty_file_lacks_everything(valid):
     assert "15 rows missing" in found[-1][1]
 
 
-def test_a_task_that_cannot_be_guessed_is_asked_for(valid):
-    _, verify = valid("va")
+@pytest.mark.parametrize("task", FORMS)
+def test_without_a_header_in_the_sample_the_file_itself_tells_the_task(tmp_path, valid, task):
+    lines, _ = valid(task)
+    sample, out = tmp_path / "headless.txt", tmp_path / "changed.txt"
+    sample.write_text("\n".join(line.split(",")[0] + "," for line in lines[1:]) + "\n")
+    out.write_text("\n".join(lines) + "\n")
+    assert verify_submission(out, sample) == []
+    out.write_text("\n".join(["nonsense", *lines[1:]]) + "\n")
+    (found,) = verify_submission(out, sample)
+    assert found.line == 1
+    assert HEADERS[task] in found.message
+    out.write_text("nonsense\n1,2,3,4,5,6\n")
     with pytest.raises(UsageError, match="name it: --task"):
-        verify(["nonsense", "1,2,3,4,5,6"], None)
+        verify_submission(out, sample)
 
 
 def test_windows_line_ends_are_fine(tmp_path, valid):

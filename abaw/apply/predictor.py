@@ -1,5 +1,6 @@
 """From a checkpoint to predictions in three lines, without Lightning, configuration or data."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from abaw.apply.stored_calibration import calibration_in
 from abaw.batch import Batch
 from abaw.checkpoints import load_checkpoint
 from abaw.errors import AbawError
 from abaw.model.network import Network
+from abaw.outputs.calibration import Calibration
 from abaw.outputs.tracks import Track, track_frame
 from abaw.stitching import Stitcher
 from abaw.tasks import Task
@@ -28,16 +31,25 @@ class Predictor:
         stride: Frames of the window from one start to the next.
         step: Distance between the frames of a window, in frames of the video.
         batch_size: Windows per pass.
+        calibration: Applied to every prediction; null leaves them raw.
     """
 
     def __init__(
-        self, network: Network, *, window: int, stride: int, step: int = 1, batch_size: int = 8
+        self,
+        network: Network,
+        *,
+        window: int,
+        stride: int,
+        step: int = 1,
+        batch_size: int = 8,
+        calibration: Calibration | None = None,
     ) -> None:
         self.network = network
         self.window = window
         self.stride = stride
         self.step = step
         self.batch_size = batch_size
+        self.calibration = calibration
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -45,12 +57,14 @@ class Predictor:
         return self.network.tasks
 
     def predict_frames(
-        self, frames: NDArray[np.uint8], visible: NDArray[np.bool_] | None = None
+        self,
+        frames: NDArray[np.uint8] | Sequence[NDArray[np.uint8]],
+        visible: NDArray[np.bool_] | None = None,
     ) -> pd.DataFrame:
         """Predicts every frame of one video.
 
         Args:
-            frames: uint8 (N, H, W, 3), RGB, faces aligned as in the training data.
+            frames: uint8 (N, H, W, 3), or a list of N frames: RGB, faces aligned as in the training data.
             visible: bool (N,), False where there is no face; null says that every frame shows one.
 
         Returns:
@@ -60,6 +74,7 @@ class Predictor:
         Raises:
             AbawError: The array is not a video of faces.
         """
+        frames = np.asarray(frames)
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or len(frames) == 0:
             raise AbawError(
                 f"frames: expected uint8 of shape (N, H, W, 3) with N >= 1, got {frames.dtype} {frames.shape}"
@@ -78,7 +93,8 @@ class Predictor:
             stitcher.add(batch.where, predictions, batch.visible)
         (video,) = stitcher.flush()
         values = {str(task): tensor.cpu().numpy() for task, tensor in video.predictions.items()}
-        return track_frame(Track(video="", seen=video.seen.cpu().numpy(), **values))
+        track = Track(video="", seen=video.seen.cpu().numpy(), **values)
+        return track_frame(track if self.calibration is None else self.calibration.apply(track))
 
     @property
     def _device(self) -> torch.device:
@@ -108,18 +124,20 @@ class Predictor:
         )
 
 
-def load(checkpoint: str | Path, *, device: str | None = None) -> Predictor:
+def load(checkpoint: str | Path, *, device: str | None = None, calibrated: bool = False) -> Predictor:
     """Loads a checkpoint for prediction.
 
     Args:
         checkpoint: A file that `abaw fit` left, such as `runs/demo/checkpoints/best.ckpt`.
         device: Where to compute; null takes a GPU if there is one.
+        calibrated: Apply the calibration that `abaw calibrate` stored in the checkpoint.
 
     Returns:
         An object whose `predict_frames` turns an array of faces into a table.
 
     Raises:
-        AbawError: The file is missing, damaged or of another kind; nothing in it is ever executed.
+        AbawError: The file is missing, damaged or of another kind, or holds no calibration to apply; nothing
+            in it is ever executed.
     """
     content = load_checkpoint(checkpoint)
     about: dict[str, Any] = content["abaw"]
@@ -131,4 +149,5 @@ def load(checkpoint: str | Path, *, device: str | None = None) -> Predictor:
     network.load_state_dict(weights)
     network.eval().requires_grad_(False)
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Predictor(network.to(where), **about["windows"])
+    calibration = calibration_in(content, Path(checkpoint)) if calibrated else None
+    return Predictor(network.to(where), **about["windows"], calibration=calibration)

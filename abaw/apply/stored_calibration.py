@@ -21,13 +21,29 @@ def read_calibration(path: Path) -> Calibration:
     """
     if path.suffix == ".json":
         try:
-            return Calibration.from_dict(json.loads(path.read_text(encoding="utf-8")))
+            return _checked(json.loads(path.read_text(encoding="utf-8")), path)
         except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise AbawError(f"{path}: cannot be read as a calibration ({error})") from error
-    plain = load_checkpoint(path)["abaw"].get("calibration")
+    return calibration_in(load_checkpoint(path), path)
+
+
+def calibration_in(checkpoint: dict[str, Any], path: Path) -> Calibration:
+    """The calibration in a loaded checkpoint.
+
+    Raises:
+        AbawError: It holds none.
+    """
+    plain = checkpoint["abaw"].get("calibration")
     if plain is None:
         raise AbawError(f"{path}: holds no calibration; `abaw calibrate TRACKS ROOT --ckpt {path}` adds one")
-    return Calibration.from_dict(plain)
+    return _checked(plain, path)
+
+
+def _checked(plain: dict[str, Any], path: Path) -> Calibration:
+    try:
+        return Calibration.from_dict(plain)
+    except AbawError as error:
+        raise AbawError(f"{path}: {error}") from error
 
 
 def store_calibration(calibration: Calibration, path: Path) -> None:

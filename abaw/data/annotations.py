@@ -202,10 +202,14 @@ def parse_image(cell: bytes) -> tuple[str, int] | str:
     """Video and frame (from 0) of an entry `video/00001.jpg`, or what is wrong with it."""
     video, _, name = cell.strip().decode("utf-8", "backslashreplace").rpartition("/")
     match = IMAGE_NAME.fullmatch(name)
-    plain = video not in ("", ".", "..") and not set(video) & set("/\\\0:") and video.isprintable()
-    if not plain or match is None or (number := int(match[1])) == 0:
+    if not is_video_name(video) or match is None or (number := int(match[1])) == 0:
         return f"the image is {shown(cell)}, not of the form 'video/00001.jpg'"
     return video, number - 1
+
+
+def is_video_name(text: str) -> bool:
+    """Whether a video may be called so: a plain file name that leads nowhere else."""
+    return text not in ("", ".", "..") and not set(text) & set("/\\\0:") and text.isprintable()
 
 
 def _scattered(values: NDArray[np.float64], frames: list[int]) -> Labels:

@@ -22,8 +22,8 @@ class Stages:
         tasks: Whose annotations count.
         test_split: Which videos `test` scores; auto takes those annotated for the test, else val.
         predict_split: Which videos `predict` is for; auto takes val, and all where nothing is annotated.
-            test takes those without an annotation where none is annotated for the test.
-        predict_videos: File with a video's name per line, instead of a split.
+            test takes those without an annotation for one of the tasks where none is annotated for the test.
+        predict_videos: List of videos, or a sample submission with their images, instead of a split.
     """
 
     index: Index
@@ -58,9 +58,10 @@ class Stages:
         elif split is None:
             videos, what = self._with_images(), "with images"
         elif stage == "predict" and split == "test" and not self._annotated("test"):
-            # the organisers keep the labels of the test videos, so those are known by having none
-            videos = [v for v in self._with_images() if not set(self.tasks) & self.index.splits(v).keys()]
-            what = f"with images and without annotation for {', '.join(self.tasks)}"
+            # the organisers keep the labels of the test videos, so those are known by having none; each
+            # task has its own, and those of one may be annotated for another
+            videos = [v for v in self._with_images() if set(self.tasks) - self.index.splits(v).keys()]
+            what = f"with images and without annotation for one of {', '.join(self.tasks)}"
         else:
             videos, what = self._annotated(split), f"annotated for {', '.join(self.tasks)} in {split}"
         if not videos:
@@ -78,9 +79,11 @@ class Stages:
 
     def _listed(self, path: Path) -> list[int]:
         try:
-            names = {line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()} - {""}
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise AbawError(f"{path}: cannot be read ({error}); correct data.predict_videos") from error
+        cells = {line.partition(",")[0].strip(' "') for line in lines} - {"", "image", "image_location"}
+        names = {cell.partition("/")[0].removesuffix(".txt") for cell in cells}
         if unknown := sorted(names - set(self.index.videos)):
             hint = did_you_mean(unknown[0], self.index.videos)
             raise AbawError(f"{path}: the data set has no video {unknown[0]!r}{hint}; correct the list")

@@ -23,10 +23,12 @@ from abaw.data.synthesis.faces import Face
 from abaw.data.synthesis.filming import Camera
 from abaw.data.synthesis.identity import draw_identity
 from abaw.data.synthesis.rig import MOVEMENTS
+from abaw.data.synthesis.test_lists import write_test_lists
 from abaw.errors import AbawError, UsageError
 from abaw.tasks import Task
 
 ANNOTATIONS = "6th_ABAW_Annotations"
+TEST_LISTS = "test_set"
 IMAGE_ROOTS = ("cropped_aligned", "cropped_aligned_new_50_vids")
 TASK_FOLDERS = {
     Task.VA: "VA_Estimation_Challenge",
@@ -84,6 +86,7 @@ def write_dataset(
         shots = plan(videos=videos, frames=frames, seed=seed, preset=PRESETS[preset])
         n_frames = sum(shot.n_frames for shot in shots)
         n_images = _film_all(shots, root, preset, jobs or _cores(), progress)
+        write_test_lists(root / TEST_LISTS, shots)
         _litter(root, shots)
         order = f"abaw synth --videos {videos} --frames {frames} --seed {seed} --preset {preset}"
         (root / "README.txt").write_text(f"Generated people, not Aff-Wild2: {order}\n")

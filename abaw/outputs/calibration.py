@@ -5,7 +5,7 @@ scores, submissions and everybody else go on as with a raw one.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -82,6 +82,7 @@ class Calibration:
         expr_prior: Eight class frequencies as the model predicts them.
         expr_prior_strength: How far classes are freed of their prior: p is divided by prior ** strength.
         au_thresholds: Twelve probabilities from which an AU counts as present.
+        chosen_on: Videos whose labels decided all this, so that scores on them are optimistic.
     """
 
     smoothing: Mapping[Task, Smoothing] = field(default_factory=dict)
@@ -89,6 +90,7 @@ class Calibration:
     expr_prior: tuple[float, ...] = (1 / len(EXPR_NAMES),) * len(EXPR_NAMES)
     expr_prior_strength: float = 0.0
     au_thresholds: tuple[float, ...] = (0.5,) * len(AU_NAMES)
+    chosen_on: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         shares = (*self.expr_prior, *self.au_thresholds)
@@ -122,7 +124,7 @@ class Calibration:
         temperature = self.temperature.get(Task.EXPR, 1.0)
         if temperature == 1 and self.expr_prior_strength == 0:
             return probabilities
-        scores = expr_scores(probabilities, self.expr_prior, self.expr_prior_strength)
+        scores = log_probabilities(probabilities) - self.expr_prior_strength * np.log(self.expr_prior)
         return np.asarray(special.softmax(scores / temperature, axis=1), np.float32)
 
     def _au(self, probabilities: NDArray) -> NDArray:
@@ -140,7 +142,7 @@ class Calibration:
         plain = asdict(self)
         plain["smoothing"] = {str(task): asdict(smoothing) for task, smoothing in self.smoothing.items()}
         plain["temperature"] = {str(task): float(value) for task, value in self.temperature.items()}
-        return plain | {name: list(plain[name]) for name in ("expr_prior", "au_thresholds")}
+        return plain | {name: list(plain[name]) for name in ("expr_prior", "au_thresholds", "chosen_on")}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "Calibration":
@@ -156,18 +158,18 @@ class Calibration:
                 expr_prior=tuple(plain["expr_prior"]),
                 expr_prior_strength=plain["expr_prior_strength"],
                 au_thresholds=tuple(plain["au_thresholds"]),
+                chosen_on=tuple(plain["chosen_on"]),
             )
         except AbawError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            expected = ", ".join(f.name for f in fields(cls))
-            raise AbawError(f"calibration: expected {expected}; {error!r}; calibrate again") from error
+            wrong = f"lacks {error}" if isinstance(error, KeyError) else f"is damaged ({error})"
+            raise AbawError(f"calibration: {wrong}; calibrate again") from error
 
 
-def expr_scores(probabilities: NDArray, prior: tuple[float, ...], strength: float) -> NDArray[np.float64]:
-    """Log-probabilities (N, 8) freed of the class prior; the largest is the decision."""
-    scores: NDArray[np.float64] = np.log(np.maximum(probabilities, _TINY, dtype=np.float64))
-    return scores - strength * np.log(prior)
+def log_probabilities(probabilities: NDArray) -> NDArray[np.float64]:
+    """Logarithms of probabilities, finite also at 0."""
+    return np.asarray(np.log(np.maximum(probabilities, _TINY, dtype=np.float64)))
 
 
 def log_odds(probabilities: NDArray) -> NDArray[np.float64]:

@@ -4,13 +4,15 @@ The grids follow what helped ABAW participants: half-widths around 50 frames for
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
 from abaw.data.annotations import Labels
-from abaw.outputs.calibration import KINDS, Calibration, Smoothing, expr_scores, log_odds
+from abaw.outputs.calibration import KINDS, Calibration, Smoothing, log_odds, log_probabilities
 from abaw.outputs.tracks import Track, video_sums
 from abaw.scores import expr_confusion, extend, label_scores
 from abaw.tasks import Task
@@ -28,6 +30,19 @@ def smoothings(task: Task) -> list[Smoothing]:
     return [Smoothing(), *(Smoothing(kind, width) for kind in KINDS if kind != "none" for width in widths)]
 
 
+@dataclass(frozen=True)
+class Choice:
+    """One of the settings of a grid.
+
+    Attributes:
+        smoothing: Place of the smoothing.
+        rules: Place of the decision rule, for action units one place for each.
+    """
+
+    smoothing: int
+    rules: tuple[int, ...]
+
+
 class Grid:
     """The settings of one task, and what they score on every video.
 
@@ -35,35 +50,64 @@ class Grid:
         task: The task.
         tracks: V raw tracks with that task.
         labels_of: Gives the labels of a video by name.
+        fold_of: int (V,), the fold of every track.
     """
 
-    def __init__(self, task: Task, tracks: Sequence[Track], labels_of: Callable[[str], Labels]) -> None:
+    def __init__(
+        self,
+        task: Task,
+        tracks: Sequence[Track],
+        labels_of: Callable[[str], Labels],
+        fold_of: NDArray[np.int64],
+    ) -> None:
         self.task = task
         self.tracks = tracks
         self.labels_of = labels_of
+        self.fold_of = fold_of
         self.smoothings = smoothings(task)
-        self.prior = self._prior() if task is Task.EXPR else Calibration().expr_prior
-        # (V, S, D, *SHAPES[task]): D decision rules, class-prior strengths or AU thresholds
+        self._priors = self._expected_classes() if task is Task.EXPR else {}
+        # (V, S, D, *SHAPES[task]): D decision rules, class priors of some strength or AU thresholds
         self.sums = np.stack([self._video(track) for track in tracks])
 
-    def choose(self, videos: Sequence[int], *, smooth: bool, decide: bool) -> Calibration:
-        """The settings that score best on these videos together, by their places.
+    def choose(self, videos: NDArray[np.int64], *, without: int | None, smooth: bool, decide: bool) -> Choice:
+        """The settings that score best on these videos together.
 
         Args:
             videos: Places in `tracks`.
+            without: A fold of which nothing may be known; null where all are to be calibrated.
             smooth: Smoothing may be chosen.
             decide: A prior strength or AU thresholds may be chosen.
         """
-        scores = label_scores(self.task, self.sums[list(videos)].sum(0))  # (S, D, K)
-        scores = scores[: None if smooth else 1, : None if decide else 1]
+        rules = self._rules(without) if decide else np.zeros(1, np.int64)
+        tried = self.sums[np.ix_(videos, np.arange(len(self.smoothings) if smooth else 1), rules)]
+        scores = label_scores(self.task, tried.sum(0))  # (S, D, K)
         if self.task is Task.AU:  # every AU has its own threshold
             s = int(scores.max(1).mean(-1).argmax())
-            thresholds = tuple(THRESHOLDS[d] for d in scores[s].argmax(0))
-            return Calibration(smoothing={self.task: self.smoothings[s]}, au_thresholds=thresholds)
+            return Choice(s, tuple(rules[scores[s].argmax(0)].tolist()))
         s, d = (int(place) for place in np.unravel_index(scores.mean(-1).argmax(), scores.shape[:2]))
-        return Calibration(
-            smoothing={self.task: self.smoothings[s]}, expr_prior=self.prior, expr_prior_strength=STRENGTHS[d]
-        )
+        return Choice(s, (int(rules[d]),))
+
+    def sums_of(self, choice: Choice, videos: NDArray[np.int64]) -> NDArray:
+        """What some settings score: sums (videos, *SHAPES[task])."""
+        sums = self.sums[videos, choice.smoothing]
+        if self.task is Task.AU:
+            return np.stack([sums[:, rule, unit] for unit, rule in enumerate(choice.rules)], axis=1)
+        return np.asarray(sums[:, choice.rules[0]])
+
+    @property
+    def raw(self) -> NDArray:
+        """What the tracks score as they are: sums (V, *SHAPES[task])."""
+        return np.asarray(self.sums[:, 0, 0])
+
+    def calibration(self, choice: Choice) -> Calibration:
+        """Settings as a calibration."""
+        smoothing = {self.task: self.smoothings[choice.smoothing]}
+        if self.task is Task.AU:
+            return Calibration(smoothing=smoothing, au_thresholds=tuple(THRESHOLDS[r] for r in choice.rules))
+        if self.task is Task.VA or choice.rules == (0,):
+            return Calibration(smoothing=smoothing)
+        prior, strength = list(product(self._priors.values(), STRENGTHS[1:]))[choice.rules[0] - 1]
+        return Calibration(smoothing=smoothing, expr_prior=prior, expr_prior_strength=strength)
 
     def log_losses(self, calibration: Calibration) -> NDArray[np.float64]:
         """Sums (V, 1 + temperatures) over the labelled values of each video: their number, their log losses.
@@ -78,18 +122,32 @@ class Grid:
             row[0] = valid.sum()
             for k, temperature in enumerate(TEMPERATURES, 1):
                 if self.task is Task.EXPR:
-                    logs = special.log_softmax(expr_scores(values, self.prior, 0) / temperature, axis=1)
+                    logs = special.log_softmax(log_probabilities(values) / temperature, axis=1)
                     row[k] = -logs[np.flatnonzero(valid), target[valid]].sum()
                 else:
                     signs = np.where(target == 1, 1, -1)
                     row[k] = -special.log_expit(signs * log_odds(values) / temperature)[valid].sum()
         return result
 
-    def _prior(self) -> tuple[float, ...]:
-        """How often the model expects each class; labels have no part in it."""
-        mean = np.concatenate([track.values[Task.EXPR] for track in self.tracks]).mean(0, dtype=np.float64)
-        mean = np.maximum(mean, 1e-3)  # a class that is never expected shall not outweigh all others
-        return tuple((mean / mean.sum()).tolist())
+    def _rules(self, without: int | None) -> NDArray[np.int64]:
+        """The decision rules that may be chosen, the one that changes nothing first."""
+        if self.task is not Task.EXPR:
+            return np.arange(self.sums.shape[2])
+        n, place = len(STRENGTHS) - 1, list(self._priors).index(without)
+        return np.array([0, *range(1 + place * n, 1 + (place + 1) * n)])
+
+    def _expected_classes(self) -> dict[int | None, tuple[float, ...]]:
+        """How often the model expects each class in all tracks, and without each fold; no label is used."""
+        sums = np.stack([track.values[Task.EXPR].sum(0, dtype=np.float64) for track in self.tracks])
+        priors: dict[int | None, tuple[float, ...]] = {}
+        for fold in (None, *sorted(set(self.fold_of.tolist()))):
+            total = sums[self.fold_of != fold].sum(0) if fold is not None else sums.sum(0)
+            if total.any():  # there is another fold
+                mean = np.maximum(
+                    total / total.sum(), 1e-3
+                )  # one never expected shall not outweigh all others
+                priors[fold] = tuple((mean / mean.sum()).tolist())
+        return priors
 
     def _video(self, track: Track) -> NDArray:
         """(S, D, *SHAPES[task])."""
@@ -106,8 +164,11 @@ class Grid:
             return video_sums(self.task, values, labels)[None]
         if self.task is Task.AU:
             return threshold_counts(values, labels.au, labels.au_valid)
-        classes = (expr_scores(values, self.prior, strength).argmax(1) for strength in STRENGTHS)
-        return np.stack([expr_confusion(c, labels.expr, labels.expr_valid) for c in classes])
+        logs = log_probabilities(values[labels.expr_valid])
+        shifts = [np.zeros(self.task.size)]
+        shifts += [s * np.log(prior) for prior, s in product(self._priors.values(), STRENGTHS[1:])]
+        target, valid = labels.expr[labels.expr_valid], np.ones(len(logs), bool)
+        return np.stack([expr_confusion((logs - shift).argmax(1), target, valid) for shift in shifts])
 
 
 def threshold_counts(values: NDArray, target: NDArray, valid: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -1,6 +1,7 @@
 """Choosing a calibration with an honest account of its gain.
 
-Every video is scored with settings that were chosen on other videos.
+Every video is scored with what would have been chosen without its fold: which corrections to keep, their
+settings, and the class prior.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,21 +16,25 @@ from abaw.comparison import compare
 from abaw.data.annotations import Labels, subject_free_stem
 from abaw.errors import AbawError, UsageError
 from abaw.outputs.calibration import Calibration, Smoothing
-from abaw.outputs.calibration_grid import TEMPERATURES, Grid
+from abaw.outputs.calibration_grid import TEMPERATURES, Choice, Grid
 from abaw.outputs.tracks import Track, score_tracks
-from abaw.scores import Sums, summarise
+from abaw.scores import SHAPES, Sums, official
 from abaw.tasks import Task
 
-SURE = 0.9
+SURE = 0.95
 """A correction is kept if it gains on held-out videos in at least this share of bootstrap draws."""
 
 DRAWS = 1000
 
+_NOTHING = {"smooth": False, "decide": False}
 _PARTS = {
     "smoothing": {"smooth": True, "decide": False},
     "decisions": {"smooth": False, "decide": True},
     "smoothing and decisions": {"smooth": True, "decide": True},
 }
+Choose = Callable[[NDArray[np.int64], int], Choice]
+"""Chooses on some tracks, by their places, for those of a fold of which it may know nothing."""
+
 _DECISIONS = {Task.EXPR: "class prior", Task.AU: "thresholds"}
 
 
@@ -39,10 +44,13 @@ class TaskReport:
 
     Attributes:
         raw: Without calibration.
-        cross_fitted: Every video with settings chosen on the other folds: what to expect on new videos.
+        cross_fitted: Every video with what was chosen on the other folds: what to expect on new videos. That
+            is raw where nothing is kept.
         optimistic: Every video with the settings chosen on all of them, itself included.
-        gain_interval: 95 % interval of cross_fitted - raw, paired over videos; null if unknown.
-        notes: What was tried, what it did on held-out videos, and what was left out.
+        gain_interval: 95 % interval of cross_fitted - raw, paired over videos; null where nothing is kept or
+            the interval is unknown.
+        notes: What was tried, what it did on held-out videos, and what was left out. The best of several
+            looks better there than it is; `cross_fitted` allows for that.
     """
 
     raw: float
@@ -90,7 +98,7 @@ def calibrate(
         AbawError: A video has no fold, or nothing is labelled.
         UsageError: There are fewer than two folds.
     """
-    chosen, reports = Calibration(), {}
+    chosen, reports = Calibration(chosen_on=tuple(track.video for track in tracks)), {}
     for task in Task:
         labelled = [
             track.with_values({task: track.values[task]})
@@ -98,8 +106,8 @@ def calibrate(
             if task in track.values and labels_of(track.video).valid(task).any()
         ]
         if labelled:
-            fold_of = _fold_of(labelled, folds)
-            settings, reports[task] = _calibrate_task(Grid(task, labelled, labels_of), fold_of, seed)
+            grid = Grid(task, labelled, labels_of, _fold_of(labelled, folds))
+            settings, reports[task] = _calibrate_task(grid, folds, seed)
             chosen = _joined(chosen, settings, task)
     if not reports:
         raise AbawError("calibration: none of the predicted tasks is labelled in these videos")
@@ -131,7 +139,6 @@ class _Trial:
 
     what: str
     parts: Mapping[str, bool]
-    sums: Sums
     gain: Mapping[str, Any]
 
     @property
@@ -144,57 +151,97 @@ class _Trial:
         return f"{self.what}: {did}, {share}: {'kept' if kept else 'left out'}"
 
 
-def _calibrate_task(grid: Grid, fold_of: NDArray[np.int64], seed: int) -> tuple[Calibration, TaskReport]:
-    task, everything = grid.task, range(len(grid.tracks))
-    raw = score_tracks(grid.tracks, grid.labels_of, [task])
-    several = len(set(fold_of.tolist())) > 1
-    trials = _trials(grid, fold_of, raw, seed) if several else []
-    notes = [] if several else ["too few recordings to hold any out: nothing was calibrated"]
-    best = max((t for t in trials if t.gains), key=lambda trial: trial.gain["difference"], default=None)
-    settings = Calibration() if best is None else grid.choose(everything, **best.parts)
-    notes += [trial.note(kept=trial is best) for trial in trials]
+def _calibrate_task(grid: Grid, folds: int | Mapping[str, int], seed: int) -> tuple[Calibration, TaskReport]:
+    task, everything = grid.task, np.arange(len(grid.tracks))
+    raw = honest = _named(grid, everything, grid.raw)
+    trials = _trials(grid, everything, grid.fold_of, seed)
+    best, gain, notes = _best(trials), None, []
+    if best is not None:
+        honest = _cross_fit(grid, everything, grid.fold_of, _all_over_again(grid, folds, seed))
+        gain = compare(honest, raw, DRAWS, seed)[task]
+        if gain["difference"] <= 0:
+            notes.append(f"{best.what}: no gain where the choice of it was held out too: left out")
+            best, gain, honest = None, None, raw
+    if not trials:
+        notes.append("too few recordings to hold any out: nothing was calibrated")
+    notes = [*(trial.note(kept=trial is best) for trial in trials), *notes]
+    settings = grid.calibration(grid.choose(everything, without=None, **(best.parts if best else _NOTHING)))
     if trials and task is not Task.VA:
-        settings, note = _with_temperature(grid, settings, fold_of, seed)
+        settings, note = _with_temperature(grid, settings, seed)
         notes.append(note)
     applied = score_tracks(map(settings.apply, grid.tracks), grid.labels_of, [task])
     return settings, TaskReport(
-        raw=_score(task, raw),
-        cross_fitted=_score(task, raw if best is None else best.sums),
-        optimistic=_score(task, applied),
-        gain_interval=None if best is None else best.gain["interval"],
+        raw=official(raw)[task],
+        cross_fitted=official(honest)[task],
+        optimistic=official(applied)[task],
+        gain_interval=None if gain is None else gain["interval"],
         notes=tuple(notes),
     )
 
 
-def _trials(grid: Grid, fold_of: NDArray[np.int64], raw: Sums, seed: int) -> list[_Trial]:
-    """The corrections alone and together, the simpler ones first."""
-    trials = []
+def _all_over_again(grid: Grid, folds: int | Mapping[str, int], seed: int) -> Choose:
+    """Chooses on some tracks as on all: tries the corrections, keeps what gains, takes its best settings."""
+
+    def choose(rest: NDArray[np.int64], fold: int) -> Choice:
+        fold_of = _fold_of([grid.tracks[video] for video in rest], folds)
+        best = _best(_trials(grid, rest, fold_of, seed, without=fold))
+        return grid.choose(rest, without=fold, **(best.parts if best else _NOTHING))
+
+    return choose
+
+
+def _trials(
+    grid: Grid, videos: NDArray[np.int64], fold_of: NDArray[np.int64], seed: int, without: int | None = None
+) -> list[_Trial]:
+    """The corrections alone and together, the simpler ones first; none where nothing can be held out.
+
+    Args:
+        grid: Of the task.
+        videos: Places of the tracks to try them on.
+        fold_of: The fold of each of these.
+        seed: Of the bootstrap.
+        without: A fold of the grid of which nothing may be known; null where `fold_of` are the grid's own.
+    """
+    if len(set(fold_of.tolist())) < 2:
+        return []
+    trials, raw = [], _named(grid, videos, grid.raw[videos])
     for name, parts in _PARTS.items():
         if parts["decide"] and grid.task is Task.VA:
             continue
-        sums = _cross_fit(grid, fold_of, parts)
+
+        def choose(rest: NDArray[np.int64], fold: int, parts: Mapping[str, bool] = parts) -> Choice:
+            return grid.choose(rest, without=fold if without is None else without, **parts)
+
         what = name.replace("decisions", _DECISIONS.get(grid.task, ""))
-        trials.append(_Trial(what, parts, sums, compare(sums, raw, DRAWS, seed)[grid.task]))
+        gain = compare(_cross_fit(grid, videos, fold_of, choose), raw, DRAWS, seed)[grid.task]
+        trials.append(_Trial(what, parts, gain))
     return trials
 
 
-def _cross_fit(grid: Grid, fold_of: NDArray[np.int64], parts: Mapping[str, bool]) -> Sums:
-    """The sums of all videos, each calibrated with what the other folds chose."""
-    calibrations = {
-        fold: grid.choose(np.flatnonzero(fold_of != fold).tolist(), **parts) for fold in set(fold_of.tolist())
-    }
-    tracks = (calibrations[f].apply(track) for f, track in zip(fold_of.tolist(), grid.tracks, strict=True))
-    return score_tracks(tracks, grid.labels_of, [grid.task])
+def _best(trials: Sequence[_Trial]) -> _Trial | None:
+    """The trial that gains most; None if none surely gains."""
+    return max((t for t in trials if t.gains), key=lambda trial: trial.gain["difference"], default=None)
 
 
-def _with_temperature(
-    grid: Grid, calibration: Calibration, fold_of: NDArray[np.int64], seed: int
-) -> tuple[Calibration, str]:
+def _cross_fit(grid: Grid, videos: NDArray[np.int64], fold_of: NDArray[np.int64], choose: Choose) -> Sums:
+    """The sums of these videos, those of each fold with what `choose` takes on the others."""
+    sums = np.empty((len(videos), *SHAPES[grid.task]))
+    for fold in set(fold_of.tolist()):
+        inside = fold_of == fold
+        sums[inside] = grid.sums_of(choose(videos[~inside], fold), videos[inside])
+    return _named(grid, videos, sums)
+
+
+def _named(grid: Grid, videos: NDArray[np.int64], sums: NDArray) -> Sums:
+    return Sums(tuple(grid.tracks[video].video for video in videos), **{str(grid.task): sums})
+
+
+def _with_temperature(grid: Grid, calibration: Calibration, seed: int) -> tuple[Calibration, str]:
     """Adds the temperature of the least log loss, if it lowers that of held-out videos too."""
     losses = grid.log_losses(calibration)  # (V, 1 + temperatures)
     held_out = np.empty(len(losses))
-    for fold in set(fold_of.tolist()):
-        inside = fold_of == fold
+    for fold in set(grid.fold_of.tolist()):
+        inside = grid.fold_of == fold
         held_out[inside] = losses[inside, 1 + losses[~inside, 1:].sum(0).argmin()]
     drawn = resample(held_out - losses[:, 1], draw_videos(len(losses), DRAWS, seed))
     before, after = losses[:, 1].sum() / losses[:, 0].sum(), held_out.sum() / losses[:, 0].sum()
@@ -215,7 +262,3 @@ def _joined(all_tasks: Calibration, one: Calibration, task: Task) -> Calibration
     if task is Task.EXPR:
         return replace(joined, expr_prior=one.expr_prior, expr_prior_strength=one.expr_prior_strength)
     return replace(joined, au_thresholds=one.au_thresholds) if task is Task.AU else joined
-
-
-def _score(task: Task, sums: Sums) -> float:
-    return float(summarise(sums, draws=0)[task]["score"])

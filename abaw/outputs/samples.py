@@ -4,6 +4,7 @@ Editions 5 to 10 give a sample file with one row per image, and so do the multi-
 3rd gave a list of videos and took one file for each.
 """
 
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from abaw.data.annotations import MTL_HEADER, parse_image, read_bytes
+from abaw.data.annotations import MTL_HEADER, is_video_name, parse_image, read_bytes
 from abaw.errors import AbawError, UsageError
 from abaw.tasks import Task
 
@@ -56,6 +57,13 @@ def form_named(name: str) -> Form:
     return FORMS[name]
 
 
+def form_with_header(line: str) -> Form | None:
+    """The form whose first line this is, in a file with images or one per video; quotes do not matter."""
+    header = line.replace('"', "").strip().lower()
+    headers = {text.lower(): form for form in FORMS.values() for text in (form.header, form.video_header)}
+    return headers.get(header) if header else None
+
+
 @dataclass(frozen=True, eq=False)
 class Sample:
     """The rows that a submission must have, in order.
@@ -65,12 +73,14 @@ class Sample:
         videos: Names, in order of appearance.
         video: int32 (R,), place in `videos`.
         frame: int32 (R,), frame of the video, from 0.
+        form: The form that its header is of; None where it has none, or one that nobody knows.
     """
 
     images: Sequence[str]
     videos: tuple[str, ...]
     video: NDArray[np.int32]
     frame: NDArray[np.int32]
+    form: Form | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -83,23 +93,38 @@ class VideoList:
     videos: tuple[str, ...]
 
 
-def read_sample(path: Path | str) -> Sample | VideoList:
-    """Reads a sample file, or a list of videos: it is a list when its first row names no image.
+def read_sample(path: Path | str, form: Form | None = None) -> Sample | VideoList:
+    """Reads a sample file, or a list of videos: it is a list when neither of its first rows names an image.
 
     A header is optional, and whatever stands behind the image is ignored.
 
+    Args:
+        path: The file.
+        form: What it ought to be a sample of, where that is known.
+
     Raises:
-        AbawError: The file is missing or empty, an entry is malformed or stands there twice.
+        AbawError: The file is missing, empty or no text, an entry is malformed or stands there twice.
+        UsageError: It is the sample of another form.
     """
-    lines = read_bytes(Path(path)).splitlines()
+    content = read_bytes(Path(path)).removeprefix(BOM_UTF8)
+    if (place := content.find(b"\0")) >= 0:
+        number = content.count(b"\n", 0, place) + 1
+        raise AbawError(f"{path}, line {number}: is no text; give the organisers' sample file")
+    lines = content.splitlines() or [b""]
     cells = [line.partition(b",")[0].strip() for line in lines]
-    header = int(bool(cells) and cells[0].strip(b'"') in (b"image", b"image_location"))
+    names_images = any(b"/" in cell for cell in cells[:2])
+    found = form_with_header(_text(lines[0])) if b"/" not in lines[0] else None
+    if form is not None and found is not None and form is not found:
+        raise UsageError(
+            f"{path}: its header is that of {found.name}, not of {form.name}; give the sample of the task"
+        )
+    header = int(found is not None or (names_images and b"/" not in cells[0]))
     entries = [(number, cell) for number, cell in enumerate(cells[header:], header + 1) if cell]
     if not entries:
         raise AbawError(f"{path}: names neither images nor videos; give the organisers' sample file")
     _refuse_twice(path, entries)
-    if header == 0 and b"/" not in entries[0][1]:
-        return VideoList(tuple(cell.decode().removesuffix(".txt") for _, cell in entries))
+    if not names_images and not header:
+        return VideoList(tuple(_video(path, number, cell) for number, cell in entries))
     places: dict[str, int] = {}
     video, frame = (np.empty(len(entries), np.int32) for _ in range(2))
     for row, (number, cell) in enumerate(entries):
@@ -108,7 +133,7 @@ def read_sample(path: Path | str) -> Sample | VideoList:
             raise AbawError(f"{path}, line {number}: {image}; correct the sample file")
         video[row] = places.setdefault(image[0], len(places))
         frame[row] = image[1]
-    return Sample([cell.decode() for _, cell in entries], tuple(places), video, frame)
+    return Sample([cell.decode() for _, cell in entries], tuple(places), video, frame, found)
 
 
 def _refuse_twice(path: Path | str, entries: Sequence[tuple[int, bytes]]) -> None:
@@ -116,5 +141,16 @@ def _refuse_twice(path: Path | str, entries: Sequence[tuple[int, bytes]]) -> Non
     for number, cell in entries:
         if first.setdefault(cell, number) != number:
             raise AbawError(
-                f"{path}, line {number}: {cell.decode()} stands on line {first[cell]} too; remove one of them"
+                f"{path}, line {number}: {_text(cell)} stands on line {first[cell]} too; remove one of them"
             )
+
+
+def _video(path: Path | str, number: int, cell: bytes) -> str:
+    name = _text(cell).removesuffix(".txt")
+    if not is_video_name(name):
+        raise AbawError(f"{path}, line {number}: {name!r} is not the name of a video; correct the list")
+    return name
+
+
+def _text(cell: bytes) -> str:
+    return cell.decode("utf-8", "backslashreplace")

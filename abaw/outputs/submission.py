@@ -59,9 +59,10 @@ def write_submission(
 
     Raises:
         AbawError: A video has no track or its track lacks the task; or the result would not be valid.
-        UsageError: The task is unknown.
+        UsageError: The task is unknown, or not that of the sample.
     """
-    form, rows = form_named(task), read_sample(sample)
+    form = form_named(task)
+    rows = read_sample(sample, form)
     paths = find_tracks(tracks)
     if absent := [video for video in rows.videos if video not in paths]:
         named = ", ".join(absent[:10]) + (", …" if len(absent) > 10 else "")

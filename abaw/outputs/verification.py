@@ -10,7 +10,7 @@ import numpy as np
 from abaw.data.annotations import read_bytes
 from abaw.errors import UsageError
 from abaw.outputs.row_order import misplaced_rows
-from abaw.outputs.samples import FORMS, Form, Sample, form_named, read_sample
+from abaw.outputs.samples import FORMS, Form, Sample, form_named, form_with_header, read_sample
 from abaw.tasks import EXPR_NAMES
 
 _CLASSES = frozenset(str(number) for number in range(len(EXPR_NAMES)))
@@ -42,20 +42,21 @@ def verify_submission(path: Path | str, sample: Path | str, task: str | None = N
     Args:
         path: The submission: a file, or for a list of videos the folder with a file for each.
         sample: The sample file or list of videos.
-        task: va, expr, au or mtl; null finds it out from the header or the number of columns.
+        task: va, expr, au or mtl; null finds it out from the sample, else from the submission's header or
+            its number of columns.
 
     Returns:
         Every defect, in the order of lines; none for a valid submission.
 
     Raises:
         AbawError: A file cannot be read.
-        UsageError: The task is unknown, or was not given and cannot be found out.
+        UsageError: The task is unknown or not that of the sample, or was not given and cannot be found out.
     """
     form = None if task is None else form_named(task)
-    rows = read_sample(sample)
+    rows = read_sample(sample, form)
     if isinstance(rows, Sample):
         lines = split_lines(read_bytes(Path(path)))
-        return check_file(lines, rows, form or _guess(lines, path))
+        return check_file(lines, rows, form or rows.form or _guess(lines, path))
     findings = []
     for name in rows.videos:
         file = Path(path) / f"{name}.txt"
@@ -118,10 +119,8 @@ def check_video_file(lines: Sequence[str], form: Form, file: str, n_rows: int | 
 
 def _guess(lines: Sequence[str], path: Path | str) -> Form:
     """The form of a file, from its header or else from the commonest number of columns."""
-    header = lines[0].replace('"', "").strip().lower() if lines else ""
-    for form in FORMS.values():
-        if header in (form.header.lower(), form.video_header.lower()):
-            return form
+    if lines and (form := form_with_header(lines[0])) is not None:
+        return form
     commonest = Counter(line.count(",") for line in lines[1:1000]).most_common(1)
     for form in FORMS.values():
         if commonest and commonest[0][0] == len(form.columns):
