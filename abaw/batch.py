@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -67,6 +68,17 @@ class Batch:
         if pixels is None or pixels.shape[:2] != (b, t) or len(self.where) != b:
             raise ValueError(f"frames or features, and where, must hold {b} clips of {t} frames")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """From a loader process only the large tensor comes in shared memory.
+
+        Each tensor that does costs a connection between the processes, a tenth of the loader's time in all.
+        """
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        small = {name for name, value in values.items() if isinstance(value, Tensor)} - {"frames", "features"}
+        if self.present.device.type == "cpu":
+            values |= {name: values[name].numpy() for name in small}
+        return _rebuilt, (values,)
+
     def __len__(self) -> int:
         """Number of clips (B)."""
         return len(self.where)
@@ -74,6 +86,8 @@ class Batch:
     @classmethod
     def cat(cls, clips: Sequence["Batch"]) -> "Batch":
         """Joins clips of equal length T along B; this is the loader's collate function."""
+        if len(clips) == 1:
+            return clips[0]
 
         def join(name: str) -> Any:
             values = [getattr(clip, name) for clip in clips]
@@ -92,9 +106,22 @@ class Batch:
         return replace(self, **{k: change(v) for k, v in values.items() if isinstance(v, Tensor)})
 
     def to(self, device: torch.device | str, **kwargs: Any) -> "Batch":
-        """A copy on a device; Lightning calls it with `non_blocking=True`."""
-        return self._map(lambda tensor: tensor.to(device, **kwargs))
+        """A copy on a device; a copy to a GPU is only queued, so that the host can go on."""
+        # Lightning asks for that with bare tensors alone
+        queued = torch.device(device).type not in ("cpu", "mps")
+        return self._map(lambda tensor: tensor.to(device, **{"non_blocking": queued} | kwargs))
+
+    def copied(self) -> "Batch":
+        """A copy in memory of its own."""
+        return self._map(torch.clone)
 
     def pin_memory(self) -> "Batch":
         """A copy in page-locked memory; the DataLoader calls it."""
         return self._map(lambda tensor: tensor.pin_memory())
+
+
+def _rebuilt(values: dict[str, Any]) -> Batch:
+    tensors = {
+        name: torch.from_numpy(value) for name, value in values.items() if isinstance(value, np.ndarray)
+    }
+    return Batch(**values | tensors)

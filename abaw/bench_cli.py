@@ -1,26 +1,32 @@
 """The verb `bench`: what `fit` is configured with, timed part by part and end to end."""
 
+import functools
+import json
 import multiprocessing
 import re
 import resource
+import subprocess
 import sys
+import tempfile
 import time
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser
 
 from abaw.apply.bench import Rates, flop_per_frame, loader_parts, matmul_part, network_parts, time_parts, wait
-from abaw.apply.bench_report import END_TO_END, Report, Setting
+from abaw.apply.bench_report import END_TO_END, Report, Setting, scaling_table
 from abaw.batch import Batch
 from abaw.cli import AbawCLI, run
 from abaw.data.loader import available_cores
 from abaw.data.samplers import Slot
 from abaw.errors import UsageError
 from abaw.runs import Run
+from abaw.trackers import MetricsFile
 
 _FOREVER = 1_000_000  # epochs: the clock ends the training, and the schedule wants to know an end
 
@@ -38,7 +44,28 @@ def bench(args: list[str]) -> int:
         AbawError: What the user can mend.
         KeyboardInterrupt: Ctrl-C.
     """
-    return run("bench", args, BenchCLI)
+    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--devices")
+    given, rest = parser.parse_known_args(args)
+    return run("bench", args, BenchCLI) if given.devices is None else _scaling(given.devices, rest)
+
+
+def _scaling(devices: str, args: list[str]) -> int:
+    """Runs the verb once for each number of devices, in a process of its own, and compares."""
+    try:
+        numbers = [int(number) for number in devices.strip("[]").split(",")]
+    except ValueError as error:
+        raise UsageError(f"bench: --devices takes numbers such as 1,2,4, got {devices!r}") from error
+    reports = {}
+    for number in numbers:
+        options = [f"--trainer.devices={number}", *(["--trainer.strategy=ddp"] if number > 1 else [])]
+        words = [sys.executable, "-m", "abaw", "bench", *args, *options, "--json"]
+        done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            return done.returncode
+        reports[number] = json.loads(done.stdout)
+    print(json.dumps(reports, indent=2) if "--json" in args else scaling_table(reports))
+    return 0
 
 
 class BenchCLI(AbawCLI):
@@ -47,6 +74,7 @@ class BenchCLI(AbawCLI):
     Args:
         verb: bench.
         args: The options after it, those of `abaw fit`, and `--seconds`, `--rounds`, `--json`.
+            `--devices` is taken out before.
     """
 
     def __init__(self, verb: str, args: list[str]) -> None:  # noqa: ARG002
@@ -76,14 +104,19 @@ class BenchCLI(AbawCLI):
         trainer = settings.trainer
         trainer.use_distributed_sampler = False
         trainer.enable_checkpointing = trainer.enable_progress_bar = trainer.enable_model_summary = False
-        trainer.logger, trainer.limit_val_batches, trainer.num_sanity_val_steps = False, 0, 0
+        trainer.limit_val_batches, trainer.num_sanity_val_steps = 0, 0
         trainer.max_epochs, trainer.max_steps, trainer.max_time = _FOREVER, -1, None
         if settings.model.backbone is not None:
             settings.model.backbone.weights = "none"  # any weights are equally fast
 
+    def _loggers(self, given: Any) -> list[Any]:  # noqa: ARG002
+        """Curves are kept as in a training, but nowhere for long."""
+        self.folder = tempfile.TemporaryDirectory()
+        return [MetricsFile(self.folder.name)]
+
     def _obligatory(self, logs: bool, saves: bool) -> list[Callback]:  # noqa: ARG002
         self.clock = Clock(self.config.fit.seconds, self.config.fit.rounds)
-        return [self.clock]
+        return [LearningRateMonitor("step"), self.clock]
 
     def _run_subcommand(self, subcommand: str) -> None:  # noqa: ARG002
         """Times everything, in place of the trainer verb."""
@@ -128,7 +161,9 @@ class BenchCLI(AbawCLI):
             ratio=ratio,
             network="cached features" if backbone is None else backbone.settings.name,
         )
-        report = Report(setting=setting, rates=rates, flop=flop, memory=self.clock.memory)
+        report = Report(
+            setting=setting, rates=rates, flop=flop, logging=self.clock.logging, memory=self.clock.memory
+        )
         print(report.to_json() if settings.json else report.table())
 
     def after_fit(self) -> None:
@@ -141,19 +176,42 @@ class Clock(Callback):
     Args:
         seconds: Length of a round.
         rounds: How many; one more comes before, while everything warms up.
+
+    Attributes:
+        rates: Of every round, frames per second of all devices together.
+        logging: Of every round, the share of the time that this process spent on metrics and logging.
+        memory: Bytes at the highest, by where.
     """
 
     def __init__(self, seconds: float, rounds: int) -> None:
         self.rates: list[float] = []
+        self.logging: list[float] = []
         self.memory: dict[str, int] = {}
         self._seconds = seconds
         self._left = rounds + 1
         self._frames = 0
-        self._start = 0.0
+        self._start = self._spent = 0.0
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the first round."""
+        self._watch(pl_module, "log")
+        self._watch(trainer._logger_connector, "on_batch_end")
+        for logger in trainer.loggers:
+            self._watch(logger, "log_metrics")
+            self._watch(logger, "save")
         self._start = time.perf_counter()
+
+    def _watch(self, owner: Any, name: str) -> None:
+        """Adds up the time that a method takes."""
+        method = getattr(owner, name)
+
+        @functools.wraps(method)
+        def timed(*args: Any, **kwargs: Any) -> None:
+            start = time.perf_counter()
+            method(*args, **kwargs)
+            self._spent += time.perf_counter() - start
+
+        setattr(owner, name, timed)
 
     def on_train_batch_end(
         self,
@@ -171,9 +229,10 @@ class Clock(Callback):
         wait(pl_module.device)
         now = time.perf_counter()
         self.rates.append(self._frames * trainer.world_size / (now - self._start))
-        self._frames, self._start, self._left = 0, now, self._left - 1
+        self.logging.append(self._spent / (now - self._start))
+        self._frames, self._start, self._spent, self._left = 0, now, 0.0, self._left - 1
         if not self._left:
-            self.rates = self.rates[1:]
+            self.rates, self.logging = self.rates[1:], self.logging[1:]
             self.memory = _memory(pl_module.device)
             trainer.should_stop = True
 

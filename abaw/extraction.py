@@ -1,10 +1,7 @@
 """Caching a backbone's features: every visible frame once, whole videos per device, resumable."""
 
-import signal
-import threading
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any, cast
 
 import numpy as np
@@ -24,7 +21,7 @@ from abaw.data.feature_files import (
     write_features,
     write_parts,
 )
-from abaw.data.features import images_mark, rebuild
+from abaw.data.features import has_images, images_mark, rebuild
 from abaw.data.frames import FrameSource
 from abaw.data.index import Index
 from abaw.data.loader import loader_options
@@ -33,7 +30,6 @@ from abaw.data.visible_frames import Chunk, VisibleFrames
 from abaw.errors import AbawError
 from abaw.feature_key import backbone_parts
 from abaw.model.backbone import Backbone
-from abaw.resume import LastCheckpoint, Preempted
 
 _CHUNK = 256  # frames at once where the settings leave it open
 _CPU_CHUNK = 32  # as fast there as any larger one, and the progress bar moves
@@ -85,8 +81,12 @@ class Extractor(LightningModule):
         """Takes possession of the folder and finds what is left to do.
 
         Raises:
-            AbawError: The folder holds features of another kind.
+            AbawError: There are no images, or the folder holds features of another kind.
         """
+        if not any(has_images(self.index, video) for video in self.videos):
+            raise AbawError(
+                "there are no images to extract features from; correct data.root or data.image_roots"
+            )
         frame_size = list(self.frames.read(0, []).pixels.shape[1:3])
         parts = backbone_parts(self.backbone) | {
             "source": {"frame_size": frame_size},
@@ -150,7 +150,7 @@ class FeatureWriter(Callback):
     """Writes the features of a video as soon as its last chunk is there.
 
     Every video lives on one device, so every file has one writer; until a video is complete its features
-    stay on that device. SIGTERM and SIGUSR1 end the run between two chunks with `Preempted`.
+    stay on that device.
 
     Attributes:
         n_frames: Frames whose features this device has written.
@@ -161,16 +161,6 @@ class FeatureWriter(Callback):
         self.n_frames = self.n_bad_frames = 0
         self._features: list[Tensor] = []
         self._places: list[NDArray[np.int64]] = []
-        self._signal: int | None = None
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Takes the signals over from Lightning, which notes them and goes on."""
-        if threading.current_thread() is threading.main_thread():
-            for number in LastCheckpoint.SIGNALS:  # Lightning puts the old handlers back when the run ends
-                signal.signal(number, self._note)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        self._signal = number
 
     def on_predict_batch_end(
         self,
@@ -181,11 +171,7 @@ class FeatureWriter(Callback):
         batch_idx: int,  # noqa: ARG002
         dataloader_idx: int = 0,  # noqa: ARG002
     ) -> None:
-        """Adds the features of a chunk.
-
-        Raises:
-            Preempted: A signal asked for the end; videos that are complete are written.
-        """
+        """Adds the features of a chunk."""
         if batch.video < 0:
             return
         self._features.append(outputs)
@@ -193,8 +179,6 @@ class FeatureWriter(Callback):
         self.n_bad_frames += batch.n_bad_frames
         if batch.images is not None:
             self._write(cast(Extractor, pl_module), batch.video, batch.images)
-        if self._signal is not None:
-            raise Preempted(f"told to end by {signal.Signals(self._signal).name}")
 
     def _write(self, extractor: Extractor, video: int, images: str) -> None:
         seen, places = torch.cat(self._features).cpu().numpy(), np.concatenate(self._places)

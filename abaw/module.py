@@ -147,11 +147,12 @@ class AffectModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:  # noqa: ARG002
         """One step on a batch of clips: the loss to minimise, and what each task contributes."""
         total, per_task = self.losses(self.network(batch), batch)
-        self.log("train/loss", total.detach(), prog_bar=True, batch_size=len(batch))
+        self.log("train/loss", total.detach(), batch_size=len(batch))  # `prog_bar` would read it every step
         per_task = {task: loss.detach() for task, loss in per_task.items()}
         self.log_dict({f"train/{task}": loss for task, loss in per_task.items()}, batch_size=len(batch))
         if self.masking is not None and self.masking.start_ratio is not None:
-            self.log("train/masked", self.masking.ratio_at(self.global_step), batch_size=len(batch))
+            ratio = torch.tensor(self.masking.ratio_at(self.global_step))  # a number would go to the device
+            self.log("train/masked", ratio, batch_size=len(batch))
         return {"loss": total, "per_task": per_task}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

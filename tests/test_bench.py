@@ -10,7 +10,7 @@ from clips import random_batch
 
 from abaw.__main__ import main
 from abaw.apply.bench import Part, flop_per_frame, masked, matmul_part, network_parts, time_parts
-from abaw.apply.bench_report import END_TO_END, Report, Setting
+from abaw.apply.bench_report import END_TO_END, Report, Setting, scaling_table
 from abaw.losses import LossSettings, TaskLosses
 from abaw.model.backbone import BackboneSettings
 from abaw.model.heads import HeadSettings
@@ -70,6 +70,7 @@ def report(**changes: float | int) -> Report:
         setting=replace(setting, **facts),
         rates={part: [rate * 0.9, rate, rate * 5] for part, rate in rates.items()},
         flop={"training p=0.5": 2.5e10},
+        logging=[0.001, 0.004, 0.9],
         memory={"process": 2**31},
     )
 
@@ -154,11 +155,23 @@ def test_the_report_gives_medians_and_shares() -> None:
     figures = json.loads(report().to_json())
     assert figures["frames_per_second"]["loader"] == {"median": 30_000, "min": 27_000, "max": 150_000}
     assert figures["share_of_matmul"] == {"training p=0.5": 0.5}
+    assert figures["share_of_logging"] == 0.004
     table = report().table()
     assert table.splitlines()[-1] == figures["verdict"]
     assert "50%" in table
     assert "500.00 TFLOP/s" in table
     assert "2.00 GiB" in table
+    assert "0.40% of the time" in table
+
+
+def test_scaling_is_told_against_one_device() -> None:
+    reports = {
+        n: json.loads(report(**{END_TO_END: 9_500.0 * rate}).to_json()) for n, rate in ((1, 1), (4, 3))
+    }
+    lines = scaling_table(reports).splitlines()
+    assert lines[1].split() == ["1", "9,500", "9,500", "100%"]
+    assert lines[2].split() == ["4", "28,500", "7,125", "75%"]
+    assert lines[-1].startswith("4: network-bound")
 
 
 TINY = """
@@ -190,6 +203,7 @@ def test_a_configuration_is_timed_and_nothing_is_left_behind(
     assert all(rate["min"] > 0 for rate in figures["frames_per_second"].values())
     assert set(figures["share_of_matmul"]) == {"inference", "training p=0", "training p=0.5"}
     assert figures["setting"]["precision"] == "bf16-mixed"
+    assert 0 < figures["share_of_logging"] < 0.5
     assert figures["memory_bytes"]["process"] > 2**27
     assert {path.name for path in tmp_path.iterdir()} == {"tiny.yaml"}
 
@@ -200,3 +214,18 @@ def test_there_must_be_time_to_measure(
 ) -> None:
     assert main(["bench", *words(synth_root, tmp_path, option)]) == 2
     assert "--seconds must be positive and --rounds at least 1" in capsys.readouterr().err
+
+
+def test_devices_are_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--config=none.yaml", "--devices=all"]) == 2
+    assert "--devices takes numbers such as 1,2,4, got 'all'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_one_and_two_devices_are_compared(
+    synth_root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", *words(synth_root, tmp_path, "--devices=1,2", "--json")]) == 0
+    reports = json.loads(capfd.readouterr().out)
+    assert [reports[n]["setting"]["devices"] for n in "12"] == [1, 2]
+    assert all(report["frames_per_second"][END_TO_END]["min"] > 0 for report in reports.values())

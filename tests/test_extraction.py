@@ -25,7 +25,7 @@ from abaw.errors import AbawError
 from abaw.extraction import Extractor, FeatureWriter, best_precision
 from abaw.feature_key import weights_hash
 from abaw.model.backbone import Backbone, BackboneSettings
-from abaw.resume import Preempted
+from abaw.signals import EndOnSignal, Preempted
 
 TINY = BackboneSettings(name="test_vit", weights="none", image_size=32, chunk=8, frozen="all")
 FRAMES = {"alpha": 20, "beta": 9, "gamma": 7, "delta": 8}
@@ -74,7 +74,7 @@ def extract(
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[writer, *([stop] if stop else [])],
+        callbacks=[writer, *([stop] if stop else []), EndOnSignal()],
         use_distributed_sampler=False,
     )
     trainer.predict(extractor, return_predictions=False)

@@ -1,6 +1,7 @@
 """Training on cached features is training on images: same losses, same scores, in a fraction of the time."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,31 @@ def test_two_caches_feed_a_network_without_backbone(synth_root: Path, cache: Pat
     assert batch.features.shape == (2, 8, 64 + 5)
     torch.testing.assert_close(batch.features[..., 64:], batch.features[..., :5])
     assert not batch.features[~batch.visible].any()
+
+
+def test_the_images_may_be_gone(synth_root: Path, cache: Path, tmp_path: Path) -> None:
+    """Annotations and cache alone train the same weights and give the same tracks."""
+    labels = tmp_path / "labels"
+    shutil.copytree(synth_root, labels, ignore=shutil.ignore_patterns("cropped_aligned*"))
+    runs = {root: tmp_path / f"run_{root.name}" for root in (synth_root, labels)}
+    for root, run in runs.items():
+        assert main(words("fit", root, cache, f"--run={run}", *PER_FRAME)) == 0
+    with_images, without = (tracks(run, "--data.predict_split=all") for run in runs.values())
+    assert with_images.keys() == without.keys() == {path.stem for path in cache.glob("*.safetensors")}
+    for video, track in with_images.items():
+        np.testing.assert_array_equal(track, without[video])
+
+
+def test_there_must_be_images_to_extract_from(
+    synth_root: Path, cache: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    labels = tmp_path / "labels"
+    shutil.copytree(synth_root, labels, ignore=shutil.ignore_patterns("cropped_aligned*"))
+    shutil.copytree(cache, tmp_path / "cache")
+    for folder in ("cache", "new"):
+        assert main(words("extract", labels, tmp_path / folder)) == 1
+        assert "there are no images to extract features from" in capfd.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 class Losses(Callback):

@@ -2,6 +2,7 @@ import builtins
 import csv
 import http.client
 import itertools
+import json
 import os
 import pickle
 import shutil
@@ -29,7 +30,7 @@ from abaw.data.loader import TrainLoader
 from abaw.data.packing import pack
 from abaw.data.packs import PACK
 from abaw.data.samplers import TrainSampler
-from abaw.data.segments import CONTENTS, SegmentStore, stand_in
+from abaw.data.segments import CONTENTS, SegmentStore, segment_frames, stand_in, write_segments
 from abaw.data.selection import training_windows
 from abaw.data.shards import open_frames
 from abaw.errors import AbawError, UsageError
@@ -99,21 +100,62 @@ def test_a_folder_holds_one_kind_of_pack(faces: Path, tmp_path: Path) -> None:
         pack(faces, tmp_path / "file", format="litdata")
 
 
-def test_a_pack_that_was_broken_off_is_no_image_root_and_is_made_anew(
+def test_a_pack_is_the_old_one_until_the_new_one_is_complete(
     faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "pack"
     pack(faces, out, format="litdata", segment=3)
+    (out / ".packing-killed").mkdir()
     with monkeypatch.context() as patch:
         patch.setattr("abaw.data.segments._CHUNK_BYTES", 1)
         patch.setattr("abaw.data.segments.write_arrays", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             pack(faces, out, format="litdata", segment=4)
-    assert list(out.glob("chunk-*.bin"))
-    with pytest.raises(AbawError):
-        build_index(out)
-    pack(faces, out, format="litdata", segment=3)
+    assert segment_frames(out) == 3
+    assert not list(out.glob(".packing-*"))
     read_as_in(build_index(faces), build_index(out), open_frames(build_index(out)))
+    with monkeypatch.context() as patch:
+        replace = Path.replace
+        patch.setattr(Path, "replace", lambda a, b: replace(a, b) if b.parent != out else 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            pack(faces, out, format="litdata", segment=4)
+    with pytest.raises(AbawError):
+        build_index(out)  # neither of them
+    pack(faces, out, format="litdata", segment=4)
+    assert segment_frames(out) == 4
+    read_as_in(build_index(faces), build_index(out), open_frames(build_index(out)))
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "says"),
+    [
+        ("config", {"data_format": ["pickle"]}, "something else than plain bytes"),
+        ("config", {"item_loader": "TokensLoader"}, "something else than plain bytes"),
+        ("chunks", {"filename": "../chunk-0-0.bin"}, "something else than plain bytes"),
+        ("config", {"data_spec": None}, "something else than plain bytes"),
+    ],
+)
+def test_an_index_that_leads_elsewhere_or_unpickles_is_refused(
+    packed: Path, tmp_path: Path, part: str, change: dict[str, object], says: str
+) -> None:
+    copy = shutil.copytree(packed, tmp_path / "pack")
+    index = json.loads((copy / "index.json").read_text())
+    if part == "chunks":
+        index["chunks"][0] |= change
+    else:
+        index["config"] |= change
+    (copy / "index.json").write_text(json.dumps(index))
+    with pytest.raises(AbawError, match=rf"index\.json is none of a pack \(.*({says})"):
+        SegmentStore().fetch(copy, 0)
+
+
+@pytest.mark.parametrize("name", ["../escaped", "/tmp/escaped", ""])
+def test_no_video_of_a_pack_leads_out_of_it(tmp_path: Path, name: str) -> None:
+    sizes = np.array([4])
+    (tmp_path / "root").mkdir()
+    with pytest.raises(AbawError, match="is not the name of a video"):
+        write_segments(tmp_path / "root", [(name, sizes, [b"jpeg"])], segment_frames=2, state="")
+    assert [path.name for path in tmp_path.rglob("*")] == ["root"]
 
 
 def test_damaged_segments_are_named(packed: Path, tmp_path: Path) -> None:

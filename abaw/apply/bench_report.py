@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -49,12 +49,14 @@ class Report:
         setting: What was timed, and on what.
         rates: Per part its rate in every round, in frames per second; of `matmul` in FLOP per second.
         flop: FLOP per frame of the parts of the network.
+        logging: Of every round end to end, the share of the time that metrics and logging took.
         memory: Bytes at the highest, by where.
     """
 
     setting: Setting
     rates: Rates
     flop: Mapping[str, float]
+    logging: Sequence[float]
     memory: Mapping[str, int]
 
     def median(self, part: str) -> float:
@@ -125,6 +127,7 @@ class Report:
             "matmul_flop_per_second": peak,
             "flop_per_frame": dict(self.flop),
             "share_of_matmul": self.shares,
+            "share_of_logging": median(self.logging),
             "memory_bytes": dict(self.memory),
             "workers_needed": self.workers_needed,
             "verdict": self.verdict,
@@ -147,5 +150,21 @@ class Report:
                     f"{part:<20}{median(values):>12,.0f}{min(values):>12,.0f}{max(values):>12,.0f}{share}"
                 )
         lines.append(f"{MATMUL:<20}{self.median(MATMUL) / 1e12:>12.2f} TFLOP/s on a ViT-B's matrices")
+        lines.append(f"{'logging':<20}{median(self.logging):>12.2%} of the time end to end")
         lines += [f"memory, {where:<12}{size / 2**30:>12.2f} GiB" for where, size in self.memory.items()]
         return "\n".join([*lines, "", self.verdict])
+
+
+def scaling_table(reports: Mapping[int, Mapping[str, Any]]) -> str:
+    """How training speeds up with the number of devices, as lines of text, and each verdict.
+
+    Args:
+        reports: By number of devices what `Report.to_json` gives.
+    """
+    lines = [f"{'devices':<10}{'frames/s':>12}{'per device':>12}  of linear"]
+    rates = {n: report["frames_per_second"][END_TO_END]["median"] for n, report in reports.items()}
+    first = next(iter(rates))
+    for n, rate in rates.items():
+        linear = rate / n / (rates[first] / first)
+        lines.append(f"{n:<10}{rate:>12,.0f}{rate / n:>12,.0f}{linear:11.0%}")
+    return "\n".join([*lines, "", *(f"{n}: {report['verdict']}" for n, report in reports.items())])

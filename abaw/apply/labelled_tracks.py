@@ -48,11 +48,13 @@ class LabelledTracks:
         """The videos annotated for what the tracks of `folder` predict, and what that is.
 
         Raises:
-            AbawError: There is none, or one has no track.
+            AbawError: There is none, or one that has frames has no track.
         """
         paths = find_tracks(folder)
         tasks = read_track(next(iter(paths.values()))).tasks
-        videos = [self._index.videos[place] for place in self._index.annotated(self._split, tasks)]
+        places = self._index.annotated(self._split, tasks)
+        # an annotation that ends behind its header, without images: no frame, so no label and no track
+        videos = [self._index.videos[place] for place in places if self._index.n_frames[place]]
         if not videos:
             raise AbawError(
                 f"{self._root}: no video is annotated for {', '.join(tasks)} in the split {self._split}"

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abaw.data.annotations import IMAGE_NAME
+from abaw.data.feature_files import SUFFIX, features_path, open_features
 from abaw.data.packs import PACK, open_packed
 from abaw.errors import AbawError
 from abaw.tasks import Task
@@ -176,6 +177,9 @@ def choose_image_roots(root: Path, found: Found) -> dict[Path, list[str]]:
 def given_image_roots(folders: Sequence[Path]) -> dict[Path, list[str]]:
     """The videos of image roots that the user named, in that order.
 
+    A folder of cached features stands in for the images that they were made from: it tells which frames
+    can be seen.
+
     Raises:
         AbawError: One of them does not exist, or holds no video.
     """
@@ -186,18 +190,27 @@ def given_image_roots(folders: Sequence[Path]) -> dict[Path, list[str]]:
                 f"{folder}: no such folder; image_roots names folders of the form <root>/<video>/00001.jpg"
             )
         with _listing():
-            roots[folder] = [child.name for child in subfolders(folder) if _holds_images(child)]
+            videos = [child.name for child in subfolders(folder) if _holds_images(child)]
+            roots[folder] = videos or sorted(path.stem for path in folder.glob(f"*{SUFFIX}"))
         if not roots[folder]:
             raise AbawError(f"{folder}: no folder in it holds images named 00001.jpg, …; correct image_roots")
     return roots
 
 
+def holder(root: Path, video: str) -> Path:
+    """Where an image root has the frames of a video: a folder, or a file of cached features."""
+    folder = root / video
+    return folder if folder.is_dir() else features_path(root, video)
+
+
 def images_in(folder: Path) -> NDArray[np.int64]:
-    """The numbers of the images in a video's folder or pack, from 1, in no order.
+    """The numbers of the images in a video's folder or pack, or behind cached features, from 1, in no order.
 
     Raises:
-        AbawError: The folder cannot be listed, or its pack is damaged.
+        AbawError: The folder cannot be listed, or its pack or the features are damaged.
     """
+    if folder.suffix == SUFFIX:
+        return np.flatnonzero(open_features(folder).visible) + 1
     with _listing():
         names = os.listdir(folder)  # noqa: PTH208 - ten times faster than Path.iterdir
     return open_packed(folder).numbers if PACK in names else image_numbers(names)

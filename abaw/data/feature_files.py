@@ -1,7 +1,7 @@
 """Features of one video on disk: one file that describes itself, and a note about the folder it lies in.
 
 A file is a `.safetensors` with the tensors `features` (N, D) and `visible` (N,), row k being frame k from 0.
-Features made elsewhere need no more than that.
+Features made elsewhere, of sound for instance, need no more than that; `write_features` makes such a file.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from abaw.errors import AbawError
 from abaw.files import atomic_path
@@ -47,27 +47,35 @@ def features_path(folder: Path, video: str) -> Path:
 
 
 def write_features(
-    path: Path, *, features: NDArray[np.float16], visible: NDArray[np.bool_], about: Mapping[str, Any]
+    path: Path,
+    *,
+    features: NDArray[np.floating],
+    visible: NDArray[np.bool_] | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes the features of one video; equal arguments give equal bytes.
 
     Args:
-        path: Replaced as a whole or not at all.
-        features: float16 (N, D), zeros where not visible.
-        visible: bool (N,).
-        about: Plain values that travel along.
+        path: `features_path(folder, video)`; replaced as a whole or not at all.
+        features: float16 or float32 (N, D), row k being frame k from 0; anything where not visible.
+        visible: bool (N,), True where the frame has features; None: everywhere.
+        about: Plain values that travel along; None for features made elsewhere than by `abaw extract`.
 
     Raises:
-        AbawError: A feature is not finite in float16, or the file cannot be written.
+        AbawError: The arrays do not fit, a feature is not finite, or the file cannot be written.
     """
+    visible = np.ones(len(features), bool) if visible is None else np.asarray(visible, bool)
+    _check(path, features, visible)
+    features = np.where(visible[:, None], features, features.dtype.type(0))
     if not np.isfinite(features).all():
-        raise AbawError(f"{path}: a feature is not finite in float16; check the weights of the backbone")
+        raise AbawError(f"{path}: a feature is not finite in {features.dtype}; check what made it")
     tensors: dict[str, NDArray[Any]] = {
         "features": np.ascontiguousarray(features),
         "visible": visible.astype(np.uint8),
     }
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, {_ABOUT: json.dumps(about, sort_keys=True)})
+        # not safetensors' own file writer, which turns a full disk into an error of its own kind
+        temporary.write_bytes(save(tensors, {_ABOUT: json.dumps(about or {}, sort_keys=True)}))
 
 
 def open_features(path: Path) -> VideoFeatures:
@@ -90,14 +98,18 @@ def open_features(path: Path) -> VideoFeatures:
             f"{path}: not a file of features ({error}); delete it and make it anew, with the tensors"
             " `features` (N, D) in float16 or float32 and `visible` (N,)"
         ) from error
+    _check(path, features, visible)
+    features.flags.writeable = False
+    return VideoFeatures(features, visible.astype(bool), about)
+
+
+def _check(path: Path, features: NDArray[Any], visible: NDArray[Any]) -> None:
     fits = features.ndim == 2 and features.size > 0 and visible.shape == features.shape[:1]
     if not fits or features.dtype not in (np.float16, np.float32):
         raise AbawError(
             f"{path}: features {features.shape} in {features.dtype} and visible {visible.shape}; they must be"
             " (N, D) in float16 or float32, and (N,), with N and D at least 1"
         )
-    features.flags.writeable = False
-    return VideoFeatures(features, visible.astype(bool), about)
 
 
 def key_of(parts: Mapping[str, Any]) -> str:

@@ -98,7 +98,7 @@ class FeatureStore:
 
         Args:
             videos: Those that will be read. Where a cache ends before the video, a warning says so.
-            frames: The images, if they are at hand: features that were made from other ones are refused.
+            frames: The images: where they are at hand, features that were made from other ones are refused.
 
         Raises:
             AbawError: As for `read`, or the images have changed since.
@@ -107,7 +107,7 @@ class FeatureStore:
         for video in (video for video in videos if self.index.n_frames[video]):
             name, n_frames = self.index.videos[video], int(self.index.n_frames[video])
             mark = None
-            if frames is not None and self.index.visible(video).any():
+            if frames is not None and has_images(self.index, video):
                 mark = images_mark(self.index, frames, video)
             for folder, cache in zip(self._folders, self._caches(video), strict=True):
                 if len(cache.visible) < n_frames:
@@ -147,6 +147,13 @@ class FeatureStore:
             name = self.index.videos[video]
             self._open[video] = [_open_checked(folder, name) for folder in self._folders]
         return self._open[video]
+
+
+def has_images(index: Index, video: int) -> bool:
+    """Whether a video has images; a cache of features may stand in for them."""
+    sources = index.source(video)
+    seen = np.flatnonzero(sources >= 0)[:1]
+    return bool(len(seen)) and index.folder(video, int(sources[seen[0]])).is_dir()
 
 
 def images_mark(index: Index, frames: FrameSource, video: int) -> str:

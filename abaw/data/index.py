@@ -193,6 +193,7 @@ def build_index(
     annotations: Path | None = None,
     label_set: LabelSet = "challenge",
     cache_dir: Path | None = None,
+    features: Path | None = None,
     progress: bool = False,
 ) -> Index:
     """The index of a data set, from the cache where nothing has changed since.
@@ -206,13 +207,19 @@ def build_index(
         annotations: Folder with the annotations, instead of what is found below `root`.
         label_set: `challenge`: a file per video and task; `mtl`: the MTL files.
         cache_dir: Where the cache lies, instead of $ABAW_CACHE or ~/.cache/abaw.
+        features: Folder of cached features that says which frames can be seen, where there are no images.
         progress: Show a progress bar.
 
     Raises:
         AbawError: A folder is missing, an annotation is wrong, or the cache cannot be written.
     """
     sources = find_sources(
-        root, image_roots=image_roots, annotations=annotations, label_set=label_set, cache_dir=cache_dir
+        root,
+        image_roots=image_roots,
+        annotations=annotations,
+        label_set=label_set,
+        cache_dir=cache_dir,
+        features=features,
     )
     roots = [str(folder) for folder in sources.image_roots]
     options = [str(Path(root).resolve()), roots, label_set]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from abaw.data.annotations import Labels, read_mtl_file, read_task_file
-from abaw.data.discovery import SPLITS, AnnotationFile, images_in
+from abaw.data.discovery import SPLITS, AnnotationFile, holder, images_in
 from abaw.data.sources import Sources
 from abaw.errors import AbawError
 from abaw.tasks import Task
@@ -71,7 +71,7 @@ def read_rows_of_videos(sources: Sources, progress: bool = False) -> tuple[list[
                 labels = labels.with_task(task, read_task_file(file.path, task))
                 split[0, _TASKS.index(task)] = SPLITS.index(file.split)
             n_frames = max(len(labels) - 1, min(len(labels), 1))  # official files have one line too many
-        numbers = {k: images_in(roots[k] / video) for k in holders.get(video, [])}
+        numbers = {k: images_in(holder(roots[k], video)) for k in holders.get(video, [])}
         source = np.full(
             max([n_frames, *(int(n.max(initial=0)) for n in numbers.values())]), NO_SOURCE, np.int8
         )

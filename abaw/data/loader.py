@@ -1,5 +1,6 @@
 """Loaders whose place in the data is part of the run: a stateful one for training, options for all."""
 
+import ctypes
 import os
 import signal
 import sys
@@ -12,10 +13,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from abaw.batch import Batch
 from abaw.data.samplers import TrainSampler
+from abaw.data.shared_memory import PREFETCH
 from abaw.errors import AbawError
 
 MOST_WORKERS = 8
 """Feeds about 50,000 frames a second, more than a device takes; beyond it workers only cost memory."""
+
+_PR_SET_PDEATHSIG = 1  # of Linux: the signal that a process gets when its parent has ended
 
 
 def available_cores() -> int:
@@ -42,6 +46,7 @@ def loader_options(*, workers: int, pin_memory: bool) -> dict[str, Any]:
     return {
         "collate_fn": Batch.cat,
         "num_workers": workers,
+        "prefetch_factor": PREFETCH if workers else None,
         "persistent_workers": workers > 0,
         "worker_init_fn": start_worker,
         "multiprocessing_context": "fork" if workers and sys.platform == "linux" else None,
@@ -55,7 +60,8 @@ def start_worker(worker: int) -> None:  # noqa: ARG001 - the signature is the Da
 
     A batch system signals every process of a job; a worker that died of it would take the trainer along
     before a checkpoint is saved. But a worker deaf to the trainer's own SIGTERM would keep it
-    from ending.
+    from ending. And one that outlived a killed trainer would hold the connections open by whose end the
+    other ranks notice.
     """
     import cv2
 
@@ -66,6 +72,7 @@ def start_worker(worker: int) -> None:  # noqa: ARG001 - the signature is the Da
     if sys.platform == "linux":  # where a signal tells its sender
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_with_trainer, args=(os.getppid(),), daemon=True).start()
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _end_with_trainer(trainer: int) -> None:
@@ -76,11 +83,13 @@ def _end_with_trainer(trainer: int) -> None:
 
 
 class ClipLoader(DataLoader[Batch]):
-    """A DataLoader in which an error of ours reads the same from a worker as without workers."""
+    """A DataLoader whose workers use their memory again, and whose workers' errors read like our own."""
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override] # the DataLoader's own is no generator
+        copy = self.num_workers and not self.pin_memory  # pinning copies too
         try:
-            yield from super().__iter__()
+            for batch in super().__iter__():
+                yield batch.copied() if copy else batch
         except AbawError as error:  # a worker's message is its whole traceback, whose last line it was
             kind = type(error)
             message = str(error).rpartition(f"{kind.__module__}.{kind.__qualname__}: ")[2].strip()

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import zlib
 from collections import OrderedDict
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from abaw.data.annotations import is_video_name
 from abaw.data.mapped_arrays import DamagedFileError, open_arrays, write_arrays
 from abaw.data.packs import PACK, write_packed
 from abaw.data.streams import open_stream, open_writer, sample
@@ -21,6 +23,7 @@ from abaw.errors import AbawError
 CONTENTS = "contents.safetensors"
 """Says what a pack of segments holds; it is also its last sample, so that the storage needs nothing else."""
 
+_UNFINISHED = ".packing-"
 _ORIGIN = "origin.json"  # in a stand-in: where the samples are
 _FORMAT = "abaw segments 1"
 _CHUNK_BYTES = 64 << 20
@@ -80,6 +83,8 @@ def read_contents(root: Path) -> dict[str, Any]:
         about = json.loads(note)
         if about["format"] != _FORMAT:
             raise DamagedFileError("of another version")
+        if wrong := [video for video in about["videos"] if not is_video_name(video)]:
+            raise DamagedFileError(f"{wrong[0]!r} is not the name of a video")
         return {**about, "n_frames": arrays["n_frames"], "size": arrays["size"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AbawError(f"{root / CONTENTS}: no pack of segments ({error}); pack again") from error
@@ -95,7 +100,7 @@ def write_segments(
     """Writes a pack of segments and reads every byte of it back.
 
     Args:
-        out: Its folder; an earlier pack of segments in it is replaced.
+        out: Its folder; an earlier pack of segments in it is replaced once the new one is complete.
         videos: Name, int64 (N,) length of every image in bytes or -1, and the content of those there are.
         segment_frames: Frames in a segment; the last of a video has fewer.
         state: What changes when an image does.
@@ -108,17 +113,33 @@ def write_segments(
         raise AbawError(f"{out}: holds another pack or data set ({held[0].name}); choose another folder")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / CONTENTS).write_bytes(b"")  # ours from now on, but not complete
-        for path in held:
-            path.unlink()
-        checksums = _write_samples(out, videos, segment_frames, state)
+        for abandoned in out.glob(f"{_UNFINISHED}*"):  # by a process that was killed
+            shutil.rmtree(abandoned)
+        with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=out) as temporary:
+            new = Path(temporary)
+            checksums = _write_samples(new, videos, segment_frames, state)
+            stream = _stream_of(new)
+            for number, checksum in enumerate(checksums):
+                if zlib.crc32(sample(stream, number, out)) != checksum:
+                    raise AbawError(f"{out}: the disk did not keep what was written; choose another place")
+            _write_tables(new)
+            _exchange(held, new, out)
     except OSError as error:
-        raise AbawError(f"{out}: could not be written ({error.strerror}); choose another place") from error
-    stream = _stream_of(out)
-    for number, checksum in enumerate(checksums):
-        if zlib.crc32(sample(stream, number, out)) != checksum:
-            raise AbawError(f"{out}: the disk did not keep what was written; choose another place")
-    _write_tables(out)
+        raise AbawError(
+            f"{out}: could not be written ({error.strerror}); free the disk or choose another place"
+        ) from error
+
+
+def _exchange(old: Iterable[Path], new: Path, out: Path) -> None:
+    """Puts the files of a complete pack in place of those of another; in between there is none at `out`."""
+    (out / CONTENTS).write_bytes(b"")
+    for path in old:
+        path.unlink()
+    files = [path for path in new.rglob("*") if path.is_file()]
+    for path in sorted(files, key=lambda path: path.name == CONTENTS):  # it tells that all is there
+        target = out / path.relative_to(new)
+        target.parent.mkdir(exist_ok=True)
+        path.replace(target)
 
 
 def _write_samples(

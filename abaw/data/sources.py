@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from abaw.data.discovery import AnnotationFile, choose_image_roots, given_image_roots, search
+from abaw.data.discovery import AnnotationFile, choose_image_roots, given_image_roots, holder, search
 from abaw.data.index_cache import cache_folder
 from abaw.data.segments import stand_in
 from abaw.errors import AbawError
@@ -32,7 +32,7 @@ class Sources:
         """Everything whose change changes the data set: folders with images, and annotation files."""
         for root, videos in self.image_roots.items():
             yield root
-            yield from (root / video for video in videos)
+            yield from (holder(root, video) for video in videos)
         yield from (file.path for file in self.annotations)
 
 
@@ -43,10 +43,12 @@ def find_sources(
     annotations: Path | None = None,
     label_set: LabelSet | None = "challenge",
     cache_dir: Path | None = None,
+    features: Path | None = None,
 ) -> Sources:
     """Looks below `root` for whatever is not named.
 
-    What describes an image root in object storage is brought to `cache_dir`; None: as for the index.
+    What describes an image root in object storage is brought to `cache_dir`; None: as for the index. Where
+    there are no images, `features` made from them tell which frames can be seen.
 
     Raises:
         AbawError: A folder does not exist, or what was named or needed is not in it.
@@ -55,6 +57,8 @@ def find_sources(
     found = search(root)
     if image_roots is None:
         chosen = choose_image_roots(root, found)
+        if not chosen and features is not None and features.is_dir():
+            chosen = given_image_roots([features.expanduser().resolve()])
     else:
         chosen = given_image_roots([_image_root(folder, cache_dir) for folder in image_roots])
     files = found.annotations

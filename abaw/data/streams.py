@@ -1,5 +1,7 @@
 """The samples of a litdata data set, on disk or in object storage, one at a time and in any order."""
 
+import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +10,15 @@ from typing import Any, TypeVar
 from abaw.errors import AbawError
 
 _PAUSES = (0.1, 1.0, 5.0, 15.0, 30.0, 60.0)  # seconds before another attempt at a broken connection
+
+_CHUNK = re.compile(r"chunk-\d+-\d+\.bin", re.ASCII)
+_PLAIN = {  # what litdata writes into its index for samples of bytes
+    "data_format": ["bytes"],
+    "data_spec": '[1, {"type": null, "context": null, "children_spec": []}]',
+    "compression": None,
+    "encryption": None,
+    "item_loader": "PyTreeLoader",
+}
 
 _T = TypeVar("_T")
 
@@ -25,7 +36,25 @@ def open_stream(root: Path, url: str | None = None) -> Any:
         retries = {"max_attempts": 3, "mode": "standard"}  # litdata's own go on for hours
         options["config"] = Config(retries=retries, connect_timeout=10, read_timeout=30)
     where = litdata.streaming.resolver.Dir(path=str(root), url=url)
-    return _insist(lambda: litdata.StreamingDataset(where, storage_options=options), f"{url or root}")
+    stream = _insist(lambda: litdata.StreamingDataset(where, storage_options=options), f"{url or root}")
+    _check_index(root, url or root)
+    return stream
+
+
+def _check_index(root: Path, where: Path | str) -> None:
+    """Refuses an index by which litdata would unpickle samples, or follow names out of the data set.
+
+    Raises:
+        AbawError: It is no index of plain bytes in files beside it.
+    """
+    try:
+        index = json.loads((root / "index.json").read_bytes())
+        config, names = index["config"], [chunk["filename"] for chunk in index["chunks"]]
+        as_ours = {name: config.get(name) for name in _PLAIN} == _PLAIN
+        if not as_ours or not all(_CHUNK.fullmatch(name) for name in names):
+            raise ValueError("it describes something else than plain bytes in files beside it")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise AbawError(f"{where}: index.json is none of a pack ({error}); pack again") from error
 
 
 def sample(stream: Any, number: int, where: Path | str) -> bytes:
@@ -74,7 +103,9 @@ def _may_pass(error: Exception) -> bool:
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
     if status is not None:
         return bool(status >= 500 or status in (408, 429))
-    final = isinstance(error, FileNotFoundError | PermissionError | ValueError | ImportError)
+    final = isinstance(
+        error, FileNotFoundError | PermissionError | ValueError | LookupError | TypeError | ImportError
+    )
     return not final and "Credentials" not in type(error).__name__
 
 
