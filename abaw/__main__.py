@@ -1,5 +1,6 @@
 """The front door: `main(args)` is the command line and the tests' harness; it imports nothing heavy."""
 
+import errno
 import os
 import re
 import sys
@@ -10,6 +11,8 @@ from abaw.errors import AbawError, UsageError, did_you_mean
 from abaw.pages import CONFIGURED, configured_page, front_page
 from abaw.signatures import parser_of
 from abaw.verbs import VERBS
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main(args: list[str] | None = None) -> int:
@@ -30,6 +33,11 @@ def main(args: list[str] | None = None) -> int:
         return _fail(str(error), 2)
     except AbawError as error:
         return _fail(str(error), 1)
+    except OSError as error:  # of a file whose writer says nothing better, such as the curves
+        if error.errno not in _FULL:
+            raise
+        where = error.filename or "the run's directory"
+        return _fail(f"{where}: could not be written ({error.strerror}); free the disk and try again", 1)
     except SystemExit as stop:  # how argument parsers end after --help, and a pre-empted run with 75
         if stop.code is None or isinstance(stop.code, int):
             return stop.code or 0

@@ -1,13 +1,14 @@
-"""What a run leaves on disk besides checkpoints: tracks and scores."""
+"""What a run leaves on disk besides checkpoints: tracks, scores, and the number of images it skipped."""
 
 import json
 from pathlib import Path
 from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from abaw.batch import Batch
+from abaw.data.bad_frames import BAD_FRAMES, count_bad_frames
 from abaw.files import atomic_path
 from abaw.outputs.tracks import Track, write_track
 from abaw.score_table import score_table
@@ -108,3 +109,26 @@ class ScoreWriter(Callback):
     def show(self) -> None:
         """Prints the scores as a short table."""
         print(score_table(self._scores))
+
+
+class SkippedFrames(Callback):
+    """Tells how many images could not be read and counted as not visible, where that is allowed.
+
+    Args:
+        folder: The run's directory, in which a file names them, those of an interrupted part too.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.path = Path(folder) / BAD_FRAMES
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Adds the number so far to the curves."""
+        if trainer.is_global_zero and (n_frames := count_bad_frames(self.path)):
+            pl_module.log("bad_frames", float(n_frames), rank_zero_only=True)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
+        """Says it when the run ends."""
+        if n_frames := count_bad_frames(self.path):
+            rank_zero_info(
+                f"{n_frames:,} images could not be read and counted as not visible; {self.path} names them"
+            )

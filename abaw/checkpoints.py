@@ -2,7 +2,7 @@
 
 import pickle
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,12 @@ def newest_checkpoint(folder: Path | str) -> Path:
 def _newest_first(folder: Path) -> Iterator[Path]:
     last = folder / "last.ckpt"
     known = set()
-    for path in [last, *sorted(folder.glob("step-*.ckpt"), reverse=True)]:
+    for path in [last, *reversed(oldest_first(folder.glob("step-*.ckpt")))]:
         if path.is_file() and (inode := path.stat().st_ino) not in known:
             known.add(inode)  # `last` is another name of the newest
             yield path
+
+
+def oldest_first(paths: Iterable[Path]) -> list[Path]:
+    """Files by the time they were written: a run that went on from an earlier step has two of some steps."""
+    return sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name))

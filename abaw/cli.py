@@ -3,30 +3,38 @@
 import signal
 import sys
 from argparse import ArgumentError
-from typing import Any, Literal
+from typing import Any
 
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_only
 
 import abaw
-from abaw.callbacks import ScoreWriter, TrackWriter
+from abaw.callbacks import ScoreWriter, SkippedFrames, TrackWriter
+from abaw.config_files import located, named_files, places
 from abaw.data.datamodule import AffectDataModule
 from abaw.errors import AbawError, UsageError
+from abaw.failures import in_words
 from abaw.feature_key import FeatureCheck
 from abaw.module import AffectModule
 from abaw.noise import silence
 from abaw.nonfinite import NonFiniteGuard
-from abaw.options import check_precision, count_whole_batches, explained
-from abaw.resume import PREEMPTED, AtomicCheckpointIO, LastCheckpoint, Preempted
+from abaw.options import Seed, check_precision, count_whole_batches, explained, refuse_nulls
+from abaw.resume import AtomicCheckpointIO, LastCheckpoint
 from abaw.runs import BestCheckpoint, Record, Run, with_own_config
-from abaw.trackers import EpochLines, MetricsFile, wandb_settings
+from abaw.signals import EndOnSignal, Preempted
+from abaw.trackers import EpochLines, LossBar, MetricsFile, wandb_settings
 
 SEED = 0
 VERBS = ("fit", "validate", "test", "predict")
+_GOES_ON = {
+    "fit": "the same command with --ckpt_path last goes on from here",
+    "extract": "the same command goes on from here",
+}
 
 
 class AbawCLI(LightningCLI):
@@ -54,7 +62,7 @@ class AbawCLI(LightningCLI):
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """One seed for everything, a fixed one unless said otherwise."""
-        parser.add_argument("--seed_everything", type=int, default=SEED, help="Seed of everything random.")
+        parser.add_argument("--seed_everything", type=Seed, default=SEED, help="Seed of everything random.")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Our own options, and each fact that two rooms need given once."""
@@ -62,12 +70,7 @@ class AbawCLI(LightningCLI):
             "--run", type=str | None, default=None, help="The run's directory (default: runs/<first config>)."
         )
         parser.add_class_arguments(LastCheckpoint, "checkpoint", skip={"folder"}, instantiate=False)
-        parser.add_argument(
-            "--on_nonfinite",
-            type=Literal["stop", "skip"],
-            default="stop",
-            help="At a loss that is no number: stop, or skip up to ten such steps.",
-        )
+        parser.add_class_arguments(NonFiniteGuard, "nonfinite", skip={"folder"}, instantiate=False)
         count_whole_batches(parser)
         parser.link_arguments("data.tasks", "model.tasks")
         parser.link_arguments("seed_everything", "data.seed")
@@ -78,11 +81,16 @@ class AbawCLI(LightningCLI):
         Raises:
             UsageError: An option or a value that cannot be.
         """
+        self._words = list(args)
+        for path in named_files(args):
+            places(path)
+        options = self._subcommand_parsers[args[0]]
         try:
             self.config = parser.parse_args(args)
-        except ArgumentError as error:
-            known = [action.dest for action in self._subcommand_parsers[args[0]]._actions]
-            raise UsageError(f"{args[0]}: {explained(str(error), known)}") from error
+            refuse_nulls(options, self.config[args[0]])
+        except (ArgumentError, UsageError, RecursionError) as error:
+            message = explained(str(error), [action.dest for action in options._actions])
+            raise UsageError(f"{args[0]}: {located(message, args, in_file=True)}") from error
 
     def _parse_ckpt_path(self) -> None:
         """Lightning's own lets the checkpoint's settings overrule the command line."""
@@ -123,10 +131,14 @@ class AbawCLI(LightningCLI):
         """
         try:
             super().instantiate_classes()
-        except ValueError as error:
-            if isinstance(error.__cause__, AbawError):  # an optional setting: jsonargparse wraps the refusal
-                raise error.__cause__ from None
-            raise
+        except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
+            # of an optional setting jsonargparse wraps the refusal
+            refusal = error.__cause__ if isinstance(error.__cause__, AbawError) else error
+            if isinstance(refusal, AbawError) and not isinstance(refusal, UsageError):
+                raise refusal from None
+            ours = isinstance(refusal, AbawError)
+            message = str(refusal) if ours else f"settings do not fit: {refusal}"
+            raise UsageError(located(message, self._words, in_file=not ours)) from error
 
     # -- the trainer
 
@@ -145,7 +157,7 @@ class AbawCLI(LightningCLI):
         bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
         if given.enable_progress_bar is not False and not bar:
             given.enable_progress_bar = sys.stderr.isatty()
-            callbacks.append(TQDMProgressBar() if given.enable_progress_bar else EpochLines())
+            callbacks.append(LossBar() if given.enable_progress_bar else EpochLines())
         try:
             return super().instantiate_trainer(
                 default_root_dir=str(self.files.folder),
@@ -167,15 +179,16 @@ class AbawCLI(LightningCLI):
     def _obligatory(self, logs: bool, saves: bool) -> list[Callback]:
         """What every run has, whatever its configuration says."""
         self.score_writer = ScoreWriter(str(self.files.scores))
+        always = [FeatureCheck(), SkippedFrames(str(self.files.folder))]
         if self.subcommand == "predict":
-            return [FeatureCheck(), TrackWriter(str(self.files.tracks))]
+            return [*always, TrackWriter(str(self.files.tracks)), EndOnSignal()]
         if not self.fitting:
-            return [FeatureCheck(), self.score_writer]
+            return [*always, self.score_writer, EndOnSignal()]
         if self.quick:
-            return [FeatureCheck()]
+            return always
         settings = self.config.fit
-        callbacks = [FeatureCheck(), Record(self.files, self.config_text), self.score_writer]
-        callbacks.append(NonFiniteGuard(str(self.files.folder), settings.on_nonfinite))
+        callbacks = [*always, Record(self.files, self.config_text), self.score_writer]
+        callbacks.append(NonFiniteGuard(str(self.files.folder), **settings.nonfinite.as_dict()))
         if logs:
             callbacks.append(LearningRateMonitor("step"))
         if saves:
@@ -221,23 +234,24 @@ def run(verb: str, args: list[str], kind: type[AbawCLI] = AbawCLI) -> int:
     try:
         kind(verb, args)
     except Preempted as stop:
-        print(f"abaw: {stop}; the same command with --ckpt_path last goes on from here", file=sys.stderr)
-        return PREEMPTED
-    except MisconfigurationException as error:
-        raise UsageError(f"{verb}: {error}") from error
-    except RuntimeError as error:
-        if "loading state_dict" not in str(error):
+        _say(f"abaw: {stop}; {_GOES_ON.get(verb, 'start the same command again')}")
+        return stop.code
+    except (MisconfigurationException, RuntimeError) as error:
+        told = in_words(error, verb)
+        if told is None:
             raise
-        raise UsageError(
-            f"{verb}: the checkpoint holds another network than the configuration; use that of its own run,"
-            " with --run DIR and without --config"
-        ) from error
+        raise told from error
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into an exit with 1
             signal.signal(signal.SIGINT, signal.default_int_handler)  # and leaves the signal ignored
             raise KeyboardInterrupt from None
         raise
     return 0
+
+
+@rank_zero_only
+def _say(message: str) -> None:
+    print(message, file=sys.stderr)
 
 
 def _as_list(value: Any) -> list[Any]:

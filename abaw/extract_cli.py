@@ -1,6 +1,5 @@
 """The verb `extract`: what `fit` is configured with, but only its backbone is used, to cache its features."""
 
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ from abaw.data.loader import default_workers
 from abaw.data.shards import open_frames
 from abaw.errors import AbawError, UsageError
 from abaw.extraction import Extractor, FeatureWriter, best_precision
-from abaw.resume import PREEMPTED, Preempted
 from abaw.runs import Run
+from abaw.signals import EndOnSignal
 
 _BACKBONE = "network.backbone."  # in a checkpoint
 
@@ -83,7 +82,7 @@ class ExtractCLI(AbawCLI):
 
     def _obligatory(self, logs: bool, saves: bool) -> list[Callback]:  # noqa: ARG002
         self.writer = FeatureWriter()
-        return [self.writer]
+        return [self.writer, EndOnSignal()]
 
     def _run_subcommand(self, subcommand: str) -> None:  # noqa: ARG002
         """Extracts, in place of the trainer verb.
@@ -110,11 +109,7 @@ class ExtractCLI(AbawCLI):
             skip_bad_frames=data.on_bad_frame == "skip",
         )
         warnings.filterwarnings("ignore", "Total length of `DataLoader`")  # nothing may be left to do
-        try:
-            self.trainer.predict(extractor, return_predictions=False)
-        except Preempted as stop:
-            print(f"abaw: {stop}; the same command goes on from here", file=sys.stderr)
-            raise SystemExit(PREEMPTED) from None
+        self.trainer.predict(extractor, return_predictions=False)
         if self.trainer.is_global_zero:
             n_before = len(extractor.videos) - len(extractor.todo)
             print(

@@ -10,6 +10,7 @@ WARNINGS = (
     ".*callbacks used to create the checkpoint need to be provided.*",  # evaluation needs none of them
     ".*WeightAveraging callback, but loading a checkpoint outside.*",  # the checkpoint has the averages
     ".*overridden `on_before_batch_transfer` in `LightningModule`.*",  # on purpose
+    r".*recommended to use `self\.log\(.*sync_dist=True.*",  # scores are sums over all devices already
     ".*Checkpoint directory .* exists and is not empty.*",  # the run's directory was looked at before
 )
 

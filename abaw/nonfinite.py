@@ -1,6 +1,7 @@
 """A loss that is no number: found without waiting for the device, named, and never saved as progress."""
 
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from abaw.batch import Batch
-from abaw.errors import AbawError
+from abaw.errors import AbawError, check_settings
 from abaw.windows import Window
 
 NEVER = torch.iinfo(torch.int64).max
@@ -24,14 +25,17 @@ class NonFiniteGuard(Callback):
 
     Args:
         folder: Where the state is left for inspection, as `nonfinite.ckpt`.
-        action: `stop`, or `skip`: a step with a gradient that is no number is made with a gradient of zero.
-        max_skips: With `skip`, more such steps than this stop the run after all.
+        action: What to do about a step whose gradient is no number: stop the run, or skip, which makes the
+            step with a gradient of zero.
+        max_skips: With skip, one such step more stops the run after all.
     """
 
     def __init__(self, folder: str, action: Literal["stop", "skip"] = "stop", max_skips: int = 10) -> None:
         self.folder = Path(folder)
         self.action = action
         self.max_skips = max_skips
+        self._stopping = False
+        check_settings("nonfinite", self, {"max_skips": (max_skips >= 0, "at least 0")})
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts with nothing found."""
@@ -53,7 +57,7 @@ class NonFiniteGuard(Callback):
         """With `skip`, takes the sting out of a bad gradient, on the device."""
         if self.action == "skip":
             gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-            finite = torch.stack(torch._foreach_norm(gradients)).isfinite().all()
+            finite = _all_finite(gradients)
             for gradient in gradients:
                 gradient.copy_(torch.where(finite, gradient, 0))
             self._n_skipped += ~finite
@@ -80,8 +84,8 @@ class NonFiniteGuard(Callback):
         pl_module: LightningModule,  # noqa: ARG002
         checkpoint: dict[str, Any],  # noqa: ARG002
     ) -> None:
-        """Refuses to save spoilt weights."""
-        if trainer.training and hasattr(self, "_first"):
+        """Refuses to save spoilt weights as progress."""
+        if trainer.training and hasattr(self, "_first") and not self._stopping:
             self._look(trainer)
 
     def _look(self, trainer: Trainer) -> None:
@@ -89,22 +93,21 @@ class NonFiniteGuard(Callback):
         first = self._first.clone()
         if trainer.world_size > 1:
             torch.distributed.all_reduce(first, op=torch.distributed.ReduceOp.MIN)
-        if self.action == "skip":
-            n_skipped = int(self._n_skipped)
-            if n_skipped <= self.max_skips:
-                return
+        n_skipped = int(self._n_skipped)
+        if n_skipped > self.max_skips:
             what = f"{n_skipped} steps had a gradient that is no number, {self.max_skips} are allowed"
-        elif int(first.min()) == NEVER:
-            return
-        else:
+        elif self.action == "stop" and int(first.min()) != NEVER:
             what = self._describe(trainer, first)
-        self._first.fill_(NEVER)  # so that the state itself can be saved
-        self._n_skipped.zero_()
+        elif not _all_finite(trainer.lightning_module.parameters()):
+            what = f"the weights are no numbers after step {trainer.global_step}, though every loss was one"
+        else:
+            return
+        self._stopping = True
         path = self.folder / "nonfinite.ckpt"
         trainer.save_checkpoint(path, weights_only=False)
         raise AbawError(
             f"{what}; the state is in {path}. Lower the learning rate, train with --trainer.precision "
-            "32-true, or leave such steps out with --on_nonfinite skip"
+            "32-true, or leave such steps out with --nonfinite.action skip"
         )
 
     def _describe(self, trainer: Trainer, first: Tensor) -> str:
@@ -114,3 +117,8 @@ class NonFiniteGuard(Callback):
         windows = (window for at, where in self._recent if at == step for window in where)
         videos = sorted({name(window.video) for window in windows if window.video >= 0})
         return f"the loss of {', '.join(tasks)} is no number from step {step}, on videos {', '.join(videos)}"
+
+
+def _all_finite(tensors: Iterable[Tensor]) -> Tensor:
+    """One flag, on the device."""
+    return torch.stack(torch._foreach_norm(list(tensors))).isfinite().all()

@@ -1,10 +1,25 @@
 """Options that do not mean what they seem to, and what to say about those that mean nothing."""
 
+import inspect
+import re
 from argparse import ArgumentParser
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from pydoc import locate
+from types import NoneType
+from typing import Any, cast, get_args
+
+from jsonargparse.typing import restricted_number_type
 
 from abaw.errors import UsageError, did_you_mean
+
+_CHOICE = re.compile(
+    r'Parser key "([^"]+)":\n.*?\n  Errors:\n(.*)\n  Given value type: [^\n]*\n  Given value: (.*)', re.DOTALL
+)
+_NESTED = re.compile(r"class_path '([\w.]+)':\s+Option '(\w+)' is not accepted")
+_LONGEST = 400
+
+Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
+"""What the generators of all libraries take."""
 
 
 def explained(message: str, known: Sequence[str]) -> str:
@@ -16,6 +31,15 @@ def explained(message: str, known: Sequence[str]) -> str:
     if "does not accept option" in message:
         option = message.rsplit("'", 2)[1]
         return f"the configuration has {option!r}, which is no option{did_you_mean(option, known)}"
+    if (choice := _CHOICE.fullmatch(message)) is not None:
+        key, errors, value = choice.groups()
+        if (nested := _NESTED.search(errors)) is not None:
+            owner, option = nested.groups()
+            hint = did_you_mean(option, inspect.signature(cast(Any, locate(owner))).parameters)
+            return f"there is no option '{key}.{option}'{hint}"
+        reasons = [" ".join(reason.split()) for reason in errors.split("    - ")]
+        told = "; ".join(reason for reason in reasons if reason and "NoneType" not in reason)
+        return f"{key}: {told[:_LONGEST]}; got {value[:60]}"
     return message
 
 
@@ -41,3 +65,16 @@ def check_precision(precision: str) -> None:
             f"trainer.precision: {precision} keeps the weights and every running sum in few bits; train with"
             f" {precision.removesuffix('-true')}-mixed or 32-true"
         )
+
+
+def refuse_nulls(parser: ArgumentParser, settings: Mapping[str, Any]) -> None:
+    """Refuses null for what has to have a value; the parser takes it for an option that is not given.
+
+    Raises:
+        UsageError: An option is null that may not be.
+    """
+    for action in parser._actions:
+        kind = getattr(action, "_typehint", action.type)
+        optional = kind is None or NoneType in get_args(kind)
+        if not optional and action.default is not None and settings.get(action.dest, "") is None:
+            raise UsageError(f"{action.dest} is null, but needs a value such as {action.default}")

@@ -7,7 +7,7 @@ CONFIGURED = {
     "fit": "Train a model; leaves checkpoints/, scores.json, metrics.csv in the run's folder.",
     "validate": "Score a checkpoint on the validation videos; leaves scores.json in the run's folder.",
     "test": "Score a checkpoint on the test videos, where they have labels; leaves scores.json.",
-    "predict": "Predict every frame of every video; leaves one table per video in the run's tracks/.",
+    "predict": "Predict every frame of the validation or other videos; leaves one table each in tracks/.",
     "extract": "Cache the features of a backbone, on which `fit` then trains in minutes.",
     "bench": "Time loader, network and training on this machine, and say where the time goes.",
 }
@@ -48,6 +48,11 @@ _OPTIONS = (  # option, what it does, for which verbs
     ("--data.root DIR", "the data set; or set the variable ABAW_ROOT", _ALL),
     ("--data.features [DIR]", "folder for the features, in quotes: '[DIR]'", ("extract",)),
     ("--data.tasks [va,expr,au]", "what to predict: any of the three", ("fit",)),
+    (
+        "--data.predict_split SPLIT",
+        "train, val, test or all (default: val where it is annotated)",
+        ("predict",),
+    ),
     ("--data.workers N", "processes that read frames", _ALL),
     ("--data.batch_size N", "windows in a training batch, per device", _TRAINS),
     ("--model.optimizer.lr X", "learning rate", ("fit",)),
@@ -57,6 +62,7 @@ _OPTIONS = (  # option, what it does, for which verbs
     ("--seed_everything N", "the seed of everything random", ("fit",)),
     ("--seconds X", "how long each part is timed in a round", ("bench",)),
     ("--rounds N", "how often each part is timed", ("bench",)),
+    ("--devices 1,2,4", "train on so many devices in turn, and show how it scales", ("bench",)),
     ("--json", "print the figures as JSON", ("bench",)),
     ("--print_config", "show the configuration that results, and stop", _ALL),
     ("--help-all", "every option there is", _ALL),

@@ -6,13 +6,9 @@ of an epoch and the validation that belongs to it.
 """
 
 import io
-import math
 import os
-import signal
-import threading
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -20,14 +16,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from abaw.checkpoints import oldest_first
+from abaw.errors import check_settings
 from abaw.files import atomic_path
-
-PREEMPTED = 75
-"""Exit code of a run that was asked to go, saved itself and wants to be started again (EX_TEMPFAIL)."""
-
-
-class Preempted(Exception):  # noqa: N818 - no error, an orderly end
-    """The run was told by a signal to end; what it had done is saved."""
+from abaw.signals import EndRequest, agreed
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -58,30 +50,34 @@ class LastCheckpoint(Checkpoint):
         keep: How many to keep.
     """
 
-    SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-
     def __init__(
         self, folder: str, every_n_steps: int | None = None, every_n_minutes: float = 10.0, keep: int = 2
     ) -> None:
+        rules = {
+            "every_n_steps": (every_n_steps is None or every_n_steps >= 1, "at least 1, or null"),
+            "every_n_minutes": (every_n_minutes > 0, "above 0"),
+            "keep": (keep >= 1, "at least 1"),
+        }
         self.folder = Path(folder)
         self.every_n_steps = every_n_steps
-        self.seconds = 60 * every_n_minutes
+        self.every_n_minutes = every_n_minutes
         self.keep = keep
-        self._signal: int | None = None
+        check_settings("checkpoint", self, rules)
+        self._request = EndRequest()
+
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """From here on a signal waits for the end of a step."""
+        self._request.listen()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Takes the signals over from Lightning, which would broadcast inside the handler and hang."""
+        """Listens for signals, and removes what a run that was killed left half written."""
+        self._request.listen()
         self._saved_step = trainer.global_step
         self._saved_time = time.monotonic()
-        if threading.current_thread() is threading.main_thread():
-            for number in self.SIGNALS:  # Lightning puts the old handlers back when the run ends
-                signal.signal(number, self._note)
+        self._has_saved = trainer.ckpt_path is not None
         if trainer.is_global_zero:
             for leftover in self.folder.glob(".*.tmp"):
                 leftover.unlink(missing_ok=True)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        self._signal = number
 
     def on_train_batch_end(
         self,
@@ -92,25 +88,31 @@ class LastCheckpoint(Checkpoint):
         batch_idx: int,
     ) -> None:
         """Saves when it is time. After an epoch's last step its validation comes first."""
-        if (batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch:
+        n_left = trainer.num_training_batches - (batch_idx + 1)
+        if (batch_idx + 1) % trainer.accumulate_grad_batches and n_left:
             return  # between the micro-batches of a step there is nothing whole to save
-        validation_next = batch_idx + 2 == trainer.num_training_batches
-        told, due = self._agree(trainer, self.seconds / 10 if validation_next else self.seconds)
+        seconds = 60 * self.every_n_minutes
+        if n_left <= trainer.accumulate_grad_batches:  # the next step is followed by validation
+            seconds = seconds / 10 if self._has_saved else 0
+        told, due = agreed(trainer, self._request.noted, self._is_due(trainer, seconds))
         if self.every_n_steps is not None:
             due = due or trainer.global_step - self._saved_step >= self.every_n_steps
-        if (told or due) and not trainer.is_last_batch:
+        ends_here = trainer.global_step == trainer.max_steps
+        if (told or due or ends_here) and n_left:
             self.save(trainer)
-        self._leave(told)
+        if told:
+            self._request.leave(trainer)
 
     def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """A signal in mid-validation ends the run; it goes on from the newest checkpoint."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._leave(self._agree(trainer)[0])
+            self._leave_if_told(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Saves what validation has just judged."""
-        self.save(trainer)
-        self._leave(self._agree(trainer)[0])
+        """Saves what validation has just judged; a run that ended in mid-epoch is saved already."""
+        if trainer.global_step != self._saved_step:
+            self.save(trainer)
+        self._leave_if_told(trainer)
 
     def save(self, trainer: Trainer) -> None:
         """Writes a checkpoint, names it the last one and removes those too old to keep. All ranks call it."""
@@ -119,26 +121,17 @@ class LastCheckpoint(Checkpoint):
         if trainer.is_global_zero:
             with atomic_path(self.folder / "last.ckpt") as temporary:
                 _same_file(path, temporary)
-            for old in sorted(self.folder.glob("step-*.ckpt"), reverse=True)[self.keep :]:
+            for old in oldest_first(self.folder.glob("step-*.ckpt"))[: -self.keep]:
                 old.unlink()
-        self._saved_step, self._saved_time = trainer.global_step, time.monotonic()
+        self._saved_step, self._saved_time, self._has_saved = trainer.global_step, time.monotonic(), True
 
-    def _agree(self, trainer: Trainer, seconds: float = math.inf) -> tuple[bool, bool]:
-        """Whether any rank was told to go, and whether rank 0 saved `seconds` ago; the same everywhere."""
-        mine = (self._signal is not None, time.monotonic() - self._saved_time >= seconds)
-        if trainer.world_size == 1:
-            return mine
-        flags = torch.tensor([mine[0], mine[1] and trainer.is_global_zero], dtype=torch.int32)
-        flags = flags.to(trainer.strategy.root_device)
-        torch.distributed.all_reduce(flags, op=torch.distributed.ReduceOp.MAX)
-        told, due = flags.tolist()
-        return bool(told), bool(due)
+    def _is_due(self, trainer: Trainer, seconds: float) -> bool:
+        """Whether `seconds` have passed by the clock of rank 0."""
+        return trainer.is_global_zero and time.monotonic() - self._saved_time >= seconds
 
-    def _leave(self, told: bool) -> None:
-        if told:
-            raise Preempted(
-                f"told to end by {signal.Signals(self._signal).name}" if self._signal else "told to end"
-            )
+    def _leave_if_told(self, trainer: Trainer) -> None:
+        if agreed(trainer, self._request.noted)[0]:
+            self._request.leave(trainer)
 
 
 def _same_file(source: Path, target: Path) -> None:

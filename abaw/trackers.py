@@ -6,11 +6,12 @@ import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlparse
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
@@ -53,6 +54,17 @@ class MetricsFile(CSVLogger):
         if self._experiment is None:
             self._experiment = _Rows(self.log_dir)
         return self._experiment
+
+
+class LossBar(TQDMProgressBar):
+    """A progress bar with the loss of the last step that was logged: reading it waits for the device."""
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """What stands behind the bar."""
+        every, loss = cast(Any, trainer).log_every_n_steps, trainer.callback_metrics.get("train/loss")
+        if every and trainer.global_step % every == 0 and loss is not None:
+            self._items = {"loss": float(loss)}
+        return super().get_metrics(trainer, pl_module) | getattr(self, "_items", {})
 
 
 class EpochLines(Callback):

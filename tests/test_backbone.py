@@ -1,7 +1,9 @@
+import hashlib
 import pickle
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
@@ -9,6 +11,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
@@ -318,6 +321,35 @@ def test_cached_hub_weights_need_no_network(
     backbone = Backbone(replace(SMALL, weights="hub"))
     assert torch.equal(backbone.pooled.net.norm.bias, pretrained.norm.bias)
     assert asked["repo_id"].startswith("timm/vit_tiny_patch16_224")
+
+
+@pytest.mark.parametrize("change", [b"", b"x"])
+def test_a_download_must_have_the_published_hash(
+    tmp_path: Path, pretrained: Any, monkeypatch: pytest.MonkeyPatch, change: bytes
+) -> None:
+    original = saved(tmp_path / "w.safetensors", pretrained.state_dict())
+    published = hashlib.sha256(Path(original).read_bytes()).hexdigest()
+    blob, link = tmp_path / "blob", tmp_path / "link.safetensors"  # as the cache has them
+
+    def download(local_files_only: bool = False, **place: Any) -> str:
+        if local_files_only:
+            raise LocalEntryNotFoundError("not in the cache")
+        blob.write_bytes(Path(original).read_bytes() + change)
+        link.symlink_to(blob)
+        return str(link)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr(
+        huggingface_hub, "get_hf_file_metadata", lambda *_, **__: SimpleNamespace(etag=published)
+    )
+    if not change:
+        backbone = Backbone(replace(SMALL, weights="hub"))
+        assert torch.equal(backbone.pooled.net.norm.bias, pretrained.norm.bias)
+        return
+    with pytest.raises(AbawError, match=rf"link\.safetensors came with SHA-256 .* of {published[:12]}… as"):
+        Backbone(replace(SMALL, weights="hub"))
+    assert not blob.exists()
+    assert not link.is_symlink()
 
 
 def test_a_name_without_published_weights_is_named() -> None:

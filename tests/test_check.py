@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from abaw.__main__ import main
 from abaw.data import check_consistency
 from abaw.data.annotations import Labels, image_name, write_mtl_file, write_task_file
 from abaw.data.check import check_dataset
@@ -371,6 +372,25 @@ def test_a_planted_defect_is_found_named_and_fails(name: str, tree: Tree) -> Non
     assert str(path) in table
     assert KINDS[kind].hint in table
     assert tree.check(ignore=[kind]).ok
+
+
+def test_a_leak_between_splits_is_told_as_one(tree: Tree) -> None:
+    the_same_image_in_two_splits(tree)
+    (found,) = [finding for finding in tree.check().findings if finding.kind == "duplicate image"]
+    assert found.detail == "the same as a/00001.jpg; a is in train and c is in val"
+
+
+def test_the_command_exits_with_1_on_findings(tree: Tree, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["check", str(tree.root), "--jobs=1"]
+    assert main(words) == 0
+    assert capsys.readouterr().out.endswith("no defects\n")
+    path = out_of_range(tree)
+    assert main(words) == 1
+    assert f"{path}:5: valence" in (said := capsys.readouterr().out) or f"{path}:5: arousal" in said
+    assert main([*words, "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["ok"] is False
+    assert main([*words, "--ignore", "range", "litter"]) == 0
+    assert main([*words, "--ignore", "rang"]) == 2
 
 
 def test_every_kind_that_fails_has_a_planted_defect() -> None:

@@ -180,8 +180,14 @@ def test_the_command_line_beats_the_checkpoint(
 MISTAKES = {
     "a misspelt option": (["--data.batch_szie=3"], 2, ["--data.batch_szie", "did you mean data.batch_size?"]),
     "a misspelt key in a file": (["--config={typo}"], 2, ["model.optimizer.lrr", "model.optimizer.lr?"]),
+    "a misspelt key of a part that may be null": (
+        ["--model.masking.ration=0.5"],
+        2,
+        ["abaw: fit: there is no option 'model.masking.ration'; did you mean ratio?"],
+    ),
+    "a seed that generators refuse": (["--seed_everything=-3"], 2, ["seed_everything", "-3"]),
     "a missing file": (["--config=nowhere.yaml"], 2, ["nowhere.yaml"]),
-    "no YAML": (["--config={broken}"], 2, ["line 2"]),
+    "no YAML": (["--config={broken}"], 2, ["broken.yaml:2: is no YAML"]),
     "a value of the wrong kind": (["--model.optimizer.lr=fast"], 2, ["model.optimizer.lr", "fast"]),
     "a value out of range": (["--model.masking.ratio=1.5"], 2, ["masking.ratio", "1.5"]),
     "an unknown task": (["--data.tasks=[va,emotion]"], 2, ["emotion", "va, expr, au"]),
@@ -276,7 +282,7 @@ def test_a_run_has_its_callbacks_whatever_the_configuration_says(
     names = {type(callback).__name__ for callback in trainer.callbacks}
     wanted = {"BestCheckpoint", "LastCheckpoint", "ScoreWriter", "LearningRateMonitor", "Record"}
     assert wanted | {"NonFiniteGuard", "FeatureCheck"} <= names
-    assert "EMAWeightAveraging" in names  # the file's own stays
+    assert "MovingAverage" in names  # the file's own stays
     assert trainer._accelerator_connector.use_distributed_sampler is False
     assert trainer.default_root_dir == str(tmp_path / "run")
     assert type(trainer.strategy.checkpoint_io).__name__ == "AtomicCheckpointIO"
@@ -387,8 +393,18 @@ def test_a_calibration_is_stored_with_the_checkpoint_and_applied_on_request(
     assert main(["calibrate", tracks, root, f"--ckpt={checkpoint}", f"--out={kept}", "--folds=2"]) == 0
     assert load_checkpoint(checkpoint)["abaw"]["calibration"] == json.loads(kept.read_text())
     capsys.readouterr()
-    scores = []
+    scores: list[dict[str, Any]] = []
+    validated = sorted(json.loads(kept.read_text())["chosen_on"])
+    assert validated
     for stored in (checkpoint, kept):
         assert main(["score", tracks, root, f"--calibration={stored}", "--json", "--draws=0"]) == 0
-        scores.append(capsys.readouterr().out)
+        scores.append(json.loads(capsys.readouterr().out))
+        assert scores[-1].pop("calibration") == {"path": str(stored), "chosen_on": validated}
     assert scores[0] == scores[1]
+    assert main(["score", tracks, root, f"--calibration={kept}", f"--against={tracks}", "--draws=9"]) == 0
+    said = capsys.readouterr().out
+    n_videos = len(validated)
+    assert f"optimistic: the calibration was chosen on {n_videos} of these {n_videos} videos" in said
+    assert f"{tracks} calibrated" in said
+    assert main(["score", tracks, root, f"--against={tracks}", "--draws=9"]) == 0
+    assert "optimistic" not in capsys.readouterr().out

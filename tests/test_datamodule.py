@@ -154,6 +154,7 @@ def test_predict_without_any_annotation_is_for_all_videos(root):
         ("auto", ["c_val", "d_val"]),
         ("val", ["c_val", "d_val"]),
         ("train", ["a_train", "b_train", "d_val"]),
+        ("test", ["a_train", "b_train", "d_val", "e_free"]),  # all but the one annotated for every task
         ("all", ["a_train", "b_train", "c_val", "d_val", "e_free"]),
     ],
 )
@@ -163,11 +164,25 @@ def test_predict_split(root, split, videos):
     assert not any(batch.va_valid.any() for batch in data.predict_dataloader())
 
 
-def test_predict_a_list(root, tmp_path):
+@pytest.mark.parametrize(
+    "text",
+    [
+        "e_free\n\na_train\n",
+        "e_free.txt\r\na_train.txt\r\n",
+        "image_location,valence,arousal\ne_free/00001.jpg,\na_train/00001.jpg,\na_train/00002.jpg,\n",
+        '"image",valence\ne_free/00001.jpg\na_train/00001.jpg',
+    ],
+)
+def test_predict_what_a_list_or_a_sample_asks_for(text, root, tmp_path):
     wanted = tmp_path / "videos.txt"
-    wanted.write_text("e_free\n\na_train\n")
+    wanted.write_bytes(text.encode())
     data = make(root, "predict", predict_videos=str(wanted))
     assert names(data, data.eval_videos("predict")) == ["a_train", "e_free"]
+
+
+def test_a_list_that_cannot_be_predicted_is_an_error(root, tmp_path):
+    wanted = tmp_path / "videos.txt"
+    data = make(root, "predict", predict_videos=str(wanted))
     wanted.write_text("e_fre\n")
     with pytest.raises(AbawError, match=r"videos\.txt: .*'e_fre'; did you mean e_free"):
         data.eval_videos("predict")

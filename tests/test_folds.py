@@ -87,6 +87,11 @@ def test_a_seed_decides(index: Index) -> None:
     assert make_folds(index, 4, seed=3) != make_folds(index, 4, seed=4)
 
 
+def test_a_negative_seed_is_refused(index: Index) -> None:
+    with pytest.raises(UsageError, match="seed: -1 is too small"):
+        make_folds(index, 4, seed=-1)
+
+
 def test_as_many_folds_as_recordings_leave_none_empty(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for name in ("a", "b_left", "b_right", "c"):

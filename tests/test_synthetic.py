@@ -18,8 +18,17 @@ from abaw.data.synthesis.faces import Face
 from abaw.data.synthesis.filming import Camera, Weather
 from abaw.data.synthesis.identity import draw_identity
 from abaw.data.synthesis.rig import MOVEMENTS, lines
-from abaw.data.synthetic import ANNOTATIONS, IMAGE_ROOTS, SPLIT_FOLDERS, TASK_FOLDERS, write_dataset
+from abaw.data.synthesis.test_lists import write_test_lists
+from abaw.data.synthetic import (
+    ANNOTATIONS,
+    IMAGE_ROOTS,
+    SPLIT_FOLDERS,
+    TASK_FOLDERS,
+    TEST_LISTS,
+    write_dataset,
+)
 from abaw.errors import AbawError, UsageError
+from abaw.outputs.samples import FORMS, Sample, read_sample
 from abaw.tasks import AU_NAMES, EXPR_NAMES, Task
 
 SETTINGS = {"videos": 7, "frames": 16, "seed": 3, "preset": "demo"}
@@ -163,6 +172,27 @@ def test_the_mtl_file_lists_single_seen_frames_with_any_labels(
         rows = np.flatnonzero(of_video.va_valid | of_video.expr_valid | of_video.au_valid.any(1))
         assert {image_name(row + 1) for row in rows.tolist()} <= images(root, video)
         assert np.all(np.diff(rows) >= 8)
+
+
+def test_the_test_set_comes_with_samples_and_a_list(root: Path, tmp_path: Path) -> None:
+    settings = SETTINGS | {"preset": PRESETS["demo"], "videos": 40}
+    shots = plan(**settings)
+    frames = {shot.video: shot.n_frames for shot in shots if shot.split == "test"}
+    write_test_lists(tmp_path / TEST_LISTS, shots)
+    asked = {name: read_sample(tmp_path / TEST_LISTS / f"{name.upper()}_sample.txt") for name in FORMS}
+    for name, sample in asked.items():
+        header = (tmp_path / TEST_LISTS / f"{name.upper()}_sample.txt").read_text().splitlines()[0]
+        assert header == FORMS[name].header
+        assert isinstance(sample, Sample)
+        step = 8 if name == "mtl" else 1  # single frames; else all of them, also those without a crop
+        wanted = [
+            f"{video}/{image_name(n + 1)}" for video in sample.videos for n in range(0, frames[video], step)
+        ]
+        assert sample.images == wanted
+    assert {*asked["va"].videos, *asked["expr"].videos, *asked["au"].videos} == set(frames)
+    assert set(asked["va"].videos) != set(asked["expr"].videos)
+    assert asked["mtl"].videos == read_sample(tmp_path / TEST_LISTS / "videos.txt").videos == tuple(frames)
+    assert (root / TEST_LISTS / "VA_sample.txt").is_file()
 
 
 def performances(preset: str, videos: int, frames: int) -> list[Performance]:

@@ -3,7 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from tiny_set import FOLDERS, write_tiny_set
 
+from abaw.apply.labelled_tracks import LabelledTracks
 from abaw.data.annotations import Labels
 from abaw.errors import AbawError
 from abaw.outputs.tracks import (
@@ -169,3 +171,15 @@ def test_a_track_without_the_task_is_an_error():
     track = make_track("clip 7", tasks=("va",))
     with pytest.raises(AbawError, match="clip 7: au was not predicted there, only va"):
         score_tracks([track], lambda video: Labels.unlabelled(6), [Task.AU])
+
+
+def test_an_annotation_without_any_frame_needs_no_track(tmp_path):
+    root = write_tiny_set(tmp_path / "set")
+    (root / FOLDERS[Task.VA] / "Validation_Set" / "f_val.txt").write_text("valence,arousal\n")
+    for video, n in (("c_val", 21), ("d_val", 5)):
+        write_track(make_track(video, n, tasks=(Task.VA,)), tmp_path / "tracks")
+    labelled = LabelledTracks(root, "val")
+    assert labelled.videos_and_tasks(tmp_path / "tracks") == (["c_val", "d_val"], (Task.VA,))
+    (tmp_path / "tracks" / "d_val.parquet").unlink()
+    with pytest.raises(AbawError, match=r"1 of 2 annotated videos have no track, such as d_val"):
+        labelled.videos_and_tasks(tmp_path / "tracks")

@@ -11,6 +11,7 @@ import numpy as np
 from lightning.pytorch import LightningDataModule
 
 from abaw.data.annotations import Labels
+from abaw.data.bad_frames import BAD_FRAMES
 from abaw.data.feeding import Feeding, open_source
 from abaw.data.folds import read_folds
 from abaw.data.index import Index, LabelCounts, build_index
@@ -50,11 +51,10 @@ class AffectDataModule(LightningDataModule):
         hide_frames: Share of each video's visible frames that is hidden, at random, outside training.
         test_split: Which videos `test` scores; auto takes those annotated for the test, else val.
         predict_split: Which videos `predict` is for; auto takes val, and all where nothing is annotated.
-        predict_videos: File with a video's name per line, instead of a split.
+        predict_videos: List of videos, or a sample submission with their images, instead of a split.
         folds: File that divides train and val anew, as left by `abaw folds`.
         fold: The fold to validate on.
-        on_bad_frame: What to do about an image that cannot be read: raise, or skip, which makes it not
-            visible and names it in bad_frames.txt in the run's directory.
+        on_bad_frame: At an unreadable image: raise, or skip (it is not visible; bad_frames.txt names it).
         frame_size: Height and width of the images, in pixels.
         workers: Loader processes per device; null chooses by the machine, 0 loads in the training process.
         cache_dir: Where the index is kept; null takes ABAW_CACHE, else ~/.cache/abaw.
@@ -109,6 +109,7 @@ class AffectDataModule(LightningDataModule):
             annotations=None if annotations is None else Path(annotations),
             label_set=label_set,
             cache_dir=None if cache_dir is None else Path(cache_dir),
+            features=Path(features[0]) if features else None,
         )
         self._choice: dict[str, Any] = {
             "test_split": test_split,
@@ -119,8 +120,7 @@ class AffectDataModule(LightningDataModule):
         self.features = features
         self.window = window
         self.stride = max(window // 2, 1) if stride is None else stride
-        self.step = step
-        self.jitter = jitter
+        self.step, self.jitter = step, jitter
         self.balance = balance
         self.augmentation = augmentation
         self.batch_size = batch_size
@@ -128,12 +128,11 @@ class AffectDataModule(LightningDataModule):
         self.eval_stride = max(self.eval_window // 2, 1) if eval_stride is None else eval_stride
         self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
         self.hide_frames = hide_frames
-        self.folds = folds
-        self.fold = fold
+        self.folds, self.fold = folds, fold
         self.on_bad_frame: Literal["raise", "skip"] = on_bad_frame
         self.frame_size = frame_size
         self.workers = workers
-        self.seed = seed
+        self.seed = int(seed)  # a parser may give a kind of its own, which no checkpoint should hold
         self._check()
 
     def _check(self) -> None:
@@ -256,5 +255,5 @@ class AffectDataModule(LightningDataModule):
             workers=default_workers(trainer.num_devices if trainer else 1) if workers is None else workers,
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
             on_bad_frame=self.on_bad_frame,
-            bad_frame_log=Path(trainer.default_root_dir) / "bad_frames.txt" if trainer else None,
+            bad_frame_log=Path(trainer.default_root_dir) / BAD_FRAMES if trainer else None,
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,9 +19,22 @@ from abaw.data.hiding import hidden_frames
 from abaw.data.index import Index
 from abaw.data.samplers import Slot
 from abaw.data.selection import labelled_frames
+from abaw.data.shared_memory import SharedRing
 from abaw.data.transforms import ClipAugmentation
 from abaw.tasks import Task
 from abaw.windows import PADDING, Window, WindowTable, window_at
+
+_ROWS: dict[str, tuple[type, tuple[int, ...]]] = {
+    "present": (np.bool_, ()),
+    "visible": (np.bool_, ()),
+    "va": (np.float32, (2,)),
+    "va_valid": (np.bool_, ()),
+    "expr": (np.int64, ()),
+    "expr_valid": (np.bool_, ()),
+    "au": (np.float32, (12,)),
+    "au_valid": (np.bool_, (12,)),
+}
+"""Type and shape of what a batch holds of every frame, besides pixels or features."""
 
 
 class Draw(NamedTuple):
@@ -92,6 +105,7 @@ class ClipDataset(Dataset[Batch]):
         self.hide = hide
         self.on_bad_frame = on_bad_frame
         self.bad_frame_log = None if bad_frame_log is None else BadFrameLog(bad_frame_log)
+        self._memory = SharedRing()
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -102,16 +116,70 @@ class ClipDataset(Dataset[Batch]):
         Raises:
             BadFrameError: A frame cannot be read, and is not to be skipped.
         """
+        return self.__getitems__([which])[0]
+
+    def __getitems__(self, which: Sequence[Slot | int]) -> list[Batch]:
+        """The clips of a batch, put together here: each is written to its place, and never copied again.
+
+        Args:
+            which: Training slots, or numbers of windows.
+
+        Returns:
+            A single batch.
+
+        Raises:
+            BadFrameError: As for a single clip.
+        """
+        b, length = len(which), self.windows.length
+        rows: dict[str, NDArray[Any]] = {
+            name: np.zeros((b, length, *shape), kind) for name, (kind, shape) in _ROWS.items()
+        }
+        noise = np.zeros((b, length), np.float32) if isinstance(which[0], Slot) else None
+        n_bad_frames = np.zeros(b, np.int64)
+        where: list[Window] = []
+        pixels: Tensor | None = None
+        for row, each in enumerate(which):
+            window, labels, draw = self._choose(each)
+            n = len(window)
+            read, n_bad_frames[row] = self._read(window)
+            values: NDArray[Any] = read.values if isinstance(read, Features) else read.pixels
+            if draw is not None and self.augmentation is not None and isinstance(read, Frames):
+                values = self.augmentation(read.pixels, draw.seed)
+            if pixels is None:
+                pixels = self._memory.take((b, length, *values.shape[1:]), values)
+                room = pixels.numpy()
+            room[row, :n], room[row, n:] = values, 0
+            rows["present"][row, :n] = True
+            rows["visible"][row, :n] = read.visible & ~self._hidden(window)
+            for task in self.tasks:
+                rows[task][row, :n] = labels.values(task)
+                rows[f"{task}_valid"][row, :n] = labels.valid(task)
+            if noise is not None and draw is not None:
+                noise[row] = draw.mask_noise
+            where.append(window)
+        is_pixels = pixels is not None and pixels.dtype == torch.uint8
+        batch = Batch(
+            frames=pixels if is_pixels else None,
+            features=None if is_pixels else pixels,
+            where=tuple(where),
+            mask_noise=None if noise is None else torch.from_numpy(noise),
+            n_bad_frames=torch.from_numpy(n_bad_frames),
+            **{name: torch.from_numpy(values) for name, values in rows.items()},
+        )
+        return [batch]
+
+    def _choose(self, which: Slot | int) -> tuple[Window, Labels, Draw | None]:
+        """The window of a slot or number with its labels, and what is random about it."""
         if not isinstance(which, Slot):
             window = self.windows[which] if which >= 0 else PADDING
-            return self._clip(window, self._labels(window))
+            return window, self._labels(window), None
         draw = Draw.keyed(self.seed, which, self.windows.length)
         window = self.windows[which.window]
         moved = self._moved(window, draw.shift)
         labels = self._labels(moved)
         if moved != window and not self._is_useful(moved, labels):
             moved, labels = window, self._labels(window)
-        return self._clip(moved, labels, draw)
+        return moved, labels, draw
 
     def _moved(self, window: Window, shift: float) -> Window:
         """The window with its start moved within the video; `shift` is uniform in [0, 1)."""
@@ -136,29 +204,6 @@ class ClipDataset(Dataset[Batch]):
             return labels
         return Labels(**{name: values[:: window.step] for name, values in vars(labels).items()})
 
-    def _clip(self, window: Window, labels: Labels, draw: Draw | None = None) -> Batch:
-        n, length = len(window), self.windows.length
-        read, n_bad_frames = self._read(window)
-        values = read.values if isinstance(read, Features) else read.pixels
-        if draw is not None and self.augmentation is not None and isinstance(read, Frames):
-            values = self.augmentation(read.pixels, draw.seed)
-        asked = {task: labels.valid(task) & (task in self.tasks) for task in Task}
-        return Batch(
-            frames=_padded(values, length) if isinstance(read, Frames) else None,
-            features=_padded(values, length) if isinstance(read, Features) else None,
-            present=_padded(np.ones(n, np.bool_), length),
-            visible=_padded(read.visible & ~self._hidden(window), length),
-            va=_padded(labels.va, length),
-            va_valid=_padded(asked[Task.VA], length),
-            expr=_padded(labels.expr, length),
-            expr_valid=_padded(asked[Task.EXPR], length),
-            au=_padded(labels.au, length),
-            au_valid=_padded(asked[Task.AU], length),
-            where=(window,),
-            mask_noise=None if draw is None else _padded(draw.mask_noise, length),
-            n_bad_frames=torch.from_numpy(np.array([n_bad_frames])),
-        )
-
     def _hidden(self, window: Window) -> NDArray[np.bool_]:
         if not self.hide or window.video < 0:
             return np.zeros(len(window), np.bool_)
@@ -176,12 +221,3 @@ class ClipDataset(Dataset[Batch]):
             if self.bad_frame_log is not None:
                 self.bad_frame_log.add(error.bad)
             return error.frames, len(error.bad)
-
-
-def _padded(values: NDArray[np.generic], length: int) -> Tensor:
-    """Values (n, …) as a tensor (1, length, …), zeros behind the n-th."""
-    if len(values) == length and values.flags.writeable and values.flags.c_contiguous:
-        return torch.from_numpy(values)[None]
-    padded = np.zeros((1, length, *values.shape[1:]), values.dtype)
-    padded[0, : len(values)] = values
-    return torch.from_numpy(padded)

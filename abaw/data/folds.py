@@ -36,7 +36,7 @@ def make_folds(index: Index, k: int, seed: int = 0) -> dict[str, int]:
         The fold of every video, from 0, by name.
 
     Raises:
-        UsageError: There are fewer than two folds, or more than recordings.
+        UsageError: There are fewer than two folds, or more than recordings; or the seed is negative.
     """
     videos = sorted({v for split in ("train", "val") for v in index.annotated(split, Task)})
     recordings: dict[str, list[int]] = {}
@@ -50,6 +50,8 @@ def make_folds(index: Index, k: int, seed: int = 0) -> dict[str, int]:
     contents = contents[:, contents.any(0)]
     shares = contents / contents.sum(0)  # (recordings, kinds), every kind sums to 1
     shares[:, 0] *= _WEIGHT_OF_LENGTH
+    if seed < 0:
+        raise UsageError(f"seed: {seed} is too small; give 0 or more")
     rng = np.random.default_rng(seed)
     tries = [_exchanged(_dealt(shares, k, rng), shares, k) for _ in range(_TRIES)]
     fold_of = min(tries, key=lambda folds: sum((shares[folds == f].sum(0) ** 2).sum() for f in range(k)))

@@ -120,7 +120,7 @@ class RawFolder:
         """
         numbers = np.asarray(indices, np.int64)
         roots = self.index.source(video)[numbers]
-        pixels = np.zeros((len(numbers), self.size, self.size, 3), np.uint8)
+        pixels = np.empty((len(numbers), self.size, self.size, 3), np.uint8)
         visible = roots >= 0
         folders = {root: str(self.index.folder(video, root)) for root in set(roots[visible].tolist())}
         errors: dict[str, BadFrameError] = {}
@@ -133,6 +133,7 @@ class RawFolder:
             except BadFrameError as error:
                 visible[k] = False
                 errors[path] = error
+        pixels[~visible] = 0
         frames = Frames(pixels, visible)
         if errors:
             first = next(iter(errors.values()))

@@ -1,6 +1,7 @@
 """Where a backbone's pretrained weights come from, and how they are put in: safely, and all or none."""
 
 import argparse
+import hashlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -28,14 +29,16 @@ _WRAPPERS = (
 def hub_file(name: str, published: Any) -> Path:
     """The weight file of a timm model, from the local cache or else from the Hugging Face hub.
 
-    A file that is in the cache is used without asking the network, so compute nodes need none.
+    A file that is in the cache is used without asking the network, so compute nodes need none. One that is
+    downloaded must have the hash that the hub publishes.
 
     Args:
         name: timm's name of the model, for the message.
         published: timm's `PretrainedCfg` of it.
 
     Raises:
-        AbawError: Nothing is published for the model, or it is not cached and the hub cannot be reached.
+        AbawError: Nothing is published for the model, or it is not cached and the hub cannot be reached or
+            sent something else.
     """
     import huggingface_hub as hub
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -54,8 +57,8 @@ def hub_file(name: str, published: Any) -> Path:
         log.info("%s is not in the local cache: asking the hub", repository)
     try:
         # One question without retries: hf_hub_download alone keeps trying for most of a minute per process.
-        hub.get_hf_file_metadata(hub.hf_hub_url(**place))
-        return Path(hub.hf_hub_download(**place))
+        sha256 = hub.get_hf_file_metadata(hub.hf_hub_url(**place)).etag
+        path = Path(hub.hf_hub_download(**place))
     except Exception as error:  # of two HTTP libraries, by the hub's version: no common class but this
         raise AbawError(
             f"model.backbone.weights: the weights of {name} are not in the local cache and "
@@ -63,6 +66,32 @@ def hub_file(name: str, published: Any) -> Path:
             "weights: PATH, or download once where there is a network, copy the Hugging Face cache (HF_HOME) "
             "here and set HF_HUB_OFFLINE=1, or start from random weights with weights: none"
         ) from error
+    verify_hash(path, sha256)
+    return path
+
+
+def verify_hash(path: Path, published: str | None) -> None:
+    """Deletes a downloaded file that is not what was published.
+
+    Args:
+        path: The file.
+        published: What the server tells of its content: of a large file on the hub the SHA-256, in 64 digits.
+
+    Raises:
+        AbawError: It is another one.
+    """
+    if published is None or len(published) != 64:
+        log.warning("%s: its source publishes no SHA-256, so the download could not be verified", path)
+        return
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != published:
+        path.resolve().unlink()  # the cache's link leads to it
+        path.unlink(missing_ok=True)
+        raise AbawError(
+            f"model.backbone.weights: {path} came with SHA-256 {found[:12]}… instead of {published[:12]}… as"
+            " published, and was deleted; try again"
+        )
 
 
 def read_state_dict(path: Path) -> StateDict:

@@ -1,0 +1,239 @@
+"""A training that breaks off anywhere and goes on ends as the one that was left alone, to the bit."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from kill_and_resume import differences, kill_and_resume
+from lightning.pytorch import Callback, Trainer
+
+from abaw.__main__ import main
+from abaw.checkpoints import load_checkpoint
+from abaw.cli import AbawCLI
+from abaw.errors import UsageError
+from abaw.resume import LastCheckpoint
+
+PROJECT = Path(__file__).parents[1]
+N_BATCHES, N_EPOCHS = 4, 3
+TINY = f"""
+data: {{window: 8, stride: 4, batch_size: 2, workers: 0}}
+model:
+  backbone: {{name: vit_tiny_patch16_224, weights: none, image_size: 32, overrides: {{depth: 1}}}}
+  temporal: {{layers: 1, heads: 2, width: 16, feedforward: 16}}
+trainer:
+  {{accelerator: cpu, precision: 32-true, max_epochs: {N_EPOCHS}, check_val_every_n_epoch: 1,
+   limit_train_batches: {N_BATCHES}, log_every_n_steps: 1, enable_progress_bar: false,
+   enable_model_summary: false}}
+"""
+Words = Callable[..., list[str]]
+
+
+@pytest.fixture(scope="module")
+def words(synth_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Words:
+    """The demo's configuration, tiny: `words(run, "--more", "words")`."""
+    tiny = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    tiny.write_text(TINY)
+    configs = [f"--config={PROJECT / 'configs/demo.yaml'}", f"--config={tiny}"]
+    return lambda run, *more: ["fit", *configs, f"--data.root={synth_root}", f"--run={run}", *more]
+
+
+def content(run: Path, name: str = "last") -> dict[str, Any]:
+    return load_checkpoint(run / f"checkpoints/{name}.ckpt")
+
+
+@pytest.fixture(scope="module")
+def alone(words: Words, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing disturbed."""
+    run = tmp_path_factory.mktemp("runs") / "alone"
+    assert main(words(run)) == 0
+    assert content(run)["global_step"] == N_BATCHES * N_EPOCHS
+    return run
+
+
+class Broken(Exception):  # noqa: N818
+    """Where a run breaks off, without a chance to save anything."""
+
+
+class BreakOff(Callback):
+    """Raises in one hook, at one step, before the other callbacks are asked."""
+
+    def __init__(self, hook: str, step: int) -> None:
+        def raises(trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+            if trainer.global_step == step and not trainer.sanity_checking:
+                raise Broken
+
+        setattr(self, hook, raises)
+
+
+@pytest.mark.parametrize(
+    ("hook", "step", "goes_on_from"),
+    [
+        ("on_train_batch_start", 3, 3),  # in the first epoch
+        ("on_train_batch_end", 7, 6),  # at the end of a step, in the second
+        ("on_validation_batch_start", 4, 3),  # in the first validation: what comes before it is saved
+        ("on_validation_end", 8, 7),  # before the best is saved
+        ("on_train_epoch_end", 8, 7),  # after that
+        ("on_train_epoch_start", 8, 8),
+    ],
+)
+def test_it_may_break_off_anywhere(
+    hook: str,
+    step: int,
+    goes_on_from: int,
+    words: Words,
+    alone: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    every_step = words(tmp_path / "run", "--checkpoint.every_n_steps=1")
+    obligatory = AbawCLI._obligatory
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            AbawCLI, "_obligatory", lambda *args: [BreakOff(hook, step), *obligatory(*args)], raising=True
+        )
+        with pytest.raises(Broken):
+            main(every_step)
+    assert content(tmp_path / "run")["global_step"] == goes_on_from
+    assert main([*every_step, "--ckpt_path=last"]) == 0
+    for name in ("last", "best"):
+        assert not list(differences(content(tmp_path / "run", name), content(alone, name)))
+    assert (tmp_path / "run/scores.json").read_bytes() == (alone / "scores.json").read_bytes()
+
+
+def test_a_broken_off_write_is_no_checkpoint(
+    words: Words, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    link = os.link
+
+    def broken_link(source: Path, target: Path) -> None:
+        if "step-000000003" in str(source):
+            raise Broken
+        link(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", broken_link)  # the checkpoint is written, but is not yet the last
+        with pytest.raises(Broken):
+            main(words(run, "--checkpoint.every_n_steps=1"))
+    (run / "checkpoints/.last.ckpt.123.tmp").write_bytes(b"half")
+    assert content(run)["global_step"] == 2
+    assert main(words(run, "--ckpt_path=last")) == 0
+    assert not list(differences(content(run), content(alone)))
+    assert not list((run / "checkpoints").glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("number", "hook", "saved"),
+    [
+        (signal.SIGUSR1, "on_sanity_check_end", 1),
+        (signal.SIGTERM, "on_train_batch_start", 1),
+        (signal.SIGTERM, "on_validation_batch_start", N_BATCHES - 1),
+    ],
+)
+def test_told_to_end_it_saves_itself(
+    number: signal.Signals,
+    hook: str,
+    saved: int,
+    words: Words,
+    alone: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Without any periodic checkpoint."""
+    run, obligatory = tmp_path / "run", AbawCLI._obligatory
+    tell, n_sanity = Callback(), int("sanity" in hook)
+    setattr(tell, hook, lambda *args, **kwargs: os.kill(os.getpid(), number))
+    with monkeypatch.context() as patch:
+        patch.setattr(AbawCLI, "_obligatory", lambda *args: [tell, *obligatory(*args)])
+        assert main(words(run, f"--trainer.num_sanity_val_steps={n_sanity}")) == 75
+    assert f"told to end by {number.name}; the same command with --ckpt_path last" in capfd.readouterr().err
+    assert content(run)["global_step"] == saved
+    assert main(words(run, "--ckpt_path=last")) == 0
+    assert not list(differences(content(run), content(alone)))
+
+
+@pytest.mark.parametrize("verb", ["validate", "predict"])
+def test_an_evaluation_told_to_end_does(
+    verb: str, words: Words, alone: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    obligatory = AbawCLI._obligatory
+    tell = Callback()
+    hook = "on_predict_batch_start" if verb == "predict" else "on_validation_batch_start"
+    setattr(tell, hook, lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(AbawCLI, "_obligatory", lambda *args: [tell, *obligatory(*args)])
+    assert main([verb, f"--run={alone}"]) == 75
+    assert "told to end by SIGTERM; start the same command again" in capfd.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_run_cut_short_goes_on_in_mid_epoch(words: Words, alone: Path, tmp_path: Path) -> None:
+    plain = ["--model.optimizer.schedule=constant", "--model.optimizer.warmup=0"]  # of no length
+    assert main(words(tmp_path / "whole", *plain, "--trainer.max_epochs=2")) == 0
+    assert main(words(tmp_path / "run", *plain, "--trainer.max_steps=2")) == 0
+    assert content(tmp_path / "run")["global_step"] == 2
+    assert main(words(tmp_path / "run", *plain, "--trainer.max_epochs=2", "--ckpt_path=last")) == 0
+    weights = content(tmp_path / "run"), content(tmp_path / "whole")
+    assert weights[0]["global_step"] == 2 * N_BATCHES
+    for part in ("state_dict", "current_model_state", "optimizer_states"):
+        assert not list(differences(weights[0][part], weights[1][part]))
+
+
+def test_the_newest_are_kept_whatever_their_step(words: Words, tmp_path: Path) -> None:
+    """A run that goes on from an earlier step writes files of lower steps than those that are there."""
+    more = ["--checkpoint.every_n_steps=1", "--checkpoint.keep=2", "--trainer.limit_val_batches=0"]
+    run = tmp_path / "run"
+    assert main(words(run, *more, "--trainer.max_epochs=1")) == 0
+    names = {path.name for path in (run / "checkpoints").glob("step*")}
+    assert names == {"step-000000003.ckpt", "step-000000004.ckpt"}
+    first = run / "checkpoints/step-000000003.ckpt"
+    first.rename(run / "checkpoints/mine.ckpt")
+    more += [f"--ckpt_path={run / 'checkpoints/mine.ckpt'}", "--checkpoint.keep=1", "--trainer.max_epochs=2"]
+    assert main(words(run, *more, "--trainer.max_steps=6")) == 0
+    assert [path.name for path in (run / "checkpoints").glob("step*")] == ["step-000000006.ckpt"]
+    assert content(run)["global_step"] == 6
+
+
+def test_micro_batches_are_saved_between_steps(words: Words, tmp_path: Path) -> None:
+    """Four batches in steps of three: the first epoch's last step but one is after the third batch."""
+    more = ["--trainer.accumulate_grad_batches=3", "--trainer.max_epochs=1"]
+    assert main(words(tmp_path / "run", *more)) == 0
+    saved = {path.name for path in (tmp_path / "run/checkpoints").glob("step*")}
+    assert saved == {"step-000000001.ckpt", "step-000000002.ckpt"}
+
+
+@pytest.mark.parametrize("bad", [{"every_n_steps": 0}, {"every_n_minutes": 0}, {"keep": 0}])
+def test_settings_out_of_range_are_named(bad: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=rf"checkpoint\.{next(iter(bad))} is "):
+        LastCheckpoint("folder", **bad)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"w": torch.ones(3)}, "/w"),
+        ({"w": torch.zeros(3, dtype=torch.float64)}, "/w"),
+        ({"more": 1}, ": ['more']"),
+        ({"steps": [1, 3]}, "/steps/1"),
+    ],
+)
+def test_differences_are_found(change: dict[str, Any], found: str) -> None:
+    """What all of this rests on."""
+    one = {"w": torch.zeros(3), "steps": [1, 2], "dirpath": "a"}
+    assert not list(differences(one, one | {"dirpath": "b"}))
+    assert list(differences(one | change, one)) == [found]
+
+
+@pytest.mark.slow
+def test_a_killed_training_ends_as_one_left_alone(
+    words: Words, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A short form of `python tests/kill_and_resume.py`."""
+    long = ["--data.workers=2", "--data.stride=1", "--data.batch_size=1", "--trainer.limit_train_batches=60"]
+    options = words(tmp_path, *long, "--checkpoint.every_n_steps=2")[1:]
+    assert kill_and_resume(options, tmp_path, runs=3) > 0
+    print(capsys.readouterr().out)
