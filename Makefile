@@ -6,7 +6,7 @@ DEMO_DATA := data/demo
 DEMO_RUN := runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ablation test test-slow lint clean
+.PHONY: help setup demo ablation bench test test-slow lint clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -37,6 +37,9 @@ ablation: setup $(DEMO_RUN)/checkpoints/best.ckpt ## train every row of docs/abl
 
 $(DEMO_RUN)/checkpoints/best.ckpt:
 	$(MAKE) demo
+
+bench: setup ## measure docs/benchmarks.md anew: a quarter of an hour on a quiet machine
+	$(BIN)/python -m benchmarks
 
 test: setup ## the tests that take seconds
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile

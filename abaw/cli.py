@@ -11,7 +11,6 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities import rank_zero_only
 
 import abaw
 from abaw.callbacks import ScoreWriter, SkippedFrames, TrackWriter
@@ -23,18 +22,14 @@ from abaw.feature_key import FeatureCheck
 from abaw.module import AffectModule
 from abaw.noise import silence
 from abaw.nonfinite import NonFiniteGuard
-from abaw.options import Seed, check_precision, count_whole_batches, explained, refuse_nulls
+from abaw.options import Seed, check_training, count_whole_batches, explained, refuse_nulls
 from abaw.resume import AtomicCheckpointIO, LastCheckpoint
 from abaw.runs import BestCheckpoint, Record, Run, with_own_config
-from abaw.signals import EndOnSignal, Preempted
+from abaw.signals import EndOnSignal, Preempted, announce
 from abaw.trackers import EpochLines, LossBar, MetricsFile, wandb_settings
 
 SEED = 0
 VERBS = ("fit", "validate", "test", "predict")
-_GOES_ON = {
-    "fit": "the same command with --ckpt_path last goes on from here",
-    "extract": "the same command goes on from here",
-}
 
 
 class AbawCLI(LightningCLI):
@@ -107,7 +102,7 @@ class AbawCLI(LightningCLI):
         settings = self.config[self.subcommand]
         self.fitting = self.subcommand == "fit"
         if self.fitting:
-            check_precision(str(settings.trainer.precision))
+            check_training(settings.trainer)
         self.files = Run.named(settings.run, settings.config or [])
         settings.run = str(self.files.folder)
         settings.trainer.use_distributed_sampler = False  # the samplers do all the sharding there is
@@ -234,7 +229,7 @@ def run(verb: str, args: list[str], kind: type[AbawCLI] = AbawCLI) -> int:
     try:
         kind(verb, args)
     except Preempted as stop:
-        _say(f"abaw: {stop}; {_GOES_ON.get(verb, 'start the same command again')}")
+        announce(stop, verb)
         return stop.code
     except (MisconfigurationException, RuntimeError) as error:
         told = in_words(error, verb)
@@ -247,11 +242,6 @@ def run(verb: str, args: list[str], kind: type[AbawCLI] = AbawCLI) -> int:
             raise KeyboardInterrupt from None
         raise
     return 0
-
-
-@rank_zero_only
-def _say(message: str) -> None:
-    print(message, file=sys.stderr)
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -54,16 +54,28 @@ def count_whole_batches(parser: ArgumentParser) -> None:
             cast(Any, action)._typehint = int | float | None
 
 
-def check_precision(precision: str) -> None:
-    """Refuses to train with weights of few bits.
+def check_training(trainer: Any) -> None:
+    """Refuses to train in a way whose result is lost.
+
+    Args:
+        trainer: Its settings, as parsed.
 
     Raises:
-        UsageError: Such a precision is asked for.
+        UsageError: It asks for weights of few bits, or for an average that no checkpoint would hold.
     """
+    precision = str(trainer.precision)
     if precision.endswith("-true") and precision not in ("32-true", "64-true"):
         raise UsageError(
             f"trainer.precision: {precision} keeps the weights and every running sum in few bits; train with"
             f" {precision.removesuffix('-true')}-mixed or 32-true"
+        )
+    callbacks = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
+    if any(
+        str(getattr(given, "class_path", "")).endswith(".StochasticWeightAveraging") for given in callbacks
+    ):
+        raise UsageError(
+            "trainer.callbacks: StochasticWeightAveraging makes its average behind the last checkpoint, which"
+            " loses it; take lightning.pytorch.callbacks.WeightAveraging, or abaw.averaging.MovingAverage"
         )
 
 

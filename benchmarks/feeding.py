@@ -93,8 +93,8 @@ def loader(folder: Path, *, rounds: int = 24) -> list[Row]:
     on = f"clips of {LENGTH} × 112 × 112, batches of {BATCH}, one thread"
     return [
         Row(
-            what="Decode and augmentation alone, of the time of the loader without workers (which adds labels,"
-            " masks and collate)",
+            what="Decode and augmentation alone, of the time of the loader without workers (which adds"
+            " labels, masks and collate)",
             value=ratio(alone, t_ours),
             at_least=0.9,
             unit="%",

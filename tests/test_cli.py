@@ -193,6 +193,11 @@ MISTAKES = {
     "an unknown task": (["--data.tasks=[va,emotion]"], 2, ["emotion", "va, expr, au"]),
     "a fact given twice": (["--model.tasks=[va]"], 2, ["data.tasks"]),
     "a precision that cannot train": (["--trainer.precision=bf16-true"], 2, ["bf16-mixed"]),
+    "an average that is lost": (
+        ["--trainer.callbacks=StochasticWeightAveraging", "--trainer.callbacks.swa_lrs=0.1"],
+        2,
+        ["StochasticWeightAveraging", "abaw.averaging.MovingAverage"],
+    ),
     "an unknown strategy": (["--trainer.strategy=fast"], 2, ["fast", "ddp"]),
     "a missing folder": (["--data.root={missing}"], 1, ["missing", "no such"]),
     "no folder": (["--data.root=null"], 2, ["--data.root", "ABAW_ROOT"]),
