@@ -1,5 +1,6 @@
 """The configuration files behind a command: whether they can be read, and where in them an option stands."""
 
+import os
 import re
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,8 @@ def named_files(args: Sequence[str]) -> list[Path]:
     parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("-c", "--config", action="append", type=Path, default=[])
     given, _ = parser.parse_known_args([word for word in args if word not in ("-h", "--help")])
-    return [path for path in given.config if path.is_file()]
+    # a configuration may be given as text instead, at which Path.is_file may raise
+    return [path for path in given.config if os.path.isfile(path)]  # noqa: PTH113
 
 
 def places(path: Path) -> dict[str, str]:

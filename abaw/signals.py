@@ -2,6 +2,7 @@
 
 import atexit
 import signal
+import sys
 import threading
 from types import FrameType
 from typing import Any
@@ -9,11 +10,16 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
 
 PREEMPTED = 75
 """Exit code of a run that was asked to go and wants to be started again (EX_TEMPFAIL)."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+_GOES_ON = {
+    "fit": "the same command with --ckpt_path last goes on from here",
+    "extract": "the same command goes on from here",
+}
 
 
 class Preempted(Exception):  # noqa: N818 - no error, an orderly end
@@ -26,6 +32,12 @@ class Preempted(Exception):  # noqa: N818 - no error, an orderly end
     def __init__(self, message: str, code: int = PREEMPTED) -> None:
         super().__init__(message)
         self.code = code
+
+
+@rank_zero_only
+def announce(stop: Preempted, verb: str) -> None:
+    """Says that a verb was ended in order, and how it goes on."""
+    print(f"abaw: {stop}; {_GOES_ON.get(verb, 'start the same command again')}", file=sys.stderr)
 
 
 class EndRequest:

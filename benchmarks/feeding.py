@@ -1,6 +1,5 @@
 """How fast clips, features and windows come, against the obvious way of getting them."""
 
-import gc
 import os
 import random
 import time
@@ -55,10 +54,12 @@ class Replay:
         )
 
 
-def loader(folder: Path, *, rounds: int = 24) -> list[Row]:
-    """The loader of image clips."""
-    write_dataset(folder / "faces", videos=32, frames=150, jobs=2, preset="real", progress=False)
-    index = build_index(folder / "faces", cache_dir=folder / "cache")
+def loader(folder: Path, *, root: Path | None = None, rounds: int = 24, seconds: float = 2.0) -> list[Row]:
+    """The loader of image clips, from the data set at `root` or one that is generated."""
+    if root is None:
+        root = folder / "faces"
+        write_dataset(root, videos=32, frames=150, jobs=2, preset="real", progress=False)
+    index = build_index(root, cache_dir=folder / "cache")
     ours, replay = ClipAugmentation(), Replay()
     loaders = {
         name: _loader(index, augmentation) for name, augmentation in (("our", ours), ("naive", replay))
@@ -115,18 +116,18 @@ def loader(folder: Path, *, rounds: int = 24) -> list[Row]:
             how=on,
             rates={"ours": rate["ours"], "replay": rate["naive"]},
         ),
-        _workers(index),
+        _workers(index, seconds),
     ]
 
 
-def _workers(index: Index) -> Row:
+def _workers(index: Index, seconds: float) -> Row:
     import torch
 
     parts = {
         str(workers): loader_parts(_loader(index, ClipAugmentation(), workers))["loader"]
         for workers in (0, 2)
     }
-    rates = time_parts(parts, seconds=2.0, rounds=5, device=torch.device("cpu"))
+    rates = time_parts(parts, seconds=seconds, rounds=5, device=torch.device("cpu"))
     return Row(
         what="Two loader workers against none",
         value=ratio(rates["2"], rates["0"]),
@@ -197,15 +198,13 @@ def windows(folder: Path, *, videos: int = 200, frames: int = 500, rounds: int =
         kept["paths"] = None
         kept["paths"] = _path_lists(root / "cropped_aligned", length)
 
+    before = private_bytes()
+    paths(0)
+    heavy = private_bytes() - before
     start = time.perf_counter()
     table(0)  # lists the images and reads the annotations
     first = time.perf_counter() - start
     slow, fast = in_turns(rounds, paths, table)
-    kept["paths"] = None
-    gc.collect()
-    before = private_bytes()
-    paths(0)
-    heavy = private_bytes() - before
     light = kept["table"].video.nbytes + kept["table"].start.nbytes + kept["file"].stat().st_size
     on = f"{videos * frames:,} frames, windows of {length} at every frame"
     return [

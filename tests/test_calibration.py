@@ -312,7 +312,7 @@ def test_what_does_not_gain_is_left_out_and_said():
 
 def test_what_gains_only_where_it_was_chosen_is_left_out(monkeypatch):
     """As if the corrections had passed their trial by chance."""
-    monkeypatch.setattr(cross_fitting, "_best", lambda trials: trials[0] if trials else None)
+    monkeypatch.setattr(cross_fitting, "best_of", lambda trials: trials[0] if trials else None)
     tracks, labels_of = simulate(12, seed=0, noise=0.0)
     result = calibrate(tracks, labels_of, folds=3)
     va = result.reports[Task.VA]

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -297,34 +296,3 @@ def test_two_processes_share_the_videos(root: Path, tmp_path: Path) -> None:
     assert run_script(tmp_path, str(root), str(tmp_path / "one"), "1", "-") == 0
     assert run_script(tmp_path, str(root), str(tmp_path / "two"), "2", "-") == 0
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
-
-
-@pytest.mark.slow
-def test_extraction_costs_little_beside_the_network(tmp_path: Path) -> None:
-    """ViT-B/16 on the CPU: what is not the network takes under 5 % of the time."""
-    folder = tmp_path / "cropped_aligned" / "long"
-    folder.mkdir(parents=True)
-    image = np.random.default_rng(0).integers(0, 255, (112, 112, 3), np.uint8)
-    for number in range(1, 49):
-        cv2.imwrite(str(folder / f"{number:05d}.jpg"), image)
-
-    class Timed(Backbone):
-        seconds = 0.0
-
-        def forward(self, frames: Tensor) -> Tensor:
-            begin = time.perf_counter()
-            features = super().forward(frames)
-            self.seconds += time.perf_counter() - begin
-            return features
-
-    class Clock(Callback):
-        def on_predict_start(self, *args: Any) -> None:
-            self.begin = time.perf_counter()
-
-        def on_predict_end(self, *args: Any) -> None:
-            self.seconds = time.perf_counter() - self.begin
-
-    net, clock = Timed(BackboneSettings(weights="none", chunk=16)), Clock()
-    extract(tmp_path, tmp_path / "cache", net=net, stop=clock, precision=best_precision("cpu"), workers=2)
-    assert net.seconds > 0.95 * clock.seconds
-    print(f"outside the network: {1 - net.seconds / clock.seconds:.2%} of {clock.seconds:.1f} s")

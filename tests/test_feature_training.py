@@ -213,14 +213,3 @@ def test_training_on_rounded_images_has_the_losses_of_the_cache(
     on_images = train(synth_root, tmp_path, None, steps=20)
     assert len(on_cache.values) == 20
     assert on_cache.values == pytest.approx(on_images.values, abs=1e-5)
-
-
-@pytest.mark.slow
-def test_training_on_the_cache_takes_a_tenth_of_the_time(synth_root: Path, tmp_path: Path) -> None:
-    larger = {"name": "vit_small_patch16_224", "image_size": 112}
-    given = [f"--model.backbone.{name}={value}" for name, value in larger.items()]
-    assert main(words("extract", synth_root, tmp_path / "features", *given)) == 0
-    on_cache = train(synth_root, tmp_path, tmp_path / "features", steps=20, **larger)
-    on_images = train(synth_root, tmp_path, None, steps=20, **larger)
-    print(f"cache {on_cache.seconds:.2f} s, images {on_images.seconds:.2f} s")
-    assert on_cache.seconds < 0.1 * on_images.seconds

@@ -1,18 +1,12 @@
-import time
-
-import cv2
-import numpy as np
 import pytest
-from tiny_set import SIZE, labels_of, write_labels, write_tiny_set
+import torch
+from tiny_set import SIZE, write_tiny_set
 from torch.utils.data import DistributedSampler
 
-from abaw.batch import Batch
-from abaw.data.dataset import Draw
 from abaw.data.feeding import Feeding
 from abaw.data.frames import RawFolder
 from abaw.data.index import build_index
 from abaw.data.selection import training_windows
-from abaw.data.transforms import ClipAugmentation
 from abaw.tasks import Task
 from abaw.windows import cut_videos
 
@@ -63,43 +57,19 @@ def test_training_starts_at_the_epoch_asked_for(index):
     assert windows(1) == windows(1)
 
 
-def test_feeding_costs_little_beside_decoding_and_augmentation(tmp_path):
-    """Measured in one process, interleaved; 90 % on a quiet machine."""
-    root = tmp_path / "set"
-    rng = np.random.default_rng(0)
-    folder = root / "cropped_aligned" / "v"
-    folder.mkdir(parents=True)
-    for frame in range(256):
-        face = cv2.resize(
-            rng.integers(0, 256, (8, 8, 3), np.uint8), (112, 112), interpolation=cv2.INTER_CUBIC
-        )
-        noisy = (face + rng.normal(0, 6, face.shape)).clip(0, 255).astype(np.uint8)
-        cv2.imwrite(str(folder / f"{frame + 1:05d}.jpg"), noisy, [cv2.IMWRITE_JPEG_QUALITY, 90])
-    write_labels(root, "v", "train", ALL, labels_of(257))
-    index = build_index(root)
-    source, augment = RawFolder(index), ClipAugmentation()
-    table = training_windows(index, ALL, length=32, stride=16)
-    loader = Feeding(index=index, source=source).train_loader(
-        table, ALL, batch_size=4, augmentation=augment, jitter=16
-    )
-    clips, slots = loader.dataset, list(loader.sampler)[:12]
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*")
+def test_batches_stay_what_they_were_while_workers_use_their_memory_again(index, workers):
+    table = training_windows(index, ALL, length=4, stride=1)
 
-    def fed(chosen):
-        return Batch.cat([clips[slot] for slot in chosen])
+    def batches(workers):
+        feeding = Feeding(index=index, source=RawFolder(index, SIZE), workers=workers)
+        loader = feeding.train_loader(table, ALL, batch_size=2)
+        return [batch for _ in range(2) for batch in loader]  # the second pass goes on with the same workers
 
-    def alone(chosen):
-        for slot, window in zip(chosen, fed(chosen).where, strict=True):
-            start = time.process_time()
-            augment(source.read(window.video, window.frames).pixels, Draw.keyed(0, slot, 32).seed)
-            seconds["alone"] += time.process_time() - start
-
-    seconds = {"alone": 0.0, "fed": 0.0}
-    alone(slots[:4])  # imports, page cache
-    seconds["alone"] = 0.0
-    for _ in range(2):
-        for k in range(0, 12, 4):
-            alone(slots[k : k + 4])
-            start = time.process_time()
-            fed(slots[k : k + 4])
-            seconds["fed"] += time.process_time() - start
-    assert seconds["alone"] > 0.7 * seconds["fed"]
+    alone, fed = batches(0), batches(workers)
+    assert len(fed) > 8 * workers
+    for one, other in zip(alone, fed, strict=True):
+        assert one.where == other.where
+        for name in ("frames", "visible", "au", "mask_noise"):
+            assert torch.equal(getattr(one, name), getattr(other, name))

@@ -1,9 +1,6 @@
-import json
 import os
 import pickle
 import resource
-import subprocess
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -439,49 +436,3 @@ def test_loading_is_much_faster_than_building(tmp_path: Path) -> None:
     middle = time.perf_counter()
     build_index(tmp_path / "data")
     assert (time.perf_counter() - middle) * 3 < middle - start
-
-
-MEASUREMENT = """
-import json, sys, time
-from pathlib import Path
-from abaw.data.index import build_index
-from abaw.tasks import Task
-
-def private():
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
-
-def seconds():
-    start = time.perf_counter()
-    build_index(Path(sys.argv[1]))
-    return time.perf_counter() - start
-
-before = private()
-build, load = seconds(), seconds()
-index = build_index(Path(sys.argv[1]))
-index.label_counts("train", Task)
-for video in range(len(index)):
-    index.labels(video, "train", 1000, 1100), index.visible(video)
-print(json.dumps({"build": build, "load": load, "private": private() - before}))
-"""
-
-
-@pytest.mark.slow
-def test_memory_and_time_of_millions_of_frames(tmp_path: Path) -> None:
-    """2.7 million frames with all labels, of which only the last has an image."""
-    n_videos, n_frames = 600, 4500
-    labels = random_labels(n_frames + 1)
-    for number in range(n_videos):
-        add_images(tmp_path / "data/cropped_aligned", f"video{number}", [n_frames])
-        for task in Task:
-            path = tmp_path / "data/Annotations" / FOLDERS[task] / "Train_Set" / f"video{number}.txt"
-            if number == 0:
-                write_task_file(path, task, labels)
-            else:
-                path.hardlink_to(path.with_name("video0.txt"))
-    program = [sys.executable, "-c", MEASUREMENT, str(tmp_path / "data")]
-    done = subprocess.run(program, capture_output=True, text=True, check=True)
-    measured = json.loads(done.stdout)
-    print(measured)
-    assert measured["private"] < 200  # MiB, of which the map itself is none
-    assert measured["load"] * 5 < measured["build"]

@@ -1,8 +1,6 @@
 import pickle
-import random
 import subprocess
 import sys
-import time
 from functools import partial
 
 import numpy as np
@@ -144,35 +142,3 @@ def test_unknown_argument_is_an_error(monkeypatch, clip):
     monkeypatch.setattr(albumentations, "Sharpen", lambda p: real(p=p, strength=3))
     with pytest.raises(UserWarning, match="'strength' are not valid"):
         ClipAugmentation(p_sharpen=0.123)(clip, 0)  # settings whose pipeline is not there yet
-
-
-def test_five_times_faster_than_replaying_per_frame():
-    import albumentations
-
-    clip = np.random.default_rng(0).integers(0, 256, (16, 112, 112, 3), dtype=np.uint8)
-    ours = ClipAugmentation()
-    naive = albumentations.ReplayCompose(
-        [
-            albumentations.RandomBrightnessContrast(0.2, 0.2, p=0.3),
-            albumentations.HorizontalFlip(p=0.5),
-            albumentations.GaussianBlur(blur_limit=(3, 7), p=0.3),
-            albumentations.Sharpen(p=0.3),
-        ]
-    )
-
-    def replay(clip, seed):
-        naive.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        first = naive(image=clip[0])
-        rest = [naive.replay(first["replay"], image=frame)["image"] for frame in clip[1:]]
-        return np.stack([first["image"], *rest])
-
-    ours(clip, 0)  # the import
-    seconds = dict.fromkeys((ours, replay), 0.0)
-    for seed in range(15):  # interleaved, so that a busy machine slows both
-        results = []
-        for augment in seconds:
-            start = time.process_time()
-            results.append(augment(clip, seed))
-            seconds[augment] += time.process_time() - start
-        assert np.array_equal(*results)
-    assert seconds[replay] > 5 * seconds[ours]

@@ -58,6 +58,17 @@ class Draw(NamedTuple):
         return cls(rng.random(), int(rng.integers(2**63)), rng.random(length, np.float32))
 
 
+class _Clip(NamedTuple):
+    """What a batch gets of a clip of n frames."""
+
+    window: Window
+    labels: Labels
+    draw: Draw | None
+    values: NDArray[Any]  # pixels or features (n, …)
+    visible: NDArray[np.bool_]
+    n_bad_frames: int
+
+
 class ClipDataset(Dataset[Batch]):
     """Gives one clip as a `Batch` of size 1; `Batch.cat` joins clips.
 
@@ -77,6 +88,7 @@ class ClipDataset(Dataset[Batch]):
         hide: Share of each video's visible frames that is made invisible, see `hidden_frames`.
         on_bad_frame: `raise` stops at a frame that cannot be read, `skip` makes it invisible and counts it.
         bad_frame_log: File to which the path of each skipped frame is appended, once.
+        memory: What loader processes put batches in; only for a `ClipLoader`. None: new memory each time.
     """
 
     def __init__(
@@ -93,6 +105,7 @@ class ClipDataset(Dataset[Batch]):
         hide: float = 0.0,
         on_bad_frame: Literal["raise", "skip"] = "raise",
         bad_frame_log: Path | None = None,
+        memory: SharedRing | None = None,
     ) -> None:
         self.index = index
         self.source = source
@@ -105,7 +118,7 @@ class ClipDataset(Dataset[Batch]):
         self.hide = hide
         self.on_bad_frame = on_bad_frame
         self.bad_frame_log = None if bad_frame_log is None else BadFrameLog(bad_frame_log)
-        self._memory = SharedRing()
+        self.memory = memory
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -130,43 +143,42 @@ class ClipDataset(Dataset[Batch]):
         Raises:
             BadFrameError: As for a single clip.
         """
-        b, length = len(which), self.windows.length
+        clips = [self._clip(each) for each in which]
+        shape = len(clips), self.windows.length
         rows: dict[str, NDArray[Any]] = {
-            name: np.zeros((b, length, *shape), kind) for name, (kind, shape) in _ROWS.items()
+            name: np.zeros((*shape, *more), kind) for name, (kind, more) in _ROWS.items()
         }
-        noise = np.zeros((b, length), np.float32) if isinstance(which[0], Slot) else None
-        n_bad_frames = np.zeros(b, np.int64)
-        where: list[Window] = []
-        pixels: Tensor | None = None
-        for row, each in enumerate(which):
-            window, labels, draw = self._choose(each)
-            n = len(window)
-            read, n_bad_frames[row] = self._read(window)
-            values: NDArray[Any] = read.values if isinstance(read, Features) else read.pixels
-            if draw is not None and self.augmentation is not None and isinstance(read, Frames):
-                values = self.augmentation(read.pixels, draw.seed)
-            if pixels is None:
-                pixels = self._memory.take((b, length, *values.shape[1:]), values)
-                room = pixels.numpy()
-            room[row, :n], room[row, n:] = values, 0
-            rows["present"][row, :n] = True
-            rows["visible"][row, :n] = read.visible & ~self._hidden(window)
+        kind = torch.from_numpy(clips[0].values[:0])
+        large = self._take((*shape, *kind.shape[1:]), kind.dtype)
+        pixels = large.numpy()
+        for row, clip in enumerate(clips):
+            n = len(clip.window)
+            pixels[row, :n], pixels[row, n:] = clip.values, 0
+            rows["present"][row, :n], rows["visible"][row, :n] = True, clip.visible
             for task in self.tasks:
-                rows[task][row, :n] = labels.values(task)
-                rows[f"{task}_valid"][row, :n] = labels.valid(task)
-            if noise is not None and draw is not None:
-                noise[row] = draw.mask_noise
-            where.append(window)
-        is_pixels = pixels is not None and pixels.dtype == torch.uint8
+                rows[task][row, :n] = clip.labels.values(task)
+                rows[f"{task}_valid"][row, :n] = clip.labels.valid(task)
+        noise = [clip.draw.mask_noise for clip in clips if clip.draw is not None]
         batch = Batch(
-            frames=pixels if is_pixels else None,
-            features=None if is_pixels else pixels,
-            where=tuple(where),
-            mask_noise=None if noise is None else torch.from_numpy(noise),
-            n_bad_frames=torch.from_numpy(n_bad_frames),
+            frames=large if large.dtype == torch.uint8 else None,
+            features=None if large.dtype == torch.uint8 else large,
+            where=tuple(clip.window for clip in clips),
+            mask_noise=torch.from_numpy(np.stack(noise)) if noise else None,
+            n_bad_frames=torch.tensor([clip.n_bad_frames for clip in clips]),
             **{name: torch.from_numpy(values) for name, values in rows.items()},
         )
         return [batch]
+
+    def _take(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        return torch.empty(shape, dtype=dtype) if self.memory is None else self.memory.take(shape, dtype)
+
+    def _clip(self, which: Slot | int) -> _Clip:
+        window, labels, draw = self._choose(which)
+        read, n_bad_frames = self._read(window)
+        values: NDArray[Any] = read.values if isinstance(read, Features) else read.pixels
+        if draw is not None and self.augmentation is not None and isinstance(read, Frames):
+            values = self.augmentation(read.pixels, draw.seed)
+        return _Clip(window, labels, draw, values, read.visible & ~self._hidden(window), n_bad_frames)
 
     def _choose(self, which: Slot | int) -> tuple[Window, Labels, Draw | None]:
         """The window of a slot or number with its labels, and what is random about it."""

@@ -2,6 +2,7 @@
 
 import warnings
 import zlib
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ from abaw.data.feature_files import (
 from abaw.data.frames import BadFrameError, FrameSource
 from abaw.data.index import Index
 from abaw.errors import AbawError
+
+_MOST_OPEN = 8192
+"""Videos kept mapped per process: of maps it may have about 65,000, and each cache takes one a video."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,9 +54,9 @@ class _Folder:
 class FeatureStore:
     """Reads features from one or more folders with a file per video, and joins them along D.
 
-    Files are mapped into memory when first read and stay so, once per process: a pickled store opens its
-    own. Caches are aligned by frame number. A frame is visible where all caches have it; frames behind the
-    end of a cache are not.
+    Files are mapped into memory when first read and stay so as long as a few thousand others, once per
+    process: a pickled store opens its own. Caches are aligned by frame number. A frame is visible where all
+    caches have it; frames behind the end of a cache are not.
 
     Args:
         folders: As left by `abaw extract`, or made elsewhere. The features of the network's own backbone
@@ -69,11 +73,11 @@ class FeatureStore:
     def __init__(self, folders: Sequence[Path | str], index: Index) -> None:
         self.index = index
         self._folders = [_look_into(Path(folder)) for folder in folders]
-        self._open: dict[int, list[VideoFeatures]] = {}
+        self._open: OrderedDict[int, list[VideoFeatures]] = OrderedDict()  # least recently used first
         self.dim = sum(folder.dim for folder in self._folders)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_open": {}}
+        return self.__dict__ | {"_open": OrderedDict()}
 
     def read(self, video: int, indices: Sequence[int] | NDArray[np.integer]) -> Features:
         """The frames `indices` (from 0, in any order) of a video.
@@ -146,6 +150,9 @@ class FeatureStore:
         if video not in self._open:
             name = self.index.videos[video]
             self._open[video] = [_open_checked(folder, name) for folder in self._folders]
+            if len(self._open) > _MOST_OPEN:
+                self._open.popitem(last=False)
+        self._open.move_to_end(video)
         return self._open[video]
 
 

@@ -15,6 +15,7 @@ from abaw.data.index import Index
 from abaw.data.loader import ClipLoader, TrainLoader, loader_options
 from abaw.data.samplers import EvalSampler, TrainSampler
 from abaw.data.shards import open_frames
+from abaw.data.shared_memory import SharedRing
 from abaw.data.transforms import ClipAugmentation
 from abaw.tasks import Task
 from abaw.windows import WindowTable
@@ -119,5 +120,6 @@ class Feeding:
             seed=self.seed,
             on_bad_frame=self.on_bad_frame,
             bad_frame_log=self.bad_frame_log,
+            memory=SharedRing(),
             **kwargs,
         )

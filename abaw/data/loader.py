@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -83,13 +84,18 @@ def _end_with_trainer(trainer: int) -> None:
 
 
 class ClipLoader(DataLoader[Batch]):
-    """A DataLoader whose workers use their memory again, and whose workers' errors read like our own."""
+    """A DataLoader that leaves its workers their memory, and in which their errors read like any other.
+
+    What it hands out is a copy, in page-locked memory or in plain one; see `SharedRing`.
+    """
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override] # the DataLoader's own is no generator
-        copy = self.num_workers and not self.pin_memory  # pinning copies too
+        # what comes again soon stays mapped: to map it anew costs as much as to copy it
+        recent: deque[Batch] = deque(maxlen=self.num_workers * (PREFETCH + 1))
         try:
             for batch in super().__iter__():
-                yield batch.copied() if copy else batch
+                recent.append(batch)
+                yield batch.copied() if self.num_workers and not self.pin_memory else batch
         except AbawError as error:  # a worker's message is its whole traceback, whose last line it was
             kind = type(error)
             message = str(error).rpartition(f"{kind.__module__}.{kind.__qualname__}: ")[2].strip()

@@ -3,9 +3,7 @@
 import math
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
@@ -28,9 +26,8 @@ class SharedRing:
     def __getstate__(self) -> dict[str, Any]:
         return {"_pieces": []}
 
-    def take(self, shape: tuple[int, ...], like: NDArray[Any]) -> Tensor:
-        """A tensor of that shape and of the type of `like`, with anything in it."""
-        dtype = torch.from_numpy(np.empty(0, like.dtype)).dtype
+    def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """A tensor of that shape and type, with anything in it."""
         if get_worker_info() is None:
             return torch.empty(shape, dtype=dtype)
         if len(self._pieces) > PREFETCH:
@@ -38,6 +35,6 @@ class SharedRing:
             if piece.dtype == dtype and piece.shape == shape:
                 self._pieces.append(piece)
                 return piece
-        memory: Any = torch.UntypedStorage._new_shared(math.prod(shape) * like.itemsize)  # type: ignore[no-untyped-call]
+        memory: Any = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)  # type: ignore[no-untyped-call]
         self._pieces.append(torch.empty(0, dtype=dtype).set_(memory).view(shape))
         return self._pieces[-1]

@@ -17,25 +17,19 @@ from abaw.data.annotations import Labels, subject_free_stem
 from abaw.errors import AbawError, UsageError
 from abaw.outputs.calibration import Calibration, Smoothing
 from abaw.outputs.calibration_grid import TEMPERATURES, Choice, Grid
+from abaw.outputs.calibration_trials import (
+    DRAWS,
+    NOTHING,
+    SURE,
+    Choose,
+    best_of,
+    cross_fit,
+    named_sums,
+    run_trials,
+)
 from abaw.outputs.tracks import Track, score_tracks
-from abaw.scores import SHAPES, Sums, official
+from abaw.scores import official
 from abaw.tasks import Task
-
-SURE = 0.95
-"""A correction is kept if it gains on held-out videos in at least this share of bootstrap draws."""
-
-DRAWS = 1000
-
-_NOTHING = {"smooth": False, "decide": False}
-_PARTS = {
-    "smoothing": {"smooth": True, "decide": False},
-    "decisions": {"smooth": False, "decide": True},
-    "smoothing and decisions": {"smooth": True, "decide": True},
-}
-Choose = Callable[[NDArray[np.int64], int], Choice]
-"""Chooses on some tracks, by their places, for those of a fold of which it may know nothing."""
-
-_DECISIONS = {Task.EXPR: "class prior", Task.AU: "thresholds"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,31 +127,13 @@ def _fold_of(tracks: Sequence[Track], folds: int | Mapping[str, int]) -> NDArray
     return np.array([fold_of_stem[subject_free_stem(track.video)] for track in tracks])
 
 
-@dataclass(frozen=True)
-class _Trial:
-    """What some of the corrections do on held-out videos."""
-
-    what: str
-    parts: Mapping[str, bool]
-    gain: Mapping[str, Any]
-
-    @property
-    def gains(self) -> bool:
-        return bool(self.gain["difference"] > 0 and self.gain["probability"] >= SURE)
-
-    def note(self, kept: bool) -> str:
-        did = f"{self.gain['difference']:+.4f} on held-out videos"
-        share = f"a gain in {self.gain['probability']:.0%} of draws"
-        return f"{self.what}: {did}, {share}: {'kept' if kept else 'left out'}"
-
-
 def _calibrate_task(grid: Grid, folds: int | Mapping[str, int], seed: int) -> tuple[Calibration, TaskReport]:
     task, everything = grid.task, np.arange(len(grid.tracks))
-    raw = honest = _named(grid, everything, grid.raw)
-    trials = _trials(grid, everything, grid.fold_of, seed)
-    best, gain, notes = _best(trials), None, []
+    raw = honest = named_sums(grid, everything, grid.raw)
+    trials = run_trials(grid, everything, grid.fold_of, seed)
+    best, gain, notes = best_of(trials), None, []
     if best is not None:
-        honest = _cross_fit(grid, everything, grid.fold_of, _all_over_again(grid, folds, seed))
+        honest = cross_fit(grid, everything, grid.fold_of, _all_over_again(grid, folds, seed))
         gain = compare(honest, raw, DRAWS, seed)[task]
         if gain["difference"] <= 0:
             notes.append(f"{best.what}: no gain where the choice of it was held out too: left out")
@@ -165,7 +141,7 @@ def _calibrate_task(grid: Grid, folds: int | Mapping[str, int], seed: int) -> tu
     if not trials:
         notes.append("too few recordings to hold any out: nothing was calibrated")
     notes = [*(trial.note(kept=trial is best) for trial in trials), *notes]
-    settings = grid.calibration(grid.choose(everything, without=None, **(best.parts if best else _NOTHING)))
+    settings = grid.calibration(grid.choose(everything, without=None, **(best.parts if best else NOTHING)))
     if trials and task is not Task.VA:
         settings, note = _with_temperature(grid, settings, seed)
         notes.append(note)
@@ -184,56 +160,10 @@ def _all_over_again(grid: Grid, folds: int | Mapping[str, int], seed: int) -> Ch
 
     def choose(rest: NDArray[np.int64], fold: int) -> Choice:
         fold_of = _fold_of([grid.tracks[video] for video in rest], folds)
-        best = _best(_trials(grid, rest, fold_of, seed, without=fold))
-        return grid.choose(rest, without=fold, **(best.parts if best else _NOTHING))
+        best = best_of(run_trials(grid, rest, fold_of, seed, without=fold))
+        return grid.choose(rest, without=fold, **(best.parts if best else NOTHING))
 
     return choose
-
-
-def _trials(
-    grid: Grid, videos: NDArray[np.int64], fold_of: NDArray[np.int64], seed: int, without: int | None = None
-) -> list[_Trial]:
-    """The corrections alone and together, the simpler ones first; none where nothing can be held out.
-
-    Args:
-        grid: Of the task.
-        videos: Places of the tracks to try them on.
-        fold_of: The fold of each of these.
-        seed: Of the bootstrap.
-        without: A fold of the grid of which nothing may be known; null where `fold_of` are the grid's own.
-    """
-    if len(set(fold_of.tolist())) < 2:
-        return []
-    trials, raw = [], _named(grid, videos, grid.raw[videos])
-    for name, parts in _PARTS.items():
-        if parts["decide"] and grid.task is Task.VA:
-            continue
-
-        def choose(rest: NDArray[np.int64], fold: int, parts: Mapping[str, bool] = parts) -> Choice:
-            return grid.choose(rest, without=fold if without is None else without, **parts)
-
-        what = name.replace("decisions", _DECISIONS.get(grid.task, ""))
-        gain = compare(_cross_fit(grid, videos, fold_of, choose), raw, DRAWS, seed)[grid.task]
-        trials.append(_Trial(what, parts, gain))
-    return trials
-
-
-def _best(trials: Sequence[_Trial]) -> _Trial | None:
-    """The trial that gains most; None if none surely gains."""
-    return max((t for t in trials if t.gains), key=lambda trial: trial.gain["difference"], default=None)
-
-
-def _cross_fit(grid: Grid, videos: NDArray[np.int64], fold_of: NDArray[np.int64], choose: Choose) -> Sums:
-    """The sums of these videos, those of each fold with what `choose` takes on the others."""
-    sums = np.empty((len(videos), *SHAPES[grid.task]))
-    for fold in set(fold_of.tolist()):
-        inside = fold_of == fold
-        sums[inside] = grid.sums_of(choose(videos[~inside], fold), videos[inside])
-    return _named(grid, videos, sums)
-
-
-def _named(grid: Grid, videos: NDArray[np.int64], sums: NDArray) -> Sums:
-    return Sums(tuple(grid.tracks[video].video for video in videos), **{str(grid.task): sums})
 
 
 def _with_temperature(grid: Grid, calibration: Calibration, seed: int) -> tuple[Calibration, str]:
