@@ -88,9 +88,9 @@ def loader(folder: Path, *, root: Path | None = None, rounds: int = 24, seconds:
     works = (decode, augment, replayed, lambda _: next(batches["our"]), lambda _: next(batches["naive"]))
     t_decode, t_augment, t_replay, t_ours, t_naive = in_turns(rounds, *works)
     alone = [a + b for a, b in zip(t_decode, t_augment, strict=True)]
-    seconds = {"decode": t_decode, "augment": t_augment, "replay": t_replay, "alone": alone}
-    seconds |= {"ours": t_ours, "naive": t_naive}
-    rate = {name: LENGTH * BATCH / median(taken) for name, taken in seconds.items()}
+    taken = {"decode": t_decode, "augment": t_augment, "replay": t_replay, "alone": alone}
+    taken |= {"ours": t_ours, "naive": t_naive}
+    rate = {name: LENGTH * BATCH / median(of_rounds) for name, of_rounds in taken.items()}
     on = f"clips of {LENGTH} × 112 × 112, batches of {BATCH}, one thread"
     return [
         Row(

@@ -17,9 +17,9 @@ Every figure is a ratio of things measured side by side, in turns, in one run; t
 Limits are what the figures are held against. Rates are those of the machine named and stand here so that
 the ratios can be judged. What `abaw bench` says about *your* configuration and machine is another matter:
 it needs no page.
-
-![Time per epoch over the amount of data, time per window over its length](cost.png)
 """
+
+_FIGURE = "![Time per epoch over the amount of data, time per window over its length](cost.png)\n"
 
 _TITLES = {
     "loader": "Clips of images",
@@ -69,6 +69,8 @@ def benchmarks_page(figures: Figures) -> str:
                 for row in rows_of(figures, name)
             )
         )
+        if name == "growth":
+            parts.append(_FIGURE)
     return "\n".join(parts)
 
 
