@@ -21,7 +21,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from abaw.apply.bench import Rates, flop_per_frame, loader_parts, matmul_part, network_parts, time_parts, wait
 from abaw.apply.bench_report import END_TO_END, Report, Setting, scaling_table
 from abaw.batch import Batch
-from abaw.cli import AbawCLI, run
+from abaw.cli import AbawCLI, as_list, run
 from abaw.data.loader import available_cores
 from abaw.data.samplers import Slot
 from abaw.errors import UsageError
@@ -29,6 +29,7 @@ from abaw.runs import Run
 from abaw.trackers import MetricsFile
 
 _FOREVER = 1_000_000  # epochs: the clock ends the training, and the schedule wants to know an end
+_WAITS_FOR_SCORES = ("EarlyStopping", "ModelCheckpoint")  # which a training without validation never has
 
 
 def bench(args: list[str]) -> int:
@@ -106,6 +107,11 @@ class BenchCLI(AbawCLI):
         trainer.enable_checkpointing = trainer.enable_progress_bar = trainer.enable_model_summary = False
         trainer.limit_val_batches, trainer.num_sanity_val_steps = 0, 0
         trainer.max_epochs, trainer.max_steps, trainer.max_time = _FOREVER, -1, None
+        trainer.callbacks = [
+            given
+            for given in as_list(trainer.callbacks)
+            if given.class_path.rpartition(".")[2] not in _WAITS_FOR_SCORES
+        ]
         if settings.model.backbone is not None:
             settings.model.backbone.weights = "none"  # any weights are equally fast
 

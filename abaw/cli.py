@@ -113,7 +113,7 @@ class AbawCLI(LightningCLI):
             self.ckpt_path: str | None = self.files.trained(asked)
         else:
             self.ckpt_path = None if self.quick else self.files.start(asked)
-            for logger in _as_list(settings.trainer.logger):
+            for logger in as_list(settings.trainer.logger):
                 if str(getattr(logger, "class_path", "")).endswith(".WandbLogger"):
                     for name, value in wandb_settings(self.files, logger.init_args.as_dict()).items():
                         logger.init_args[name] = value
@@ -144,8 +144,8 @@ class AbawCLI(LightningCLI):
             UsageError: The trainer refuses its settings.
         """
         given = self.config_init[self.subcommand].trainer
-        callbacks = _as_list(given.callbacks)
-        plugins = _as_list(given.plugins)
+        callbacks = as_list(given.callbacks)
+        plugins = as_list(given.plugins)
         if SLURMEnvironment.detect() and not any(isinstance(p, ClusterEnvironment) for p in plugins):
             plugins.append(SLURMEnvironment(auto_requeue=False))  # the job script requeues
         loggers = self._loggers(given.logger)
@@ -168,7 +168,7 @@ class AbawCLI(LightningCLI):
     def _loggers(self, given: Any) -> list[Any]:
         if not self.fitting or self.quick or given is False:
             return []
-        asked = [logger for logger in _as_list(given) if logger is not True]
+        asked = [logger for logger in as_list(given) if logger is not True]
         return [MetricsFile(str(self.files.folder)), *asked]
 
     def _obligatory(self, logs: bool, saves: bool) -> list[Callback]:
@@ -244,7 +244,8 @@ def run(verb: str, args: list[str], kind: type[AbawCLI] = AbawCLI) -> int:
     return 0
 
 
-def _as_list(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
+    """The value of an option that is one thing, several or none."""
     if value is None:
         return []
     return list(value) if isinstance(value, list) else [value]

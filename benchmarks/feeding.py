@@ -3,6 +3,7 @@
 import os
 import random
 import time
+import tracemalloc
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,7 +24,6 @@ from abaw.data.selection import training_windows
 from abaw.data.synthetic import write_dataset
 from abaw.data.transforms import ClipAugmentation
 from abaw.tasks import Task
-from benchmarks.memory import private_bytes
 from benchmarks.rows import Row, in_turns, ratio
 
 LENGTH, BATCH = 32, 8
@@ -198,9 +198,10 @@ def windows(folder: Path, *, videos: int = 200, frames: int = 500, rounds: int =
         kept["paths"] = None
         kept["paths"] = _path_lists(root / "cropped_aligned", length)
 
-    before = private_bytes()
+    tracemalloc.start()
     paths(0)
-    heavy = private_bytes() - before
+    heavy, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
     start = time.perf_counter()
     table(0)  # lists the images and reads the annotations
     first = time.perf_counter() - start

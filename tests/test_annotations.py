@@ -343,8 +343,8 @@ def test_reading_is_much_faster_than_looking_at_every_cell(task: Task, tmp_path:
     path = tmp_path / "v.txt"
     write_task_file(path, task, some_labels(20_000))
     body = path.read_bytes().partition(b"\n")[2]
-    start = time.perf_counter()
+    start = time.process_time()
     read_rows(path, body, columns_of(task))
-    fast = time.perf_counter() - start
+    fast = time.process_time() - start
     assert not list(row_defects(body, columns_of(task)))
-    assert fast * 5 < time.perf_counter() - start
+    assert fast * 5 < time.process_time() - start

@@ -180,7 +180,13 @@ model:
   backbone: {name: vit_tiny_patch16_224, image_size: 32, overrides: {depth: 1}}
   temporal: {layers: 1, heads: 2, width: 16, feedforward: 16}
   masking: {ratio: 0.5}
-trainer: {accelerator: cpu, precision: bf16-mixed}
+trainer:
+  accelerator: cpu
+  precision: bf16-mixed
+  limit_train_batches: 2  # epochs end, though none is validated
+  callbacks+:
+    - {class_path: lightning.pytorch.callbacks.EarlyStopping, init_args: {monitor: val/score}}
+    - {class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: {monitor: val/score}}
 """
 
 

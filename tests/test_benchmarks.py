@@ -17,8 +17,8 @@ from benchmarks.network import cached_epoch, extraction, gpu
 from benchmarks.pages import benchmarks_page, scale_table, with_table
 from benchmarks.rows import Row, in_turns, ratio
 
-BUSY = 1.5
-"""How much worse a ratio may be where other jobs use the same cores."""
+BUSY = 2.0
+"""How much worse a ratio may be where other jobs use the same cores; the strict figures are on the page."""
 NEEDS_ALL_CORES = ("Two loader workers against none", "An epoch on four times as much data")
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -30,14 +30,17 @@ def check(rows: list[Row], busy: float = BUSY) -> None:
         assert row.holds(busy) or row.what.startswith(NEEDS_ALL_CORES), row
 
 
+@pytest.mark.slow
 def test_clips_come_fast(synth_root: Path, tmp_path: Path) -> None:
-    check(loader(tmp_path, root=synth_root, rounds=5, seconds=0.2))
+    check(loader(tmp_path, root=synth_root, rounds=9, seconds=0.5))
 
 
+@pytest.mark.slow
 def test_windows_of_features_come_fast(tmp_path: Path) -> None:
     check(feature_windows(tmp_path, rounds=3))
 
 
+@pytest.mark.slow
 def test_windows_of_a_data_set_take_little(tmp_path: Path) -> None:
     check(windows(tmp_path, videos=20, frames=500))
 

@@ -431,8 +431,8 @@ def test_an_index_travels_to_workers_as_a_path(tmp_path: Path) -> None:
 
 def test_loading_is_much_faster_than_building(tmp_path: Path) -> None:
     big_tree(tmp_path / "data", 20, 500)
-    start = time.perf_counter()
+    start = time.process_time()
     build_index(tmp_path / "data")
-    middle = time.perf_counter()
+    middle = time.process_time()
     build_index(tmp_path / "data")
-    assert (time.perf_counter() - middle) * 3 < middle - start
+    assert (time.process_time() - middle) * 3 < middle - start

