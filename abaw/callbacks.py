@@ -73,7 +73,7 @@ class ScoreWriter(Callback):
     def __init__(self, path: str) -> None:
         self.path = Path(path)
         self._best: float | None = None
-        self._scores: dict[str, Any] = {}
+        self._scores: dict[str, Any] | None = None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the scores, in `fit` those of a new best epoch."""
@@ -108,7 +108,11 @@ class ScoreWriter(Callback):
     @rank_zero_only
     def show(self) -> None:
         """Prints the scores as a short table."""
-        print(score_table(self._scores))
+        print(
+            "not validated, so there are no scores and no best checkpoint"
+            if self._scores is None
+            else score_table(self._scores)
+        )
 
 
 class SkippedFrames(Callback):

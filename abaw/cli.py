@@ -209,6 +209,11 @@ class AbawCLI(LightningCLI):
 
     after_validate = after_test = after_fit
 
+    def after_predict(self) -> None:
+        """Says where the tracks are."""
+        if self.trainer.is_global_zero:
+            print(f"tracks: {self.files.tracks}")
+
 
 def run(verb: str, args: list[str], kind: type[AbawCLI] = AbawCLI) -> int:
     """Runs a trainer verb, or another one that takes the same configuration.

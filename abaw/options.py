@@ -15,6 +15,7 @@ from abaw.errors import UsageError, did_you_mean
 _CHOICE = re.compile(
     r'Parser key "([^"]+)":\n.*?\n  Errors:\n(.*)\n  Given value type: [^\n]*\n  Given value: (.*)', re.DOTALL
 )
+_LIST = re.compile(r'Parser key "([^"]+)":\s+Expected a .*\b(?:Sequence|List)\b.* Got value: (.*)')
 _NESTED = re.compile(r"class_path '([\w.]+)':\s+Option '(\w+)' is not accepted")
 _LONGEST = 400
 
@@ -31,6 +32,9 @@ def explained(message: str, known: Sequence[str]) -> str:
     if "does not accept option" in message:
         option = message.rsplit("'", 2)[1]
         return f"the configuration has {option!r}, which is no option{did_you_mean(option, known)}"
+    if (single := _LIST.fullmatch(message)) is not None:
+        key, value = single.groups()
+        return f"{key}: takes a list, such as [{value}]; got {value}"
     if (choice := _CHOICE.fullmatch(message)) is not None:
         key, errors, value = choice.groups()
         if (nested := _NESTED.search(errors)) is not None:

@@ -190,6 +190,20 @@ def an_empty_folder(tree: Tree) -> Path:
     return tree.images / "d"
 
 
+@planted("missing images")
+def images_of_another_kind_in_a_folder(tree: Tree) -> Path:
+    (tree.images / "d").mkdir()
+    (tree.images / "d/00001.png").write_bytes(tree.image("a", 1).read_bytes())
+    return tree.images / "d"
+
+
+@planted("missing images")
+def all_images_of_another_kind(tree: Tree) -> Path:
+    for path in list(tree.root.rglob("*.jpg")):
+        path.rename(path.with_suffix(".JPG"))
+    return tree.root
+
+
 @planted("duplicate image")
 def the_same_image_in_two_videos(tree: Tree) -> Path:
     tree.image("b_left", 3).write_bytes(tree.image("a", 1).read_bytes())

@@ -191,6 +191,8 @@ MISTAKES = {
     "a value of the wrong kind": (["--model.optimizer.lr=fast"], 2, ["model.optimizer.lr", "fast"]),
     "a value out of range": (["--model.masking.ratio=1.5"], 2, ["masking.ratio", "1.5"]),
     "an unknown task": (["--data.tasks=[va,emotion]"], 2, ["emotion", "va, expr, au"]),
+    "one task, not in a list": (["--data.tasks=va"], 2, ["data.tasks: takes a list, such as [va]; got va"]),
+    "no network and no length": (["--model.backbone=null"], 2, ["abaw: model.backbone: null", "model.dim"]),
     "a fact given twice": (["--model.tasks=[va]"], 2, ["data.tasks"]),
     "a precision that cannot train": (["--trainer.precision=bf16-true"], 2, ["bf16-mixed"]),
     "an average that is lost": (

@@ -14,6 +14,7 @@ from abaw.data.discovery import AnnotationFile
 from abaw.data.findings import Finding
 from abaw.data.sources import Sources
 
+_PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 _FEW = 0.5  # share of a video's frames; the official video that lacks most has crops for 91 %
 
 
@@ -89,8 +90,15 @@ def find_shared_subjects(files: Sequence[AnnotationFile]) -> Iterator[Finding]:
 
 
 def find_strays(sources: Sources, root: Path) -> Iterator[Finding]:
-    """Files beside the videos' folders and beside the annotations, and empty folders of videos."""
+    """Files beside the videos' folders and beside the annotations, and folders of videos without an image."""
+    if not sources.image_roots:
+        stranger = next((path for path in root.rglob("*") if path.suffix.lower() in _PICTURES), None)
+        if stranger is None:
+            yield Finding("labels alone", root, "no folder <video>/ below it holds images 00001.jpg, …")
+        else:
+            yield Finding("missing images", root, f"no image <video>/00001.jpg, … below it, but {stranger}")
     of_images = [folder for folder in sources.image_roots if folder != root]  # which may hold anything
+    above = {folder for each in sources.image_roots for folder in (each, *each.parents)}
     of_labels = sorted({file.path.parent for file in sources.annotations if file.video is not None})
     for folder in [*of_images, *of_labels]:
         for path in sorted(folder.iterdir()):
@@ -100,8 +108,13 @@ def find_strays(sources: Sources, root: Path) -> Iterator[Finding]:
                 yield Finding("stray file", path, "not an annotation <video>.txt")
             elif folder in of_images and not path.is_dir():
                 yield Finding("stray file", path, "not in the folder of a video")
-            elif folder in of_images and not any(path.iterdir()):
-                yield Finding("missing images", path, "the folder is empty")
+            elif folder in of_images and path.name not in sources.image_roots[folder] and path not in above:
+                yield Finding("missing images", path, _without_images(path))
+
+
+def _without_images(folder: Path) -> str:
+    first = min((path.name for path in folder.iterdir()), default=None)
+    return "the folder is empty" if first is None else f"no image 00001.jpg, … in it, but {first}"
 
 
 def find_opencv_wheels() -> Iterator[Finding]:

@@ -168,13 +168,14 @@ class AffectDataModule(LightningDataModule):
             if absent := [task for task in self.tasks if not np.sum(counts[task.value])]:
                 raise AbawError(
                     f"{self.root}: no label of {', '.join(absent)} to train on; correct data.root or"
-                    " data.annotations, or leave it out of data.tasks"
+                    " data.annotations, take another data.label_set, or leave it out of data.tasks"
                 )
             self._train_windows = training_windows(
                 self.index, self.tasks, length=self.window, stride=self.stride, step=self.step
             )
             if not len(self._train_windows):
-                raise AbawError(f"{self.root}: no video with training labels has images; correct data.root")
+                lacking = "no video with training labels has images <video>/00001.jpg"
+                raise AbawError(f"{self.root}: {lacking}; correct data.root or data.image_roots")
 
     @property
     def windows(self) -> dict[str, int]:

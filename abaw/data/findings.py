@@ -29,6 +29,7 @@ KINDS = {
     "damaged image": Kind(True, "it can be decoded, though parts may be grey or wrong; " + _FETCH),
     "image size": Kind(True, "use the cropped_aligned images; 112×112 unless asked otherwise"),
     "missing images": Kind(True, "fetch the images of this video again; the download seems incomplete"),
+    "labels alone": Kind(False, "training needs images, or features made from them: name their folder"),
     "duplicate image": Kind(True, "keep the copy that belongs there; harmless where a scene stands still"),
     "duplicate video": Kind(True, "remove one of the two, above all where it leaks between splits"),
     "stray file": Kind(True, "move it elsewhere; images are named 00001.jpg, 00002.jpg, …"),

@@ -58,7 +58,7 @@ class Network(nn.Module):
                 f"have {self.backbone.dim} values; leave it out, or set model.backbone to null"
             )
         if self.backbone is None and dim is None:
-            raise UsageError("model.dim: without a backbone, give the length of the cached features")
+            raise UsageError("model.backbone: null takes cached features; give their length as model.dim")
         self.dim = int(dim or 0) if self.backbone is None else self.backbone.dim
         self.temporal = Temporal(temporal, dim=self.dim)
         self.head_settings = heads
