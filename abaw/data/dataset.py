@@ -143,34 +143,30 @@ class ClipDataset(Dataset[Batch]):
         Raises:
             BadFrameError: As for a single clip.
         """
-        shape = len(which), self.windows.length
+        # one kind of work for all clips, then the next: that keeps a processor's caches
+        chosen = [self._choose(each) for each in which]
+        clips = [self._clip(*each) for each in chosen]
+        shape = len(clips), self.windows.length
         rows: dict[str, NDArray[Any]] = {
             name: np.zeros((*shape, *more), kind) for name, (kind, more) in _ROWS.items()
         }
-        large: Tensor | None = None
-        where, noise, n_bad_frames = [], [], []
-        chosen = [self._choose(each) for each in which]
-        for row, clip in enumerate(map(self._clip, chosen)):  # one by one: what is at hand is used again
-            if large is None:
-                kind = torch.from_numpy(clip.values[:0])
-                large = self._take((*shape, *kind.shape[1:]), kind.dtype)
-            n, pixels = len(clip.window), large.numpy()
-            pixels[row, :n], pixels[row, n:] = clip.values, 0
+        kind = torch.from_numpy(clips[0].values[:0])
+        large = self._take((*shape, *kind.shape[1:]), kind.dtype)
+        pixels = large.numpy()
+        for row, clip in enumerate(clips):
+            n = len(clip.window)
+            pixels[row, :n], pixels[row, n:] = self._augmented(clip), 0
             rows["present"][row, :n], rows["visible"][row, :n] = True, clip.visible
             for task in self.tasks:
                 rows[task][row, :n] = clip.labels.values(task)
                 rows[f"{task}_valid"][row, :n] = clip.labels.valid(task)
-            if clip.draw is not None:
-                noise.append(clip.draw.mask_noise)
-            where.append(clip.window)
-            n_bad_frames.append(clip.n_bad_frames)
-        assert large is not None, "a batch has a clip at least"
+        noise = [clip.draw.mask_noise for clip in clips if clip.draw is not None]
         batch = Batch(
             frames=large if large.dtype == torch.uint8 else None,
             features=None if large.dtype == torch.uint8 else large,
-            where=tuple(where),
+            where=tuple(clip.window for clip in clips),
             mask_noise=torch.from_numpy(np.stack(noise)) if noise else None,
-            n_bad_frames=torch.tensor(n_bad_frames),
+            n_bad_frames=torch.tensor([clip.n_bad_frames for clip in clips]),
             **{name: torch.from_numpy(values) for name, values in rows.items()},
         )
         return [batch]
@@ -178,13 +174,15 @@ class ClipDataset(Dataset[Batch]):
     def _take(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         return torch.empty(shape, dtype=dtype) if self.memory is None else self.memory.take(shape, dtype)
 
-    def _clip(self, chosen: tuple[Window, Labels, Draw | None]) -> _Clip:
-        window, labels, draw = chosen
+    def _clip(self, window: Window, labels: Labels, draw: Draw | None) -> _Clip:
         read, n_bad_frames = self._read(window)
         values: NDArray[Any] = read.values if isinstance(read, Features) else read.pixels
-        if draw is not None and self.augmentation is not None and isinstance(read, Frames):
-            values = self.augmentation(read.pixels, draw.seed)
         return _Clip(window, labels, draw, values, read.visible & ~self._hidden(window), n_bad_frames)
+
+    def _augmented(self, clip: _Clip) -> NDArray[Any]:
+        if clip.draw is None or self.augmentation is None or clip.values.dtype != np.uint8:
+            return clip.values
+        return self.augmentation(clip.values, clip.draw.seed)
 
     def _choose(self, which: Slot | int) -> tuple[Window, Labels, Draw | None]:
         """The window of a slot or number with its labels, and what is random about it."""

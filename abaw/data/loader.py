@@ -20,6 +20,7 @@ from abaw.errors import AbawError
 MOST_WORKERS = 8
 """Feeds about 50,000 frames a second, more than a device takes; beyond it workers only cost memory."""
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 _PR_SET_PDEATHSIG = 1  # of Linux: the signal that a process gets when its parent has ended
 
 
@@ -83,6 +84,17 @@ def _end_with_trainer(trainer: int) -> None:
     os._exit(0)
 
 
+def keep_freed_memory() -> None:
+    """Lets this process keep what one clip needed for the next: pages mapped anew cost as much as a copy.
+
+    So does glibc on its own, but for memory at the end of what it has, which it gives back at once.
+    """
+    allocator: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(allocator, "mallopt"):
+        allocator.mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)  # as far as glibc would raise it
+        allocator.mallopt(_M_TRIM_THRESHOLD, 256 * 2**20)
+
+
 class ClipLoader(DataLoader[Batch]):
     """A DataLoader that leaves its workers their memory, and in which their errors read like any other.
 
@@ -90,7 +102,8 @@ class ClipLoader(DataLoader[Batch]):
     """
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override] # the DataLoader's own is no generator
-        # what comes again soon stays mapped: to map it anew costs as much as to copy it
+        keep_freed_memory()
+        # and so with what the loader processes share
         recent: deque[Batch] = deque(maxlen=self.num_workers * (PREFETCH + 1))
         try:
             for batch in super().__iter__():

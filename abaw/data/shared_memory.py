@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
@@ -29,7 +30,8 @@ class SharedRing:
     def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """A tensor of that shape and type, with anything in it."""
         if get_worker_info() is None:
-            return torch.empty(shape, dtype=dtype)
+            like = torch.empty(0, dtype=dtype).numpy().dtype
+            return torch.from_numpy(np.empty(shape, like))  # NumPy asks for pages of 2 MB
         if len(self._pieces) > PREFETCH:
             piece = self._pieces.pop(0)
             if piece.dtype == dtype and piece.shape == shape:
