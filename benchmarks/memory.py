@@ -23,6 +23,13 @@ def private_bytes(pid: int | str = "self") -> int:
     return sum(1024 * int(size) for size in re.findall(r"Private_\w+:\s+(\d+) kB", text))
 
 
+def anonymous_bytes() -> int:
+    """Bytes of this process that are no map of a file, those included that forked processes still share."""
+    found = re.search(r"^Anonymous:\s+(\d+) kB", Path("/proc/self/smaps_rollup").read_text(), re.MULTILINE)
+    assert found is not None
+    return 1024 * int(found[1])
+
+
 def memory(folder: Path, *, videos: int = VIDEOS, frames: int = FRAMES) -> list[Row]:
     """Index and sampling of as many frames as Aff-Wild2 has, all of them labelled for all tasks."""
     root, cache = folder / "data", folder / "features"
@@ -95,7 +102,7 @@ def _measure(root: Path, cache: Path) -> dict[str, Any]:
         workers=2,
         cache_dir=str(cache.parent / "cache"),
     )
-    before = private_bytes()
+    before = anonymous_bytes()
     data.prepare_data()
     data.setup("fit")
     loader = data.train_dataloader()
@@ -104,7 +111,7 @@ def _measure(root: Path, cache: Path) -> dict[str, Any]:
         next(batches)
     workers = [private_bytes(child.pid or 0) for child in multiprocessing.active_children()]
     index = data.index.path.stat().st_size
-    return {"main": private_bytes() - before, "workers": workers, "index": index}
+    return {"main": anonymous_bytes() - before, "workers": workers, "index": index}
 
 
 if __name__ == "__main__":

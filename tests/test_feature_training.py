@@ -169,7 +169,16 @@ class Losses(Callback):
         self.seconds = time.perf_counter() - self.start
 
 
-def train(root: Path, folder: Path, features: Path | None, *, steps: int, **backbone: Any) -> Losses:
+def train(
+    root: Path,
+    folder: Path,
+    features: Path | None,
+    *,
+    steps: int,
+    log_every: int = 50,
+    max_epochs: int = -1,
+    **backbone: Any,
+) -> Losses:
     torch.manual_seed(0)  # `abaw extract` seeds with 0 as well, so it is the same random backbone
     module = AffectModule(
         tasks=["va", "expr", "au"],
@@ -187,6 +196,8 @@ def train(root: Path, folder: Path, features: Path | None, *, steps: int, **back
     losses = Losses()
     Trainer(
         max_steps=steps,
+        max_epochs=max_epochs,
+        log_every_n_steps=log_every,
         accelerator="cpu",
         default_root_dir=folder,
         logger=False,
@@ -213,3 +224,20 @@ def test_training_on_rounded_images_has_the_losses_of_the_cache(
     on_images = train(synth_root, tmp_path, None, steps=20)
     assert len(on_cache.values) == 20
     assert on_cache.values == pytest.approx(on_images.values, abs=1e-5)
+
+
+@pytest.mark.parametrize("log_every", [0, 1, 4])
+def test_steps_whose_values_nobody_sees_cost_no_logging(
+    log_every: int, synth_root: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, steps = AffectModule.log, []
+
+    def counted(self: AffectModule, name: str, *args: Any, **kwargs: Any) -> None:
+        if name == "train/loss":
+            steps.append(self.global_step + 1)
+        log(self, name, *args, **kwargs)
+
+    monkeypatch.setattr(AffectModule, "log", counted)
+    n_steps = len(train(synth_root, tmp_path, cache, steps=100, log_every=log_every, max_epochs=1).values)
+    assert n_steps > 4
+    assert steps == [k for k in range(1, n_steps + 1) if k == n_steps or (log_every and k % log_every == 0)]
