@@ -35,14 +35,23 @@ def growth(
     temporal: TemporalSettings = FEATURES_CONFIG,
 ) -> tuple[list[Row], dict[str, dict[int, float]]]:
     """Cost by amount of data and by length of a window; the rows, and the points to draw."""
-    epochs = {times: _epoch(folder / str(times), videos * times, frames) for times in TIMES}
+    for times in TIMES:
+        write_large_set(
+            folder / f"{times}/data",
+            folder / f"{times}/features",
+            videos=videos * times,
+            frames=frames,
+            dim=DIM,
+        )
+    rounds = [{times: _epoch(folder / str(times)) for times in TIMES} for _ in range(3)]
+    epochs = {times: median(seconds[times] for seconds in rounds) for times in TIMES}
     windows = _window_seconds(temporal, batch_frames)
     n = videos * frames
     first, last = LENGTHS[0], LENGTHS[-1]
     rows = [
         Row(
             what="An epoch on four times as much data, against four epochs on once as much",
-            value=epochs[4] / epochs[1] / 4,
+            value=median(seconds[4] / seconds[1] / 4 for seconds in rounds),
             at_most=1.15,
             how=f"cached features, {n:,}, {2 * n:,} and {4 * n:,} frames: "
             + ", ".join(f"{seconds:.1f}" for seconds in epochs.values())
@@ -60,8 +69,7 @@ def growth(
     return rows, {"epochs": epochs, "windows": windows}
 
 
-def _epoch(folder: Path, videos: int, frames: int) -> float:
-    write_large_set(folder / "data", folder / "features", videos=videos, frames=frames, dim=DIM)
+def _epoch(folder: Path) -> float:
     data = AffectDataModule(
         root=str(folder / "data"),
         features=[str(folder / "features")],
@@ -71,7 +79,7 @@ def _epoch(folder: Path, videos: int, frames: int) -> float:
         cache_dir=str(folder),
     )
     module = AffectModule(tasks=list(Task), backbone=None, dim=DIM, temporal=SMALL)
-    return median(epoch_seconds(module, data, epochs=2))
+    return median(epoch_seconds(module, data, epochs=1))
 
 
 def _window_seconds(temporal: TemporalSettings, batch_frames: int) -> dict[int, float]:
@@ -122,6 +130,7 @@ def draw(points: dict[str, dict[int, float]], path: Path) -> None:
         x, y = zip(*points[name].items(), strict=True)
         _line(panel, x, y)
         panel.set(xlabel=along, ylabel=up, xscale="log", yscale="log", xticks=x, xticklabels=x)
+        panel.set_yticks(y, [f"{seconds:.2g}" for seconds in y])
         panel.minorticks_off()
         panel.legend(frameon=False)
     figure.savefig(path, dpi=110)
