@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -268,8 +269,9 @@ def test_a_signal_ends_a_run_in_order(
     sent: signal.Signals, code: int, says: str, command: Command, tmp_path: Path
 ) -> None:
     words = command("fit", tmp_path / "run", "--trainer.max_epochs=1000", "--data.workers=2")
+    heeded = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
     with subprocess.Popen(
-        [sys.executable, "-m", "abaw", *words], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "abaw", *words], stderr=subprocess.PIPE, text=True, preexec_fn=heeded
     ) as process:
         while not (tmp_path / "run/checkpoints/last.ckpt").exists():
             assert process.poll() is None
