@@ -1,4 +1,7 @@
+import contextlib
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -185,6 +188,32 @@ def test_workers_use_one_core():
     options = loader_options(workers=2, pin_memory=False) | {"collate_fn": torch.stack}
     for facts in torch.utils.data.DataLoader(Facts(), **options):
         assert facts[0].tolist() == [1, 1]
+
+
+@pytest.fixture
+def heeded():
+    """Ctrl-C, also in what a shell runs in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded")
+def test_ctrl_c_while_processes_are_started_is_not_lost(monkeypatch):
+    start, n_started = multiprocessing.process.BaseProcess.start, []
+
+    def disturbed(process):
+        with contextlib.suppress(KeyboardInterrupt):  # as Python does in the middle of a fork
+            signal.raise_signal(signal.SIGINT)
+        start(process)
+        n_started.append(process)
+
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", disturbed)
+    loader = make_loader(2)
+    with pytest.raises(KeyboardInterrupt):
+        next(iter(loader))
+    assert len(n_started) == 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 SIGNAL_WORKERS = """

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -95,6 +96,23 @@ def keep_freed_memory() -> None:
         allocator.mallopt(_M_TRIM_THRESHOLD, 256 * 2**20)
 
 
+@contextmanager
+def _interrupted_later() -> Iterator[None]:
+    """Lets Ctrl-C wait, for Python loses one that comes in the middle of a fork."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if came:
+        handler(signal.SIGINT, None)
+
+
 class ClipLoader(DataLoader[Batch]):
     """A DataLoader that leaves its workers their memory, and in which their errors read like any other.
 
@@ -106,7 +124,9 @@ class ClipLoader(DataLoader[Batch]):
         # and so with what the loader processes share
         recent: deque[Batch] = deque(maxlen=self.num_workers * (PREFETCH + 1))
         try:
-            for batch in super().__iter__():
+            with _interrupted_later():
+                batches = super().__iter__()  # forks the loader processes
+            for batch in batches:
                 recent.append(batch)
                 yield batch.copied() if self.num_workers and not self.pin_memory else batch
         except AbawError as error:  # a worker's message is its whole traceback, whose last line it was
