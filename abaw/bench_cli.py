@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor
+from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser
 
 from abaw.apply.bench import Rates, flop_per_frame, loader_parts, matmul_part, network_parts, time_parts, wait
 from abaw.apply.bench_report import END_TO_END, Report, Setting, scaling_table
 from abaw.batch import Batch
-from abaw.cli import AbawCLI, as_list, run
+from abaw.cli import AbawCLI, run
 from abaw.data.loader import available_cores
 from abaw.data.samplers import Slot
 from abaw.errors import UsageError
@@ -29,7 +29,6 @@ from abaw.runs import Run
 from abaw.trackers import MetricsFile
 
 _FOREVER = 1_000_000  # epochs: the clock ends the training, and the schedule wants to know an end
-_WAITS_FOR_SCORES = ("EarlyStopping", "ModelCheckpoint")  # which a training without validation never has
 
 
 def bench(args: list[str]) -> int:
@@ -107,13 +106,14 @@ class BenchCLI(AbawCLI):
         trainer.enable_checkpointing = trainer.enable_progress_bar = trainer.enable_model_summary = False
         trainer.limit_val_batches, trainer.num_sanity_val_steps = 0, 0
         trainer.max_epochs, trainer.max_steps, trainer.max_time = _FOREVER, -1, None
-        trainer.callbacks = [
-            given
-            for given in as_list(trainer.callbacks)
-            if given.class_path.rpartition(".")[2] not in _WAITS_FOR_SCORES
-        ]
         if settings.model.backbone is not None:
             settings.model.backbone.weights = "none"  # any weights are equally fast
+
+    def _callbacks(self, given: Any) -> list[Callback]:
+        """Without those that wait for a score, which never comes."""
+        return [
+            each for each in super()._callbacks(given) if not isinstance(each, EarlyStopping | Checkpoint)
+        ]
 
     def _loggers(self, given: Any) -> list[Any]:  # noqa: ARG002
         """Curves are kept as in a training, but nowhere for long."""

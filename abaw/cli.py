@@ -22,7 +22,7 @@ from abaw.feature_key import FeatureCheck
 from abaw.module import AffectModule
 from abaw.noise import silence
 from abaw.nonfinite import NonFiniteGuard
-from abaw.options import Seed, check_training, count_whole_batches, explained, refuse_nulls
+from abaw.options import Seed, as_list, check_training, count_whole_batches, explained, refuse_nulls
 from abaw.resume import AtomicCheckpointIO, LastCheckpoint
 from abaw.runs import BestCheckpoint, Record, Run, with_own_config
 from abaw.signals import EndOnSignal, Preempted, announce
@@ -144,7 +144,7 @@ class AbawCLI(LightningCLI):
             UsageError: The trainer refuses its settings.
         """
         given = self.config_init[self.subcommand].trainer
-        callbacks = as_list(given.callbacks)
+        callbacks = self._callbacks(given.callbacks)
         plugins = as_list(given.plugins)
         if SLURMEnvironment.detect() and not any(isinstance(p, ClusterEnvironment) for p in plugins):
             plugins.append(SLURMEnvironment(auto_requeue=False))  # the job script requeues
@@ -164,6 +164,9 @@ class AbawCLI(LightningCLI):
             )
         except (MisconfigurationException, ValueError) as error:
             raise UsageError(f"trainer: {error}") from error
+
+    def _callbacks(self, given: Any) -> list[Callback]:
+        return as_list(given)
 
     def _loggers(self, given: Any) -> list[Any]:
         if not self.fitting or self.quick or given is False:
@@ -247,10 +250,3 @@ def run(verb: str, args: list[str], kind: type[AbawCLI] = AbawCLI) -> int:
             raise KeyboardInterrupt from None
         raise
     return 0
-
-
-def as_list(value: Any) -> list[Any]:
-    """The value of an option that is one thing, several or none."""
-    if value is None:
-        return []
-    return list(value) if isinstance(value, list) else [value]

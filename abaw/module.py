@@ -152,10 +152,8 @@ class AffectModule(LightningModule):
             self.log("train/loss", total.detach(), batch_size=len(batch))  # `prog_bar` would wait for it
             self.log_dict({f"train/{task}": loss for task, loss in per_task.items()}, batch_size=len(batch))
             if self.masking is not None and self.masking.start_ratio is not None:
-                ratio = torch.tensor(
-                    self.masking.ratio_at(self.global_step)
-                )  # a number would go to the device
-                self.log("train/masked", ratio, batch_size=len(batch))
+                ratio = self.masking.ratio_at(self.global_step)
+                self.log("train/masked", torch.tensor(ratio), batch_size=len(batch))  # on the host, as it is
         return {"loss": total, "per_task": per_task}
 
     @property

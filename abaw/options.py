@@ -47,6 +47,13 @@ def explained(message: str, known: Sequence[str]) -> str:
     return message
 
 
+def as_list(value: Any) -> list[Any]:
+    """The value of an option that is one thing, several or none."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list) else [value]
+
+
 def count_whole_batches(parser: ArgumentParser) -> None:
     """Makes `--trainer.limit_val_batches 1` one batch.
 
@@ -73,10 +80,8 @@ def check_training(trainer: Any) -> None:
             f"trainer.precision: {precision} keeps the weights and every running sum in few bits; train with"
             f" {precision.removesuffix('-true')}-mixed or 32-true"
         )
-    callbacks = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
-    if any(
-        str(getattr(given, "class_path", "")).endswith(".StochasticWeightAveraging") for given in callbacks
-    ):
+    classes = [str(getattr(given, "class_path", "")) for given in as_list(trainer.callbacks)]
+    if any(name.endswith(".StochasticWeightAveraging") for name in classes):
         raise UsageError(
             "trainer.callbacks: StochasticWeightAveraging makes its average behind the last checkpoint, which"
             " loses it; take lightning.pytorch.callbacks.WeightAveraging, or abaw.averaging.MovingAverage"

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -156,17 +155,13 @@ def test_there_must_be_images_to_extract_from(
 
 
 class Losses(Callback):
-    """Notes the loss of every step, and how long they all took."""
+    """Notes the loss of every step."""
 
     def __init__(self) -> None:
         self.values: list[float] = []
 
-    def on_train_start(self, *args: Any) -> None:
-        self.start = time.perf_counter()
-
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, *args: Any) -> None:
         self.values.append(float(outputs["loss"]))
-        self.seconds = time.perf_counter() - self.start
 
 
 def train(
