@@ -11,7 +11,7 @@ import pytest
 PROJECT = Path(__file__).parents[1]
 PACKAGE = PROJECT / "abaw"
 FILES = sorted(PACKAGE.rglob("*.py"))
-MAX_LINES = 260
+MAX_LINES = 400
 
 WINGS = ("data", "model", "outputs", "apply")
 EVERYBODY_MAY = {"errors", "files"}
