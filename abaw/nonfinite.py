@@ -20,8 +20,8 @@ NEVER = torch.iinfo(torch.int64).max
 class NonFiniteGuard(Callback):
     """Stops a run whose loss is NaN or infinite and says which task and which videos it came from.
 
-    The flags stay on the device; they are read every `log_every_n_steps` steps and before every checkpoint,
-    so that no checkpoint with spoilt weights replaces a good one.
+    The flags stay on the device; they are read every `log_every_n_steps` steps, before every validation and
+    before every checkpoint, so that neither `best.ckpt` nor `scores.json` ever comes from NaN weights.
 
     Args:
         folder: Where the state is left for inspection, as `nonfinite.ckpt`.
@@ -78,14 +78,21 @@ class NonFiniteGuard(Callback):
         if (batch_idx + 1) % cast(Any, trainer).log_every_n_steps == 0 or trainer.is_last_batch:
             self._look(trainer)
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Refuses to score NaN weights: their scores may be finite, and the best so far."""
+        self._look_if_fitting(trainer)
+
     def on_save_checkpoint(
         self,
         trainer: Trainer,
         pl_module: LightningModule,  # noqa: ARG002
         checkpoint: dict[str, Any],  # noqa: ARG002
     ) -> None:
-        """Refuses to save spoilt weights as progress."""
-        if trainer.training and hasattr(self, "_first") and not self._stopping:
+        """Refuses to save NaN weights as progress, also while a validation in mid-epoch runs."""
+        self._look_if_fitting(trainer)
+
+    def _look_if_fitting(self, trainer: Trainer) -> None:
+        if trainer.state.fn == "fit" and hasattr(self, "_first") and not self._stopping:
             self._look(trainer)
 
     def _look(self, trainer: Trainer) -> None:

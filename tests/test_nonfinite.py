@@ -77,6 +77,15 @@ def test_the_run_stops_and_names_task_step_and_videos(
 
 
 @pytest.mark.usefixtures("_nan")
+def test_a_validation_in_mid_epoch_saves_no_nan_weights(words: list[str], tmp_path: Path) -> None:
+    """The scores of NaN weights are finite numbers, and the first are the best so far."""
+    mid_epoch = ["--trainer.val_check_interval=3", "--trainer.limit_val_batches=2"]
+    assert main(["fit", *words, *mid_epoch, "--trainer.log_every_n_steps=50"]) == 1
+    assert not (tmp_path / "run/checkpoints/best.ckpt").exists()
+    assert not (tmp_path / "run/scores.json").exists()
+
+
+@pytest.mark.usefixtures("_nan")
 def test_skipping_goes_on_with_finite_weights(words: list[str], tmp_path: Path) -> None:
     assert main(["fit", *words, "--nonfinite.action=skip", "--nonfinite.max_skips=1"]) == 0
     content = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
