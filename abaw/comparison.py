@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from abaw.bootstrap import draw_videos, interval
 from abaw.errors import AbawError
@@ -18,7 +19,8 @@ def compare(a: Sums, b: Sums, draws: int = 1000, seed: int = 0) -> dict[str, Any
 
     Returns:
         Per task that both have, and for their `total`: `difference` (a - b), its 95 % `interval`, and the
-        `probability` that a is better: the share of draws, ties counting half. Both are null without draws.
+        `probability` that a is better: the share of the draws, ties counting half, in which every task has
+        labels. Both are null where no draws, or fewer than two labelled videos of a task, leave them unknown.
 
     Raises:
         AbawError: The two were not scored on the same labelled frames of the same videos.
@@ -35,22 +37,23 @@ def compare(a: Sums, b: Sums, draws: int = 1000, seed: int = 0) -> dict[str, Any
         )
     drawn = draw_videos(len(videos), draws, seed)
     ours, theirs = replicas(a, drawn), replicas(b, drawn)
-    gaps, differences, n_videos = {}, {}, {}
-    for task, n in zip(tasks, counts, strict=True):
-        gaps[str(task)] = ours[task].mean(1) - theirs[task].mean(1)
-        differences[str(task)] = official(a)[task] - official(b)[task]
-        n_videos[str(task)] = int((n > 0).sum())
-    gaps["total"], differences["total"] = sum(gaps.values()), sum(differences.values())
-    n_videos["total"] = len(videos)
-    result: dict[str, Any] = {}
-    for name, gap in gaps.items():
-        ends = interval(gap, n_videos[name])
-        result[name] = {
-            "difference": differences[name],
-            "interval": None if ends is None else ends.tolist(),
-            "probability": float(np.nanmean((gap > 0) + 0.5 * (gap == 0))) if draws else None,
-        }
-    return result
+    gaps = {str(task): ours[task].mean(1) - theirs[task].mean(1) for task in tasks}
+    differences = {str(task): official(a)[task] - official(b)[task] for task in tasks}
+    n_videos = {str(task): int((n > 0).sum()) for task, n in zip(tasks, counts, strict=True)}
+    parts = {name: _part(differences[name], gap, n_videos[name]) for name, gap in gaps.items()}
+    known = all(part["interval"] is not None for part in parts.values())
+    total = _part(sum(differences.values()), np.asarray(sum(gaps.values())), len(videos) if known else 0)
+    return {**parts, "total": total}
+
+
+def _part(difference: float, gaps: NDArray, n_videos: int) -> dict[str, Any]:
+    """One difference, from its values in all draws (draws,); NaN where a draw has no label."""
+    ends, drawn = interval(gaps, n_videos), gaps[np.isfinite(gaps)]
+    return {
+        "difference": difference,
+        "interval": None if ends is None else ends.tolist(),
+        "probability": None if ends is None else float(((drawn > 0) + 0.5 * (drawn == 0)).mean()),
+    }
 
 
 def _labelled_videos(sums: Sums, tasks: Sequence[Task]) -> set[str]:

@@ -183,7 +183,7 @@ def summarise(sums: Sums, draws: int = 1000, seed: int = 0) -> dict[str, Any]:
     Returns:
         Per task with labels the score, the score of each label, the labelled frames, and the `interval` of
         the score and the `intervals` of each label; the `total` of the tasks' scores. An interval is null
-        where fewer than two videos leave it unknown.
+        where fewer than two videos leave it unknown, the total's where one of the tasks has none.
     """
     result: dict[str, Any] = {}
     drawn = draw_videos(len(sums.videos), draws, seed) if draws and sums.videos else None
@@ -204,7 +204,8 @@ def summarise(sums: Sums, draws: int = 1000, seed: int = 0) -> dict[str, Any]:
     result["total"] = float(sum(result[task]["score"] for task in sums.labelled))
     if drawn_scores:
         total = sum(values.mean(1) for values in drawn_scores.values())
-        ends = interval(np.asarray(total), len(sums.videos))
+        known = all(result[task]["interval"] is not None for task in drawn_scores)
+        ends = interval(np.asarray(total), len(sums.videos)) if known else None
         result["total_interval"] = None if ends is None else ends.tolist()
     return {str(key): value for key, value in result.items()}
 

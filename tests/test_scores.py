@@ -190,6 +190,34 @@ def test_rarely_labelled_task_is_not_scored_zero_in_draws_without_it():
     assert high <= 1
 
 
+def with_expr_in(sums, n_videos):
+    """The same sums where only the first videos carry labels of expressions."""
+    expr = sums.expr.copy()
+    expr[n_videos:] = 0
+    return Sums(sums.videos, va=sums.va, expr=expr)
+
+
+def test_draws_without_labels_of_a_task_are_no_losses():
+    """About one draw of eight holds neither of two videos."""
+    good, bad = (with_expr_in(random_sums(n_videos=12, noise=noise), 2) for noise in (0.1, 0.5))
+    result = compare(good, bad, draws=300)
+    assert {name: part["probability"] for name, part in result.items()} == {"va": 1, "expr": 1, "total": 1}
+    swapped = compare(bad, good, draws=300)
+    assert {name: part["probability"] for name, part in swapped.items()} == {"va": 0, "expr": 0, "total": 0}
+
+
+def test_the_total_has_no_interval_where_a_task_has_none():
+    good, bad = (with_expr_in(random_sums(n_videos=12, noise=noise), 1) for noise in (0.1, 0.5))
+    scores = summarise(good, draws=50)
+    assert scores["va"]["interval"] is not None
+    assert scores["expr"]["interval"] is scores["total_interval"] is None
+    result = compare(good, bad, draws=50)
+    assert result["va"]["interval"] is not None
+    for name in ("expr", "total"):
+        assert result[name]["interval"] is result[name]["probability"] is None
+        assert result[name]["difference"] > 0
+
+
 def test_same_seed_same_interval():
     sums = random_sums()
     assert summarise(sums, 50, seed=1) == summarise(sums, 50, seed=1)
