@@ -1,13 +1,16 @@
 """What a run leaves on disk besides checkpoints: tracks, scores, and the number of images it skipped."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from abaw.batch import Batch
+from abaw.checkpoints import best_scores
 from abaw.data.bad_frames import BAD_FRAMES, count_bad_frames
 from abaw.files import atomic_path
 from abaw.outputs.tracks import Track, write_track
@@ -68,23 +71,32 @@ class ScoreWriter(Callback):
 
     Args:
         path: The file.
+        best: The best checkpoint of a run that is resumed, if it has one: its score is the one to beat.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, best: Path | None = None) -> None:
         self.path = Path(path)
-        self._best: float | None = None
+        self.best = best
         self._scores: dict[str, Any] | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
+        """Reads the scores to beat."""
+        if self.best is not None:
+            self._scores = best_scores(self.best)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Writes the scores of the best checkpoint where a kill came between the two files."""
+        if self._scores is not None and not (self.path.is_file() and self.path.read_text() == self._text()):
+            self._write(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the scores, in `fit` those of a new best epoch."""
         scores = cast(Any, pl_module).scores
         if trainer.sanity_checking:
             return
-        fitting = trainer.state.fn == "fit"
-        total = float(scores.get("total", 0.0))
-        if fitting and self._best is not None and total <= self._best:
+        if trainer.state.fn == "fit" and self._scores is not None and _total(scores) <= _total(self._scores):
             return
-        self._best, self._scores = total, scores
+        self._scores = scores
         self._write(trainer)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -95,15 +107,10 @@ class ScoreWriter(Callback):
     def _write(self, trainer: Trainer) -> None:
         if trainer.is_global_zero:
             with atomic_path(self.path) as temporary:
-                temporary.write_text(json.dumps(self._scores, indent=2) + "\n", encoding="utf-8")
+                temporary.write_text(self._text(), encoding="utf-8")
 
-    def state_dict(self) -> dict[str, Any]:
-        """The best total, so that a resumed run does not overwrite a better epoch."""
-        return {"best": self._best, "scores": self._scores}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up where the interrupted run was."""
-        self._best, self._scores = state_dict["best"], state_dict["scores"]
+    def _text(self) -> str:
+        return json.dumps(self._scores, indent=2) + "\n"
 
     @rank_zero_only
     def show(self) -> None:
@@ -113,6 +120,11 @@ class ScoreWriter(Callback):
             if self._scores is None
             else score_table(self._scores)
         )
+
+
+def _total(scores: Mapping[str, Any]) -> float:
+    """The monitored score, rounded as the tensor that decides about `best.ckpt`."""
+    return float(np.float32(scores.get("total", 0.0)))
 
 
 class SkippedFrames(Callback):

@@ -59,6 +59,18 @@ def newest_checkpoint(folder: Path | str) -> Path:
     )
 
 
+def best_scores(path: Path | str) -> dict[str, Any] | None:
+    """The scores of a run's best checkpoint; None where there is none, or a damaged one, which is named."""
+    if not Path(path).is_file():
+        return None
+    try:
+        scores: dict[str, Any] = load_checkpoint(path)["abaw"]["scores"]
+    except AbawError as error:
+        warnings.warn(f"{error}; the next validation replaces it", stacklevel=2)
+        return None
+    return scores
+
+
 def _newest_first(folder: Path) -> Iterator[Path]:
     last = folder / "last.ckpt"
     known = set()

@@ -176,7 +176,8 @@ class AbawCLI(LightningCLI):
 
     def _obligatory(self, logs: bool, saves: bool) -> list[Callback]:
         """What every run has, whatever its configuration says."""
-        self.score_writer = ScoreWriter(str(self.files.scores))
+        best = self.files.best if self.fitting and saves else None
+        self.score_writer = ScoreWriter(str(self.files.scores), best)
         always = [FeatureCheck(), SkippedFrames(str(self.files.folder))]
         if self.subcommand == "predict":
             return [*always, TrackWriter(str(self.files.tracks)), EndOnSignal()]

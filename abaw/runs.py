@@ -1,15 +1,18 @@
 """A run's directory: what lies where, whether it holds a run already, and what keeps its curves."""
 
+import os
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from abaw.checkpoints import load_checkpoint, newest_checkpoint
+from abaw.checkpoints import best_scores, load_checkpoint, newest_checkpoint
 from abaw.errors import AbawError, UsageError
 from abaw.files import atomic_path
 
@@ -44,6 +47,11 @@ class Run:
     def checkpoints(self) -> Path:
         """Where `best.ckpt` and `last.ckpt` are."""
         return self.folder / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint with the highest official score."""
+        return self.checkpoints / "best.ckpt"
 
     @property
     def tracks(self) -> Path:
@@ -95,7 +103,7 @@ class Run:
     def _find(self, asked: str) -> Path:
         if asked == "last":
             return newest_checkpoint(self.checkpoints)
-        path = self.checkpoints / "best.ckpt" if asked == "best" else Path(asked)
+        path = self.best if asked == "best" else Path(asked)
         if asked == "best" and not path.is_file():
             raise AbawError(
                 f"{path}: there is no such checkpoint; train first with `abaw fit`, name the run's directory"
@@ -118,7 +126,7 @@ class Record(Callback):
         self.config = config
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
-        """Writes over what an earlier part of the same run left: a resumed run may have changed settings.
+        """Checks the number of processes.
 
         Raises:
             UsageError: Fewer processes run than the configuration asks for.
@@ -130,6 +138,9 @@ class Record(Callback):
                 f" {trainer.world_size} processes run; start one per device, under SLURM with `srun` and"
                 f" --ntasks-per-node={trainer.num_devices}"
             )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Writes it once the start is accepted: a resumed run may have changed what may change."""
         if trainer.is_global_zero:
             with atomic_path(self.run.config) as temporary:
                 temporary.write_text(self.config, encoding="utf-8")
@@ -139,6 +150,9 @@ class Record(Callback):
 
 class BestCheckpoint(ModelCheckpoint):
     """Keeps `best.ckpt`: the state that validation scored highest.
+
+    The score to beat is that of the `best.ckpt` in the folder, whatever the resumed checkpoint says: a run
+    that was moved or copied keeps its best, and a run that starts from another one's checkpoint has none yet.
 
     Args:
         folder: Where it goes.
@@ -153,6 +167,20 @@ class BestCheckpoint(ModelCheckpoint):
             save_on_train_epoch_end=False,  # when it has been scored
             enable_version_counter=False,
         )
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Reads the score to beat."""
+        super().setup(trainer, pl_module, stage)
+        assert self.dirpath is not None
+        path = os.path.join(self.dirpath, "best.ckpt")  # noqa: PTH118 - as Lightning spells it
+        if (scores := best_scores(path)) is not None:
+            total = torch.tensor(scores.get("total", 0.0))
+            self.best_model_path = self.kth_best_model_path = path
+            self.best_model_score = self.kth_value = total
+            self.best_k_models = {path: total}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Leaves the score to beat as `setup` found it."""
 
 
 def with_own_config(args: list[str]) -> list[str]:

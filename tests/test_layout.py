@@ -35,7 +35,7 @@ MAY_IMPORT = {  # room or wing -> rooms and wings, besides its own wing and what
     "losses": "tasks batch criteria",
     "checkpoints": "",
     "module": "tasks batch masking losses metrics stitching checkpoints model",
-    "callbacks": "tasks batch stitching score_table outputs data.bad_frames",
+    "callbacks": "checkpoints tasks batch stitching score_table outputs data.bad_frames",
     "nonfinite": "batch windows",
     "averaging": "",
     "signals": "",

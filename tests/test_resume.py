@@ -1,6 +1,8 @@
 """A training that breaks off anywhere and goes on ends as the one that was left alone, to the bit."""
 
+import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,9 @@ from abaw.__main__ import main
 from abaw.checkpoints import load_checkpoint
 from abaw.cli import AbawCLI
 from abaw.errors import UsageError
+from abaw.metrics import OfficialScores
 from abaw.resume import LastCheckpoint
+from abaw.runs import BestCheckpoint
 
 PROJECT = Path(__file__).parents[1]
 N_BATCHES, N_EPOCHS = 4, 3
@@ -204,6 +208,77 @@ def test_micro_batches_are_saved_between_steps(words: Words, tmp_path: Path) -> 
     assert main(words(tmp_path / "run", *more)) == 0
     saved = {path.name for path in (tmp_path / "run/checkpoints").glob("step*")}
     assert saved == {"step-000000001.ckpt", "step-000000002.ckpt"}
+
+
+@pytest.fixture
+def totals(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the validations to come score, in order."""
+    coming: list[float] = []
+    compute = OfficialScores.compute
+    monkeypatch.setattr(OfficialScores, "compute", lambda self: compute(self) | {"total": coming.pop(0)})
+    return coming
+
+
+def speak_of(run: Path) -> tuple[int, float, float]:
+    """The step of `best.ckpt`, its score, and that of `scores.json`."""
+    best = content(run, "best")
+    scores = json.loads((run / "scores.json").read_text())
+    return best["global_step"], best["abaw"]["scores"]["total"], scores["total"]
+
+
+@pytest.mark.parametrize("moving", [shutil.move, shutil.copytree])
+def test_a_run_that_was_moved_or_copied_keeps_its_best(
+    moving: Callable[[Path, Path], object], words: Words, tmp_path: Path, totals: list[float]
+) -> None:
+    totals += [0.9, 0.5, 1.2]
+    assert main(words(tmp_path / "run", "--trainer.max_epochs=1")) == 0
+    moving(tmp_path / "run", tmp_path / "new")
+    for epochs, expected in ((2, (N_BATCHES, 0.9, 0.9)), (3, (3 * N_BATCHES, 1.2, 1.2))):
+        assert main(words(tmp_path / "new", "--ckpt_path=last", f"--trainer.max_epochs={epochs}")) == 0
+        assert speak_of(tmp_path / "new") == expected
+    assert moving is shutil.move or speak_of(tmp_path / "run") == (N_BATCHES, 0.9, 0.9)
+
+
+def test_another_run_s_best_is_not_inherited(words: Words, tmp_path: Path, totals: list[float]) -> None:
+    totals += [0.9, 0.5]
+    assert main(words(tmp_path / "run", "--trainer.max_epochs=1")) == 0
+    other = f"--ckpt_path={tmp_path / 'run/checkpoints/best.ckpt'}"
+    assert main(words(tmp_path / "new", other, "--trainer.max_epochs=2")) == 0
+    assert speak_of(tmp_path / "new") == (2 * N_BATCHES, 0.5, 0.5)
+
+
+def test_scores_that_differ_by_less_than_a_tensor_holds_are_one(
+    words: Words, tmp_path: Path, totals: list[float]
+) -> None:
+    totals += [0.5, 0.5 + 1e-9]
+    assert main(words(tmp_path / "run", "--trainer.max_epochs=2")) == 0
+    assert speak_of(tmp_path / "run") == (N_BATCHES, 0.5, 0.5)
+
+
+def test_a_kill_between_best_and_scores_is_mended(
+    words: Words, tmp_path: Path, totals: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    totals += [0.5, 0.7]
+    run, told = tmp_path / "run", []
+    obligatory = AbawCLI._obligatory
+    save = BestCheckpoint._save_checkpoint
+
+    def broken(self: BestCheckpoint, trainer: Trainer, path: str) -> None:
+        if trainer.global_step == 2 * N_BATCHES:
+            raise Broken
+        save(self, trainer, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BestCheckpoint, "_save_checkpoint", broken)
+        with pytest.raises(Broken):
+            main(words(run))
+    look = Callback()
+    look.on_train_start = lambda *args: told.append(speak_of(run))  # type: ignore[method-assign]
+    monkeypatch.setattr(AbawCLI, "_obligatory", lambda *args: [*obligatory(*args), look])
+    totals += [0.7, 0.6]
+    assert main(words(run, "--ckpt_path=last")) == 0
+    assert told == [(N_BATCHES, 0.5, 0.5)]
+    assert speak_of(run) == (2 * N_BATCHES, 0.7, 0.7)
 
 
 @pytest.mark.parametrize("bad", [{"every_n_steps": 0}, {"every_n_minutes": 0}, {"keep": 0}])
