@@ -41,11 +41,11 @@ $(DEMO_RUN)/checkpoints/best.ckpt:
 bench: setup ## measure docs/benchmarks.md anew: a quarter of an hour on a quiet machine
 	$(BIN)/python -m benchmarks
 
-test: setup ## the tests that take seconds
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile
+test: setup ## the tests that take seconds, in random order; ARGS=--randomly-seed=N repeats one
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile $(ARGS)
 
 test-slow: setup ## the tests that take minutes
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow $(ARGS)
 
 lint: setup ## formatting, style and types
 	$(BIN)/ruff format --check

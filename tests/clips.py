@@ -1,4 +1,4 @@
-"""Random batches, for tests of what eats them."""
+"""Random batches, for tests of what eats them, and what a gradient says of them."""
 
 import torch
 from torch import Tensor
@@ -41,3 +41,11 @@ def random_batch(
         where=tuple(Window(k, 0, t) for k in range(b)),
         n_bad_frames=torch.zeros(b, dtype=torch.long),
     )
+
+
+def touched(gradient: Tensor) -> Tensor:
+    """Bool, where a gradient is there; it is either exactly zero or too large to be an effect of rounding."""
+    size = gradient.abs()
+    there = size > 1e-4 * size.max()
+    assert not size[~there].any(), "some of the gradient is neither zero nor clear of rounding"
+    return there

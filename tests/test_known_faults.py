@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from clips import random_batch
+from clips import random_batch, touched
 from lightning.pytorch import Trainer
 from tiny_set import SIZE, brightness, labels_of, write_images, write_labels, write_tiny_set
 from torch import Tensor
@@ -118,7 +118,7 @@ def test_only_the_last_frame_of_a_window_supervised() -> None:
     sum(loss_of(outputs, random_batch()).values()).backward()  # type: ignore[union-attr]
     for task, values in outputs.items():
         assert values.grad is not None
-        assert (values.grad.abs().sum(-1) > 0).all(), task
+        assert touched(values.grad.abs().sum(-1)).all(), task
 
 
 # -- masking
@@ -134,7 +134,7 @@ def test_a_mask_that_zeroes_feature_elements() -> None:
     outputs = network()(replace(batch, features=features).with_visible(visible))
     torch.cat([*outputs.values()], -1).square().sum().backward()
     assert features.grad is not None
-    used = features.grad != 0
+    used = touched(features.grad)
     assert not used[~visible].any()  # a hidden frame is hidden whole,
     assert used[visible].all()  # and a visible one is seen whole
 
@@ -206,7 +206,7 @@ def test_a_whole_window_thrown_away_for_one_unlabelled_row(numbered: Path) -> No
     valid[0, 2] = False
     loss_of(outputs, replace(batch, expr_valid=valid))[Task.EXPR].backward()
     assert outputs[Task.EXPR].grad is not None
-    assert torch.equal((outputs[Task.EXPR].grad != 0).any(-1), valid)
+    assert torch.equal(touched(outputs[Task.EXPR].grad).any(-1), valid)
 
 
 def test_validation_on_surviving_windows_only(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from clips import random_batch
+from clips import random_batch, touched
 from torch import Tensor
 
 from abaw.batch import Batch
@@ -95,9 +95,8 @@ def test_whole_frames_are_hidden_and_whole_frames_are_seen() -> None:
     features = batch.features.requires_grad_()
     everything(build()(replace(batch, features=features))).square().sum().backward()
     assert features.grad is not None
-    assert torch.equal(
-        features.grad != 0, batch.visible[..., None].expand_as(features)
-    )  # not single elements
+    seen = batch.visible[..., None].expand_as(features)  # not single elements
+    assert torch.equal(touched(features.grad), seen)
 
 
 def test_padding_changes_nothing() -> None:

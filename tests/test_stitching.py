@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from abaw.stitching import Stitcher, taper
@@ -30,7 +30,6 @@ def test_taper_is_positive_symmetric_and_highest_in_the_middle():
         assert int(weights.argmax()) == (length - 1) // 2
 
 
-@settings(deadline=None)  # the first call warms torch up
 @given(shapes, st.integers(1, 7), st.randoms(use_true_random=False))
 def test_stitch_is_the_inverse_of_cut(shape, batch_size, random):
     n_frames, length, stride, step = shape
