@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abaw.errors import UsageError
+from abaw.randomness import Purpose, keyed_generator
 
 LEVEL = 0.95
 """Share of repetitions in which an interval is meant to hold the truth."""
@@ -24,8 +25,9 @@ def draw_videos(n_videos: int, draws: int, seed: int) -> NDArray[np.float64]:
     for name, value in (("draws", draws), ("seed", seed)):
         if value < 0:
             raise UsageError(f"{name}: {value} is too small; give 0 or more")
+    rng = keyed_generator(Purpose.BOOTSTRAP, seed)
     chances = np.full(n_videos, 1 / n_videos)
-    return np.random.default_rng(seed).multinomial(n_videos, chances, size=draws).astype(np.float64)
+    return rng.multinomial(n_videos, chances, size=draws).astype(np.float64)
 
 
 def resample(sums: NDArray, drawn: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -20,6 +20,7 @@ from abaw.model.backbone import BackboneSettings
 from abaw.model.heads import HeadSettings
 from abaw.model.network import Network
 from abaw.model.temporal import TemporalSettings
+from abaw.randomness import Purpose, keyed_seed
 from abaw.stitching import Stitched, Stitcher
 from abaw.tasks import Task, parse_tasks
 
@@ -142,7 +143,7 @@ class AffectModule(LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Keys dropout by the step and the rank, so that a resumed run draws what this one would have."""
         step = self.trainer.fit_loop.epoch_loop.total_batch_idx
-        torch.manual_seed((self._data.seed * 1_000_003 + step) * self.trainer.world_size + self.global_rank)
+        torch.manual_seed(keyed_seed(Purpose.DROPOUT, self._data.seed, step, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:  # noqa: ARG002
         """One step on a batch of clips: the loss to minimise, and what each task contributes."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
-import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -18,6 +17,7 @@ from abaw.data.loader import TrainLoader
 from abaw.losses import TaskLosses
 from abaw.masking import RandomFrameMasking
 from abaw.model.network import Network
+from abaw.randomness import Purpose, keyed_generator
 
 Rates = dict[str, list[float]]
 """Per part its rate in every round: frames per second, FLOP per second of `matmul`."""
@@ -219,6 +219,6 @@ def _endless(loader: TrainLoader) -> Iterator[Batch]:
 
 
 def _shuffled(n: int) -> Iterator[int]:
-    rng = np.random.default_rng(0)
+    rng = keyed_generator(Purpose.ORDER, 0, 0)
     while True:
         yield from rng.permutation(n).tolist()

@@ -21,6 +21,7 @@ from abaw.data.samplers import Slot
 from abaw.data.selection import labelled_frames
 from abaw.data.shared_memory import SharedRing
 from abaw.data.transforms import ClipAugmentation
+from abaw.randomness import Purpose, keyed_generator
 from abaw.tasks import Task
 from abaw.windows import PADDING, Window, WindowTable, window_at
 
@@ -54,7 +55,7 @@ class Draw(NamedTuple):
     @classmethod
     def keyed(cls, seed: int, slot: Slot, length: int) -> "Draw":
         """What seed, epoch and slot decide, for T = `length`."""
-        rng = np.random.default_rng([seed, slot.epoch, slot.slot])
+        rng = keyed_generator(Purpose.CLIP, seed, slot.epoch, slot.slot)
         return cls(rng.random(), int(rng.integers(2**63)), rng.random(length, np.float32))
 
 

@@ -11,6 +11,7 @@ from abaw.data.annotations import subject_free_stem
 from abaw.data.index import Index
 from abaw.errors import AbawError, UsageError
 from abaw.files import atomic_path
+from abaw.randomness import Purpose, keyed_generator
 from abaw.tasks import Task
 
 _TRIES = 10
@@ -52,7 +53,7 @@ def make_folds(index: Index, k: int, seed: int = 0) -> dict[str, int]:
     shares[:, 0] *= _WEIGHT_OF_LENGTH
     if seed < 0:
         raise UsageError(f"seed: {seed} is too small; give 0 or more")
-    rng = np.random.default_rng(seed)
+    rng = keyed_generator(Purpose.FOLDS, seed)
     tries = [_exchanged(_dealt(shares, k, rng), shares, k) for _ in range(_TRIES)]
     fold_of = min(tries, key=lambda folds: sum((shares[folds == f].sum(0) ** 2).sum() for f in range(k)))
     return {

@@ -5,6 +5,8 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
+from abaw.randomness import Purpose, keyed_generator
+
 
 def hidden_frames(video: str, visible: NDArray[np.bool_], *, share: float, seed: int) -> NDArray[np.bool_]:
     """Chooses frames by the video's name and the seed alone; a larger share adds to those of a smaller.
@@ -19,7 +21,8 @@ def hidden_frames(video: str, visible: NDArray[np.bool_], *, share: float, seed:
         bool (N,), True for round(share * n) of the n visible frames.
     """
     places = np.flatnonzero(visible)
-    order = np.random.default_rng([seed, zlib.crc32(video.encode())]).permutation(places)
+    rng = keyed_generator(Purpose.HIDING, seed, zlib.crc32(video.encode()))
+    order = rng.permutation(places)
     hidden = np.zeros(len(visible), np.bool_)
     hidden[order[: round(share * len(places))]] = True
     return hidden

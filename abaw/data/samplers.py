@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.data.distributed import DistributedSampler
 
 from abaw.errors import AbawError
+from abaw.randomness import Purpose, keyed_generator
 
 
 class Slot(NamedTuple):
@@ -93,7 +94,7 @@ class TrainSampler(DistributedSampler[Slot]):
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         """int64 (n_windows,): the window in every slot."""
-        rng = np.random.default_rng([self.seed, epoch])
+        rng = keyed_generator(Purpose.ORDER, self.seed, epoch)
         if self._weights is None:
             return rng.permutation(self.n_windows)
         shares = np.cumsum(self._weights)

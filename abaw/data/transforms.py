@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abaw.errors import UsageError
+from abaw.randomness import Purpose, keyed_generator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +73,7 @@ class ClipAugmentation:
         """
         # one stream shared by all transforms: with a generator each, their coins would agree
         pipeline = _pipeline(self)
-        pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        pipeline.set_random_state(keyed_generator(Purpose.AUGMENTATION, seed), random.Random(seed))
         changed: NDArray[np.uint8] = pipeline(images=clip)["images"]
         return changed
 
