@@ -1,18 +1,17 @@
 """The front door: `main(args)` is the command line and the tests' harness; it imports nothing heavy."""
 
-import errno
 import os
 import re
+import select
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 
 from abaw.errors import AbawError, UsageError, did_you_mean
+from abaw.files import CURES
 from abaw.pages import CONFIGURED, configured_page, front_page
 from abaw.signatures import parser_of
 from abaw.verbs import VERBS
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main(args: list[str] | None = None) -> int:
@@ -26,22 +25,51 @@ def main(args: list[str] | None = None) -> int:
         The exit code: 0 fine, 1 findings or failure, 2 usage, 75 pre-empted, 130 interrupted by Ctrl-C.
     """
     try:
-        return _run(sys.argv[1:] if args is None else args)
+        code = _run(sys.argv[1:] if args is None else args)
+        sys.stdout.flush()  # notices here that nobody reads any more, not when the interpreter ends
+        return code
+    except BrokenPipeError:
+        if not _discard_unread_output():
+            raise
+        return 1
+
+
+def _run(args: list[str]) -> int:
+    """Runs one command and makes an exit code and a message of whatever ends it."""
+    try:
+        return _dispatch(args)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except UsageError as error:
         return _fail(str(error), 2)
     except AbawError as error:
         return _fail(str(error), 1)
-    except OSError as error:  # of a file whose writer says nothing better, such as the curves
-        if error.errno not in _FULL:
+    except OSError as error:  # of a file whose reader or writer says nothing better, such as the curves
+        cure = CURES.get(error.errno or 0)
+        if cure is None:
             raise
-        where = error.filename or "the run's directory"
-        return _fail(f"{where}: could not be written ({error.strerror}); free the disk and try again", 1)
+        return _fail(f"{error.filename or 'a file of the run'}: {error.strerror}; {cure}", 1)
     except SystemExit as stop:  # how argument parsers end after --help, and a pre-empted run with 75
         if stop.code is None or isinstance(stop.code, int):
             return stop.code or 0
         return _fail(str(stop.code), 1)
+
+
+def _discard_unread_output() -> bool:
+    """Sends stdout and stderr to nowhere where the other end of their pipe is closed, as by `| head`.
+
+    Returns:
+        Whether one of them was closed.
+    """
+    pipes = select.poll()
+    for stream in (sys.stdout, sys.stderr):
+        pipes.register(stream, 0)  # errors are reported always
+    closed = [descriptor for descriptor, event in pipes.poll(0) if event & select.POLLERR]
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in closed:
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+    return bool(closed)
 
 
 def _fail(message: str, code: int) -> int:
@@ -56,7 +84,7 @@ def _plain(text: str) -> str:
     return re.sub(r"<class '(?:\w+\.)*(\w+)'>|(?:typing|pathlib)\.(?=[A-Z])", r"\1", text)
 
 
-def _run(args: list[str]) -> int:
+def _dispatch(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help", "help"):
         print(front_page(VERBS), end="")
         return 0

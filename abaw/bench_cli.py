@@ -22,7 +22,7 @@ from abaw.apply.bench import Rates, flop_per_frame, loader_parts, matmul_part, n
 from abaw.apply.bench_report import END_TO_END, Report, Setting, scaling_table
 from abaw.batch import Batch
 from abaw.cli import AbawCLI, run
-from abaw.data.loader import available_cores
+from abaw.data.processes import available_cores
 from abaw.data.samplers import Slot
 from abaw.errors import UsageError
 from abaw.runs import Run

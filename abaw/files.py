@@ -1,11 +1,39 @@
 """Writing files so that a reader finds the old one or the new one, never half."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from abaw.errors import AbawError
+
+CURES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free the disk or choose another place"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "change the permissions or choose another place"),
+    errno.EROFS: "choose a place that is not read-only",
+    errno.ENOTDIR: "a part of the path is a file: choose another place",
+}
+"""What a user can do where the operating system refuses a file, by the number of the error."""
+
+
+def not_written(path: Path | str, error: OSError) -> AbawError:
+    """The error to raise when the operating system refused to write `path`."""
+    cure = CURES.get(error.errno or 0, "choose another place")
+    return AbawError(f"{path}: could not be written ({error.strerror or error}); {cure}")
+
+
+def check_writable(folder: Path) -> None:
+    """Checks, without writing, that files could be made in a folder, which need not exist yet.
+
+    Raises:
+        AbawError: There is no permission, the file system is read-only, or a part of the path is a file.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if os.access(path, os.F_OK))
+    if not there.is_dir():
+        raise not_written(folder, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise not_written(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 @contextmanager
@@ -26,9 +54,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise AbawError(
-            f"{path}: could not be written ({error.strerror or error}); free the disk or choose another place"
-        ) from error
+        raise not_written(path, error) from error
     finally:
         with suppress(OSError):  # where its folder could not be made, the error above says so
             temporary.unlink(missing_ok=True)

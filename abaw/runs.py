@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from abaw.checkpoints import best_scores, load_checkpoint, newest_checkpoint
 from abaw.errors import AbawError, UsageError
-from abaw.files import atomic_path
+from abaw.files import atomic_path, check_writable
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,9 @@ class Run:
 
         Raises:
             UsageError: The directory holds a run that is not the one to be continued.
-            AbawError: The checkpoint asked for is not there or damaged.
+            AbawError: The checkpoint asked for is not there or damaged, or nothing can be written there.
         """
+        check_writable(self.folder)
         if asked == "last" and not any(self.checkpoints.glob("*.ckpt")):
             return None
         start = None if asked is None else self._find(asked)

@@ -19,7 +19,8 @@ from abaw.data.features import FeatureStore
 from abaw.data.feeding import Feeding
 from abaw.data.frames import RawFolder
 from abaw.data.index import Index, build_index
-from abaw.data.loader import TrainLoader, available_cores
+from abaw.data.loader import TrainLoader
+from abaw.data.processes import available_cores
 from abaw.data.selection import training_windows
 from abaw.data.synthetic import write_dataset
 from abaw.data.transforms import ClipAugmentation

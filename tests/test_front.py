@@ -1,6 +1,7 @@
 """The front door: help, exit codes, messages, and how a function becomes a verb."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,33 @@ def test_usage_errors_are_one_message(args: list[str], says: str, capsys: pytest
     assert "Traceback" not in printed.err
     assert len(printed.err.splitlines()) <= 4
     assert printed.out == ""
+
+
+@pytest.mark.parametrize("streams", ["stdout", "stdout and stderr"])
+@pytest.mark.parametrize(
+    "words", ["check {root}", "check {root} --json", "check {root}/none", "--help", "fit --help"]
+)
+def test_a_reader_that_has_gone_ends_the_command_quietly(words: str, streams: str, synth_root: Path) -> None:
+    """As `| head` does, for output longer than a pipe's buffer or short."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "abaw", *words.format(root=synth_root).split()]
+    error = writer if streams == "stdout and stderr" else subprocess.PIPE
+    done = subprocess.run(command, stdout=writer, stderr=error, text=True, timeout=60)
+    os.close(writer)
+    assert done.returncode == 1
+    if error is subprocess.PIPE:
+        assert len(done.stderr.splitlines()) == ("none" in words), done.stderr
+
+
+def test_a_broken_pipe_elsewhere_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def verb() -> None:
+        """Fails."""
+        raise BrokenPipeError
+
+    monkeypatch.setitem(VERBS, "verb", verb)
+    with pytest.raises(BrokenPipeError):
+        main(["verb"])
 
 
 @pytest.mark.parametrize(

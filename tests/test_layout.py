@@ -82,7 +82,7 @@ DOORS = {  # heavy library -> the rooms through which it comes in
     "onnxruntime": {"apply.export"},
     "wandb": set(),  # a logger's class is named in YAML
 }
-LIGHT = ("errors", "verbs", "track_verbs", "signatures", "pages")  # what the front door imports
+LIGHT = ("errors", "files", "verbs", "track_verbs", "signatures", "pages")  # what the front door imports
 NO_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "manager", "misc"}
 
 

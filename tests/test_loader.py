@@ -13,7 +13,8 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from slots import make_loader, slots_of
 from torch.utils.data import Dataset
 
-from abaw.data.loader import available_cores, default_workers, loader_options
+from abaw.data.loader import default_workers, loader_options
+from abaw.data.processes import available_cores
 from abaw.errors import AbawError
 
 

@@ -5,12 +5,11 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +22,7 @@ from abaw.data.frames import BadFrameError, decode_image
 from abaw.data.index_cache import writing_cache
 from abaw.data.mapped_arrays import DamagedFileError, open_arrays, write_arrays
 from abaw.data.packs import is_packed
+from abaw.data.processes import available_cores, in_processes
 
 _STDERR = 2
 LITTER = {".DS_Store", "Thumbs.db", "desktop.ini", ".directory"}
@@ -59,31 +59,25 @@ def examine_all(
         jobs: Processes; None: one per core.
         progress: Show a progress bar on stderr.
     """
-    jobs = jobs or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     tasks = [(folder, size, memory / f"{_key(folder)}.safetensors") for folder in folders]
-    done: dict[Path, Examined] = {}
-    with tqdm(total=len(folders), desc="images", unit="folder", disable=not progress) as bar:
-        for result in _in_processes(tasks, min(jobs, len(folders))):
-            done[result.folder] = result
+    done: list[Examined] = []
+    bar = tqdm(total=len(folders), desc="images", unit="folder", disable=not progress)
+    with bar, closing(_examined(tasks, jobs or available_cores())) as examined:
+        for result in examined:
+            done.append(result)
             bar.update()
-    return [done[folder] for folder in folders]
+    return done
 
 
 def _key(folder: Path) -> str:
     return hashlib.sha256(os.fsencode(folder)).hexdigest()[:24]
 
 
-def _in_processes(tasks: Sequence[tuple[Path, int, Path]], jobs: int) -> Iterator[Examined]:
-    if not tasks:
-        return
+def _examined(tasks: Sequence[tuple[Path, int, Path]], jobs: int) -> Generator[Examined, None, None]:
     # forked on Linux: no second start of the interpreter, and no guard needed in the caller's script
-    context = get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_keep_decoder_messages) as pool:
-        try:
-            for future in as_completed([pool.submit(examine, *task) for task in tasks]):
-                yield future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)  # where one failed, or the user stopped it
+    method: Literal["fork", "spawn"] = "fork" if sys.platform == "linux" else "spawn"
+    if tasks:
+        yield from in_processes(examine, tasks, jobs=jobs, method=method, initializer=_keep_decoder_messages)
 
 
 def _keep_decoder_messages() -> None:

@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from abaw.batch import Batch
+from abaw.data.processes import available_cores
 from abaw.data.samplers import TrainSampler
 from abaw.data.shared_memory import PREFETCH
 from abaw.errors import AbawError
@@ -23,11 +24,6 @@ MOST_WORKERS = 8
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 _PR_SET_PDEATHSIG = 1  # of Linux: the signal that a process gets when its parent has ended
-
-
-def available_cores() -> int:
-    """How many cores this process may use, fewer than the machine has under a batch system."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_workers(n_processes: int = 1) -> int:

@@ -19,6 +19,7 @@ from abaw.data.mapped_arrays import DamagedFileError, open_arrays, write_arrays
 from abaw.data.packs import PACK, write_packed
 from abaw.data.streams import open_stream, open_writer, sample
 from abaw.errors import AbawError
+from abaw.files import not_written
 
 CONTENTS = "contents.safetensors"
 """Says what a pack of segments holds; it is also its last sample, so that the storage needs nothing else."""
@@ -125,9 +126,7 @@ def write_segments(
             _write_tables(new)
             _exchange(held, new, out)
     except OSError as error:
-        raise AbawError(
-            f"{out}: could not be written ({error.strerror}); free the disk or choose another place"
-        ) from error
+        raise not_written(out, error) from error
 
 
 def _exchange(old: Iterable[Path], new: Path, out: Path) -> None:

@@ -2,13 +2,10 @@
 
 import os
 import shutil
-import signal
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from itertools import starmap
 from pathlib import Path
 
 import cv2
@@ -17,6 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from abaw.data.annotations import Labels, image_name, write_mtl_file, write_task_file
+from abaw.data.processes import available_cores, in_processes
 from abaw.data.synthesis.acting import play
 from abaw.data.synthesis.casting import PRESETS, Preset, Shot, plan
 from abaw.data.synthesis.faces import Face
@@ -25,6 +23,7 @@ from abaw.data.synthesis.identity import draw_identity
 from abaw.data.synthesis.rig import MOVEMENTS
 from abaw.data.synthesis.test_lists import write_test_lists
 from abaw.errors import AbawError, UsageError
+from abaw.files import not_written
 from abaw.tasks import Task
 
 ANNOTATIONS = "6th_ABAW_Annotations"
@@ -85,16 +84,12 @@ def write_dataset(
     with _appearing(Path(out)) as root:
         shots = plan(videos=videos, frames=frames, seed=seed, preset=PRESETS[preset])
         n_frames = sum(shot.n_frames for shot in shots)
-        n_images = _film_all(shots, root, preset, jobs or _cores(), progress)
+        n_images = _film_all(shots, root, preset, jobs or available_cores(), progress)
         write_test_lists(root / TEST_LISTS, shots)
         _litter(root, shots)
         order = f"abaw synth --videos {videos} --frames {frames} --seed {seed} --preset {preset}"
         (root / "README.txt").write_text(f"Generated people, not Aff-Wild2: {order}\n")
     return Summary(root=Path(out), videos=videos, frames=n_frames, images=n_images)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
@@ -108,9 +103,7 @@ def _appearing(out: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(out)
     except OSError as error:
-        raise AbawError(
-            f"{out}: could not be written ({error.strerror or error}); free the disk or choose another place"
-        ) from error
+        raise not_written(out, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -134,24 +127,18 @@ def _film_all(shots: Sequence[Shot], root: Path, preset: str, jobs: int, progres
 def _films(shots: Sequence[Shot], root: Path, preset: str, jobs: int) -> Generator[tuple[int, Labels]]:
     orders = [(shot, root, preset) for shot in shots]
     if jobs == 1:
-        yield from map(_film, orders)
+        yield from starmap(_film, orders)
         return
-    try:
-        # spawned, as a fork of a process with threads may hang
-        with ProcessPoolExecutor(min(jobs, len(shots)), get_context("spawn"), _start_process) as pool:
-            yield from pool.map(_film, orders)
-    except BrokenProcessPool as error:
-        raise AbawError("a drawing process ended early, perhaps for want of memory; try --jobs 1") from error
+    # spawned, as a fork of a process with threads may hang
+    yield from in_processes(_film, orders, jobs=jobs, method="spawn", initializer=_use_one_core)
 
 
-def _start_process() -> None:
-    cv2.setNumThreads(1)  # every process has its core
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the first process, which ends the others
+def _use_one_core() -> None:
+    cv2.setNumThreads(1)
 
 
-def _film(order: tuple[Shot, Path, str]) -> tuple[int, Labels]:
+def _film(shot: Shot, root: Path, preset_name: str) -> tuple[int, Labels]:
     """Draws one video and writes its files; gives the number of images and its labels in the MTL file."""
-    shot, root, preset_name = order
     preset = PRESETS[preset_name]
     rng = np.random.default_rng(shot.seed)
     acted = play(shot.script, preset.society, rng)
