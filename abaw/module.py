@@ -150,8 +150,11 @@ class AffectModule(LightningModule):
         total, per_task = self.losses(self.network(batch), batch)
         per_task = {task: loss.detach() for task, loss in per_task.items()}
         if self._logs:
-            self.log("train/loss", total.detach(), batch_size=len(batch))  # `prog_bar` would wait for it
-            self.log_dict({f"train/{task}": loss for task, loss in per_task.items()}, batch_size=len(batch))
+            # each process has its share; the mean over all is the loss. `prog_bar` would wait for it
+            shares = torch.stack([total.detach(), *per_task.values()])
+            losses = cast(Tensor, self.trainer.strategy.reduce(shares, reduce_op="mean"))
+            names = ("train/loss", *(f"train/{task}" for task in per_task))
+            self.log_dict(dict(zip(names, losses, strict=True)), batch_size=len(batch))
             if self.masking is not None and self.masking.start_ratio is not None:
                 ratio = self.masking.ratio_at(self.global_step)
                 self.log("train/masked", torch.tensor(ratio), batch_size=len(batch))  # on the host, as it is
