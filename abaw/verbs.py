@@ -40,6 +40,7 @@ def check(
     *,
     image_roots: list[Path] | None = None,
     annotations: Path | None = None,
+    sample: Path | None = None,
     size: int = 112,
     ignore: list[str] | None = None,
     jobs: int | None = None,
@@ -51,12 +52,14 @@ def check(
         root: Folder below which images and annotations are searched.
         image_roots: Folders with one folder of images per video, instead of those found.
         annotations: Folder with the annotations, instead of what is found below the root.
+        sample: Sample submission, or list of videos, whose images must be there.
         size: Height and width that every image must have.
         ignore: Kinds of finding that are not to count.
         jobs: Processes that read images; null takes one per core.
         json: Print everything as JSON.
     """
     from abaw.data.check import check_dataset
+    from abaw.outputs.samples import read_sample
 
     report = check_dataset(
         root,
@@ -66,6 +69,7 @@ def check(
         ignore=ignore or (),
         jobs=jobs,
         progress=sys.stderr.isatty(),
+        asked=None if sample is None else read_sample(sample).numbers(),
     )
     print(report.to_json() if json else report.table())
     return 0 if report.ok else 1

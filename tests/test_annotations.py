@@ -111,10 +111,10 @@ def test_seven_classes_of_2021(tmp_path: Path) -> None:
 
 
 WRONG = [
-    (Task.VA, b"", 1, "header", "''"),
+    (Task.VA, b"", 1, "empty annotation", "empty"),
     (Task.VA, b"valence;arousal\n0,0\n", 1, "header", "'valence;arousal'"),
     (Task.VA, HEADERS[Task.AU].encode() + b"\n0,0\n", 1, "header", "that of AU"),
-    (Task.AU, b"\xff\xfea\0u\0", 1, "header", "'"),
+    (Task.AU, b"\xff\xfea\0u\0", 1, "encoding", "UTF-16"),
     (Task.EXPR, b",".join([b"Anger", b"Neutral"]) + b"\n1\n", 1, "header", "'Anger,Neutral'"),
     (Task.VA, b"valence,arousal\n0,0\n0.5\n", 3, "columns", "1 cells instead of 2"),
     (Task.VA, b"valence,arousal\n0,0,\n", 2, "columns", "3 cells instead of 2"),
@@ -241,6 +241,30 @@ def test_a_five_name_header_is_asked_of_mtl_files(tmp_path: Path) -> None:
 )
 def test_only_a_trailing_side_is_a_subject(video: str, stem: str) -> None:
     assert subject_free_stem(video) == stem
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("kind", [*Task, "mtl"])
+def test_a_file_in_utf_16_names_the_cure(kind: str, encoding: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    if kind == "mtl":
+        write_mtl_file(path, {"a": some_labels(3)})
+    else:
+        write_task_file(path, Task(kind), some_labels(3))
+    path.write_bytes(path.read_text().encode(encoding))
+    with pytest.raises(AbawError) as error:
+        read_mtl_file(path) if kind == "mtl" else read_task_file(path, Task(kind))
+    assert str(error.value).startswith(f"{path}:1: the file is UTF-16; save it as UTF-8")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("data", [b"", b"\n", b" \r\n"])
+def test_an_empty_file_is_called_empty(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(data)
+    for read in (lambda: read_mtl_file(path), lambda: read_task_file(path, Task.AU)):
+        with pytest.raises(AbawError, match=r"a\.txt:1: the file is empty; .*fetch the annotations again"):
+            read()
 
 
 @pytest.mark.parametrize("number", [1, 99999, 100000, 1234567])

@@ -1,4 +1,5 @@
 import json
+import shutil
 import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError
@@ -11,9 +12,18 @@ import pytest
 from abaw.__main__ import main
 from abaw.data import check_consistency
 from abaw.data.annotations import Labels, image_name, write_mtl_file, write_task_file
-from abaw.data.check import check_dataset
+from abaw.data.check import check_dataset, compare_videos
+from abaw.data.check_consistency import (
+    compare_lengths,
+    find_repeated_annotations,
+    find_shared_subjects,
+    find_strays,
+)
+from abaw.data.check_counts import VideoCounts
 from abaw.data.check_report import Report
+from abaw.data.discovery import AnnotationFile
 from abaw.data.findings import KINDS
+from abaw.data.sources import Sources
 from abaw.errors import AbawError, UsageError
 from abaw.tasks import Task
 
@@ -101,7 +111,7 @@ def test_the_counts_are_those_of_the_tree(tree: Tree) -> None:
     assert a.splits == {"va": "train", "expr": "train", "au": "train", "mtl": "train"}
     assert a.rows["va"] == 13
     assert a.labelled["va"] == labels.va_valid.sum()
-    assert a.labelled_without_crop["va"] == labels.va_valid[[3, 4, 12]].sum()
+    assert a.labelled_without_crop["va"] == labels.va_valid[[3, 4]].sum()  # the extra last row is no frame
     assert set(report.balance) == {"challenge train", "challenge val", "mtl train", "mtl val"}
     all_train = [some_labels(13, k) for k in range(3)]
     expr = np.concatenate([part.expr[part.expr_valid] for part in all_train])
@@ -333,6 +343,61 @@ def a_folder_for_a_file(tree: Tree) -> Path:
     return tree.label("a")
 
 
+@planted("empty annotation", 1)
+def an_empty_file(tree: Tree) -> Path:
+    tree.label("a").write_bytes(b"")
+    return tree.label("a")
+
+
+@planted("encoding", 1)
+def saved_as_utf_16(tree: Tree) -> Path:
+    edit(tree.label("a"), lambda data: data.decode().encode("utf-16"))
+    return tree.label("a")
+
+
+@planted("encoding", 1)
+def an_mtl_file_in_utf_16_without_a_mark(tree: Tree) -> Path:
+    path = tree.root / "Annotations/MTL_Challenge/train_set.txt"
+    edit(path, lambda data: data.decode().encode("utf-16-be"))
+    return path
+
+
+@planted("no annotations")
+def no_label_at_all(tree: Tree) -> Path:
+    tree.root.joinpath("Annotations").rename(tree.root.parent / "elsewhere")
+    return tree.root
+
+
+def misplaced(tree: Tree, path: Path, place: str) -> Path:
+    new = tree.root / "Annotations" / place
+    new.parent.mkdir(parents=True, exist_ok=True)
+    return path.rename(new)
+
+
+@planted("unrecognised annotation")
+def labels_in_a_folder_of_an_unknown_name(tree: Tree) -> Path:
+    return misplaced(tree, tree.label("a"), "emotions/Train_Set/a.txt")
+
+
+@planted("unrecognised annotation")
+def labels_outside_of_a_split(tree: Tree) -> Path:
+    return misplaced(tree, tree.label("a", Task.EXPR), "EXPR_Set/a.txt")
+
+
+@planted("unrecognised annotation")
+def an_mtl_file_of_an_unknown_name(tree: Tree) -> Path:
+    return misplaced(tree, tree.root / "Annotations/MTL_Challenge/train_set.txt", "MTL_Challenge/part1.txt")
+
+
+@planted("missing tail")
+def a_download_cut_short(tree: Tree) -> Path:
+    for frame in range(13, 61):
+        write_image(tree.image("c", frame), 5000 + frame)
+    for task in Task:
+        write_task_file(tree.label("c", task, "val"), task, some_labels(101, 3))
+    return tree.images / "c"
+
+
 @planted("image", 3)
 def an_mtl_entry_outside_the_root(tree: Tree) -> Path:
     path = tree.root / "Annotations/MTL_Challenge/train_set.txt"
@@ -426,6 +491,168 @@ def test_a_note_does_not_fail(kind: str, change: Callable[[Tree], object], tree:
     report = tree.check()
     assert report.ok
     assert kind in {finding.kind for finding in report.findings}
+
+
+def test_a_missing_tail_says_where_the_images_end(tree: Tree) -> None:
+    a_download_cut_short(tree)
+    (found,) = [finding for finding in tree.check().findings if finding.kind == "missing tail"]
+    assert found.detail == "images end at 00060 of 100: incomplete download?"
+
+
+@pytest.mark.parametrize(
+    ("last", "n_frames", "cut"), [(69, 100, True), (70, 100, False), (1999, 2039, False)]
+)
+def test_a_tail_counts_above_thirty_frames_and_two_percent(last: int, n_frames: int, cut: bool) -> None:
+    video = VideoCounts("a", frames=n_frames, splits={"va": "train"}, rows={"va": n_frames + 1})
+    kinds = {finding.kind for finding in compare_lengths(video, np.arange(1, last + 1), Path("a"))}
+    assert kinds == ({"missing tail"} if cut else {"frames without crop"})
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind", "detail"),
+    [
+        ([f"unlabelled/{n:05d}.jpg," for n in range(1, 61)], None, ""),
+        ([f"unlabelled/{n:05d}.jpg," for n in range(1, 101)], "missing tail", "end at 00060 of 100"),
+        ([f"unlabelled/{n:05d}.jpg," for n in range(1, 301)], "missing images", "60 of 300 images"),
+        (["gone/00001.jpg,"], "missing images", "gone: 0 of 1 images that the sample asks for"),
+        (["unlabelled"], None, ""),
+        (["gone"], "missing images", "gone: no image"),
+    ],
+)
+def test_a_sample_says_how_long_the_test_videos_are(
+    rows: list[str], kind: str | None, detail: str, tree: Tree, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(2, 61):
+        write_image(tree.root / "cropped_aligned_new_50_vids/unlabelled" / image_name(number), 1000 + number)
+    sample = tree.root / "sample.txt"
+    sample.write_text("\n".join(rows) + "\n")
+    assert main(["check", str(tree.root), "--jobs=1", "--sample", str(sample)]) == (kind is not None)
+    said = capsys.readouterr().out
+    if kind is not None:
+        assert f"DEFECT {kind}: 1" in said
+        assert detail in said
+
+
+def constant(n_rows: int, valence: float = 0.5) -> Labels:
+    labels = Labels.unlabelled(n_rows)
+    labels.va[:] = valence, -0.5
+    labels.va_valid[:] = True
+    return labels
+
+
+def test_constant_labels_are_noted_for_a_split_and_for_a_video(tree: Tree) -> None:
+    test = tree.root / "Annotations" / FOLDERS[Task.VA] / "Test_Set"
+    for video in ("p", "unlabelled"):
+        for number in range(2, 41):
+            path = tree.root / "cropped_aligned_new_50_vids" / video / image_name(number)
+            write_image(path, 2000 + 100 * len(video) + number)
+        write_task_file(test / f"{video}.txt", Task.VA, constant(41))
+    report = tree.check()
+    assert report.ok, report.table()
+    found = [finding for finding in report.findings if finding.kind == "constant labels"]
+    assert [(f.path, f.detail) for f in found] == [(test, "all VA labels of test (2 videos) are 0.5,-0.5")]
+    write_task_file(test / "p.txt", Task.VA, some_labels(41, 0))
+    report = tree.check()
+    found = [finding for finding in report.findings if finding.kind == "constant labels"]
+    assert [(f.path, f.detail) for f in found] == [(test / "unlabelled.txt", "all 41 VA labels are 0.5,-0.5")]
+    assert report.ok, report.table()
+
+
+@pytest.mark.parametrize("folder", ["cropped_aligned", "cropped_aligned_new_50_vids"])
+def test_one_folder_too_deep_is_told_with_the_one_above(
+    folder: str, tree: Tree, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", str(tree.root / folder), "--jobs=1"]) == 1
+    said = capsys.readouterr().out
+    assert "DEFECT no annotations: 1" in said
+    assert f"give the one that holds the annotations too: {tree.root}\n" in said
+    assert main(["check", str(tree.root / folder), "--jobs=1", "--ignore", "no-annotations"]) == 0
+
+
+def test_images_deeper_than_searched_are_named(tree: Tree, capsys: pytest.CaptureFixture[str]) -> None:
+    deep = tree.root / "a/b/c/d/cropped_aligned"
+    deep.parent.mkdir(parents=True)
+    tree.images.joinpath("a").rename(deep.parent / "a")
+    for folder in list(tree.root.glob("cropped_aligned*")):
+        shutil.rmtree(folder)
+    deep.mkdir()
+    (deep.parent / "a").rename(deep / "a")
+    assert main(["check", str(tree.root), "--jobs=1"]) == 1
+    assert f"the images in {deep} lie too deep; give --image_roots {deep}" in capsys.readouterr().out
+    shutil.rmtree(tree.root / "Annotations")
+    assert main(["check", str(tree.root), "--jobs=1"]) == 1
+    assert f"The images in {deep} lie too deep" in capsys.readouterr().err
+
+
+def test_crops_in_a_folder_of_the_same_name_are_found(tree: Tree) -> None:
+    tree.images.rename(tree.root / "inner")
+    tree.images.mkdir()
+    (tree.root / "inner").rename(tree.images / "cropped_aligned")
+    report = tree.check()
+    assert report.ok, report.table()
+    assert tree.images / "cropped_aligned" in report.image_roots
+
+
+def test_crops_of_another_size_tell_both_commands(tree: Tree) -> None:
+    write_image(tree.image("a", 1), 7, size=224)
+    table = tree.check().table()
+    assert "224×224 pixels instead of 112×112" in table
+    assert "`abaw check --size 224`, `abaw fit --data.frame_size 224`" in table
+
+
+def test_links_that_lead_back_are_searched_once(tree: Tree) -> None:
+    before = tree.check()
+    (tree.root / "Annotations/above").symlink_to(tree.root)
+    (tree.root / "a_link").symlink_to(tree.root / "Annotations")
+    (tree.images / "loop").symlink_to(tree.images)
+    (tree.root / "itself").symlink_to("itself")
+    report = tree.check()
+    assert report.ok, report.table()
+    assert report.videos == before.videos
+    assert report.image_roots == before.image_roots
+
+
+def test_labels_and_crops_behind_links_are_found(tree: Tree, tmp_path: Path) -> None:
+    for name in ("Annotations", "cropped_aligned"):
+        (tree.root / name).rename(tmp_path / name)
+        (tree.root / name).symlink_to(tmp_path / name)
+    report = tree.check()
+    assert report.ok, report.table()
+    assert len(report.videos) == 5
+    assert tree.images in report.image_roots
+
+
+def test_a_note_or_a_sample_among_the_labels_is_no_annotation(tree: Tree) -> None:
+    (tree.root / "Annotations/README.txt").write_text("See the web page\n")
+    header = "image,valence,arousal,expression,aus"
+    (tree.root / "Annotations/MTL_sample.txt").write_text(f"{header}\nunlabelled/00001.jpg,\n")
+    assert tree.check().ok
+
+
+def test_thousands_of_videos_are_compared_in_no_time(tmp_path: Path) -> None:
+    """Of the time, most went into looking through all videos for each of them."""
+    n_videos, folder = 8000, tmp_path / "cropped_aligned"
+    names = [f"video{number}" for number in range(n_videos)]
+    for name in names:
+        (folder / name).mkdir(parents=True)
+    files = [
+        AnnotationFile(tmp_path / task / f"{name}.txt", "train", task, name)
+        for name in names
+        for task in Task
+    ]
+    for task in Task:
+        (tmp_path / task).mkdir()
+    rows = {str(task): 101 for task in Task}
+    labelled, splits = dict.fromkeys(rows, 100), dict.fromkeys(rows, "train")
+    videos = {name: VideoCounts(name, 100, 100, splits, rows, labelled) for name in names}
+    images = dict.fromkeys(names, np.arange(1, 101))
+    sources = Sources({folder: names}, files, None)
+    start = time.process_time()
+    assert not list(compare_videos(videos.values(), images, sources, tmp_path, {}))
+    assert not list(find_strays(sources, tmp_path))
+    assert not list(find_repeated_annotations(files))
+    assert not list(find_shared_subjects(files))
+    assert time.process_time() - start < 2
 
 
 def test_two_opencv_wheels_are_noted_with_the_repair(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -526,7 +753,8 @@ def test_processes_find_the_same(tree: Tree) -> None:
 
 def test_labels_alone_and_images_alone_can_be_checked(tree: Tree, tmp_path: Path) -> None:
     assert check_dataset(tree.root / "Annotations", progress=False).ok
-    assert check_dataset(tree.images, progress=False).ok
+    assert not check_dataset(tree.images, progress=False).ok
+    assert check_dataset(tree.images, progress=False, ignore=["no-annotations"]).ok
     (tmp_path / "empty").mkdir()
     with pytest.raises(AbawError, match="neither images"):
         check_dataset(tmp_path / "empty", progress=False)

@@ -10,7 +10,7 @@ import pytest
 import safetensors.numpy
 
 from abaw.data.annotations import Labels, image_name, write_mtl_file, write_task_file
-from abaw.data.discovery import image_numbers
+from abaw.data.discovery import image_numbers, meaning
 from abaw.data.index import Index, build_index
 from abaw.data.index_cache import cache_file
 from abaw.data.mapped_arrays import DamagedFileError, open_arrays, write_arrays
@@ -231,6 +231,79 @@ def test_annotation_folders_of_every_edition(above: str, names: tuple[str, str],
     assert not index.roots
     assert index.n_frames.tolist() == [2]
     assert build_index(root / above / folder).splits(0) == {Task.VA: "train"}
+
+
+TASK_FOLDERS = {
+    Task.VA: "VA_Estimation_Challenge,VA Estimation Challenge,va-estimation-challenge,VA_Estimation,VA_Set"
+    ",VA Set,va,VASet,VA_Challenge,Valence_Arousal,Valence-Arousal Estimation Challenge,VA (1),6th_ABAW_VA",
+    Task.EXPR: "EXPR_Recognition_Challenge,EXPR_Recognition,EXPR Classification Challenge,EXPR_Classification"
+    ",Expr_Set,EXPR,Expression_Recognition,Expression Classification Challenge,expressions,EXPR_annotations",
+    Task.AU: "AU_Detection_Challenge,AU Detection Challenge,AU_Detection,AU-Set,AU,AUs,au_labels"
+    ",Action_Unit_Detection_Challenge,Action Units,AU_Set_2021",
+}
+SPLIT_NAMES = {
+    "train": "Train_Set,Training_Set,Train Set,train,TRAIN,TrainSet,training-set,Train_Set_Annotations",
+    "val": "Validation_Set,Validation Set,validation,val,Val_Set,valid,VAL_SET,Validation_set,ValidationSet",
+    "test": "Test_Set,test,Testing_Set,Test Set",
+}
+NAMES = [
+    (name, "Train_Set", task, "train") for task in TASK_FOLDERS for name in TASK_FOLDERS[task].split(",")
+]
+NAMES += [("VA_Set", name, Task.VA, split) for split in SPLIT_NAMES for name in SPLIT_NAMES[split].split(",")]
+
+
+@pytest.mark.parametrize(("folder", "split_folder", "task", "split"), NAMES)
+def test_folders_that_users_have_are_recognised(
+    folder: str, split_folder: str, task: Task, split: str, tmp_path: Path
+) -> None:
+    for path in (
+        f"{folder}/{split_folder}/a.txt",
+        f"{split_folder}/{folder}/b.txt",
+        f"{folder} {split_folder}/c.txt",
+    ):
+        write_task_file(tmp_path / "data" / path, task, random_labels(3))
+    index = build_index(tmp_path / "data")
+    assert index.videos == ("a", "b", "c")
+    assert [index.splits(video) for video in range(3)] == [{task: split}] * 3
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "MTL_Challenge",
+        "MTL Challenge",
+        "mtl",
+        "Multi-Task-Learning Challenge",
+        "MTL_annotations",
+        "Multitask",
+    ],
+)
+@pytest.mark.parametrize("name", ["train_set", "training_set_annotations", "Train Set", "train"])
+def test_mtl_files_that_users_have_are_recognised(folder: str, name: str, tmp_path: Path) -> None:
+    write_mtl_file(tmp_path / "data" / folder / f"{name}.txt", {"a": random_labels(3)})
+    assert build_index(tmp_path / "data", label_set="mtl").splits(0) == dict.fromkeys(Task, "train")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["vad", "VA_EXPR_Set", "train_val", "valley", "auto", "notes", "1-30-1280x720", "video45_1", "données"],
+)
+def test_other_names_say_nothing(name: str) -> None:
+    assert meaning(name) == (None, None)
+
+
+def test_a_video_may_be_called_like_a_task(tmp_path: Path) -> None:
+    for video in ("va", "AU_1", "train"):
+        add_images(tmp_path / "data/cropped_aligned", video, [1])
+    assert build_index(tmp_path / "data").videos == ("AU_1", "train", "va")
+
+
+def test_links_that_lead_back_are_searched_once(tree: Path) -> None:
+    before = build_index(tree)
+    (tree / "6th ABAW Annotations" / "above").symlink_to(tree)
+    (tree / "5th ABAW Annotations").symlink_to("6th ABAW Annotations")
+    (tree / "itself").symlink_to("itself")
+    assert_same(build_index(tree), before)
 
 
 def test_what_is_missing_is_said(tree: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ The markers -5 and -1 become masks here and appear nowhere else.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from abaw.data.label_rows import AnnotationError, Defect, columns_of, read_rows, shown, split_header
+from abaw.data.label_rows import (
+    AnnotationError,
+    Defect,
+    columns_of,
+    read_rows,
+    shown,
+    split_header,
+    text_defect,
+)
 from abaw.errors import AbawError
 from abaw.files import atomic_path
 from abaw.tasks import EXPR_NAMES, Task
@@ -84,6 +92,13 @@ class Labels:
         valid: NDArray[np.bool_] = getattr(self, f"{task}_valid")
         return valid
 
+    def labelled(self, task: Task) -> NDArray[np.float32] | NDArray[np.int64]:
+        """The labels of a task on those frames that have one: (n,) for EXPR, (n, 2) or (n, 12)."""
+        valid = self.valid(task)
+        values: NDArray[np.float32] | NDArray[np.int64]
+        values = self.values(task)[valid.any(1) if valid.ndim == 2 else valid]
+        return values
+
     def rows(self, start: int, stop: int) -> "Labels":
         """Frames `start` up to `stop` (excluded); those beyond the last row are unlabelled."""
         inside = {name: getattr(self, name)[start:stop] for name in self.__dataclass_fields__}
@@ -101,6 +116,23 @@ class Labels:
         mine, theirs = self.rows(0, n_rows), other.rows(0, n_rows)
         changes: dict[str, Any] = {str(task): theirs.values(task), f"{task}_valid": theirs.valid(task)}
         return replace(mine, **changes)
+
+
+def constant_label(parts: Iterable[NDArray[np.float32] | NDArray[np.int64]]) -> tuple[float, ...] | None:
+    """The value that two or more labels all have, as in a file of placeholders; None where they differ.
+
+    Args:
+        parts: Of a task, as given by `Labels.labelled`.
+    """
+    n_labels, first = 0, None
+    for part in parts:
+        if not len(part):
+            continue
+        first = part[0] if first is None else first
+        if (part != first).any():
+            return None
+        n_labels += len(part)
+    return None if first is None or n_labels < 2 else tuple(np.atleast_1d(first).tolist())
 
 
 def subject_free_stem(video: str) -> str:
@@ -122,8 +154,9 @@ def read_task_file(path: Path, task: Task) -> Labels:
         AnnotationError: The header or a row is wrong; the message names line and value.
         AbawError: The file cannot be read.
     """
-    names, body = split_header(read_bytes(path))
-    if (defect := header_defect(names, task)) is not None:
+    data = read_bytes(path)
+    names, body = split_header(data)
+    if (defect := text_defect(data) or header_defect(names, task)) is not None:
         raise AnnotationError(path, defect)
     labels = _labels(task, read_rows(path, body, columns_of(task)))
     if task is Task.EXPR and len(names) < task.size and (labels.expr == len(names)).any():
@@ -181,8 +214,9 @@ def read_mtl_file(path: Path) -> dict[str, Labels]:
         AnnotationError: The header, an image name or a row is wrong, or an image is listed twice.
         AbawError: The file cannot be read.
     """
-    names, body = split_header(read_bytes(path))
-    if (defect := header_defect(names, None)) is not None:
+    data = read_bytes(path)
+    names, body = split_header(data)
+    if (defect := text_defect(data) or header_defect(names, None)) is not None:
         raise AnnotationError(path, defect)
     values = read_rows(path, body, MTL_COLUMNS, named=True)
     frames: dict[str, dict[int, int]] = {}  # of each video: row of the file by frame

@@ -1,6 +1,6 @@
 """The data doctor: is this data set whole, readable and consistent, before anyone trains on it?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,13 +9,16 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from abaw.data.annotations import Labels
-from abaw.data.check_annotations import check_mtl_file, check_task_file
+from abaw.data.check_annotations import check_mtl_file, check_task_file, find_unrecognised
 from abaw.data.check_consistency import (
     compare_lengths,
+    find_constant_labels,
+    find_missing_annotations,
     find_opencv_wheels,
     find_repeated_annotations,
     find_shared_subjects,
     find_strays,
+    find_unequal_rows,
 )
 from abaw.data.check_counts import Balance, VideoCounts
 from abaw.data.check_images import examine_all
@@ -40,6 +43,7 @@ def check_dataset(
     jobs: int | None = None,
     progress: bool = True,
     cache_dir: Path | None = None,
+    asked: Mapping[str, NDArray[np.int64]] | None = None,
 ) -> Report:
     """Looks at every image and every annotation below `root`.
 
@@ -50,20 +54,25 @@ def check_dataset(
         image_roots: Folders with one folder of images per video, instead of those found.
         annotations: Folder with the annotations, instead of what is found below `root`.
         size: Height and width that every image must have.
-        ignore: Kinds of finding that are to count as notes.
+        ignore: Kinds of finding that are to count as notes; hyphens may stand for their spaces.
         jobs: Processes that read images; None: one per core.
         progress: Show a progress bar on stderr.
         cache_dir: Where it is remembered what was looked at, instead of $ABAW_CACHE or ~/.cache/abaw.
+        asked: By video, the numbers of the images that a sample submission asks for; none where it only
+            names the video.
 
     Raises:
         AbawError: There is nothing to look at.
         UsageError: A kind to ignore does not exist.
     """
-    unknown = set(ignore) - set(KINDS)
+    hyphenated = {kind.replace(" ", "-"): kind for kind in KINDS}
+    ignored = frozenset(hyphenated.get(kind, kind) for kind in ignore)
+    unknown = ignored - set(KINDS)
     if unknown:
         raise UsageError(
             f"ignore: {sorted(unknown)} is not a kind of finding; the kinds are {', '.join(KINDS)}"
         )
+    root, asked = Path(root), asked or {}
     sources = find_sources(root, image_roots=image_roots, annotations=annotations, label_set=None)
     folders = [folder / video for folder, videos in sources.image_roots.items() for video in videos]
     examined = examine_all(folders, size, cache_folder(cache_dir) / "check", jobs, progress)
@@ -71,25 +80,56 @@ def check_dataset(
     for name, numbers in [(folder.folder.name, folder.numbers) for folder in examined]:
         images[name] = np.union1d(images.get(name, np.empty(0, np.int64)), numbers)
     videos, balance, annotated, findings = _read_annotations(sources, images, progress)
+    for name, numbers in asked.items():
+        video = videos.setdefault(name, VideoCounts(name))
+        video.frames = max(video.frames, int(numbers.max(initial=0)))
+    findings += find_unrecognised(sources.other_texts)
     findings += [finding for folder in examined for finding in folder.findings]
     findings += find_duplicates(
         examined, {name: "+".join(sorted(set(v.splits.values()))) for name, v in videos.items()}
     )
-    findings += find_strays(sources, Path(root).resolve())
+    findings += find_strays(sources, root.resolve())
+    findings += find_missing_annotations(sources, root.resolve(), annotations)
     findings += find_repeated_annotations(annotated)
     findings += find_shared_subjects(annotated)
     findings += find_opencv_wheels()
-    for video in videos.values():
-        findings += compare_lengths(video, images.get(video.name, np.empty(0, np.int64)), sources)
+    findings += compare_videos(videos.values(), images, sources, root, asked)
     return Report(
-        root=Path(root),
+        root=root,
         image_roots=tuple(sources.image_roots),
         videos=[videos[name] for name in sorted(videos)],
         balance=dict(sorted(balance.items())),
         findings=sorted(findings, key=lambda f: (list(KINDS).index(f.kind), f.place)),
-        ignored=frozenset(ignore),
+        ignored=ignored,
         n_read=sum(folder.n_read for folder in examined),
     )
+
+
+def compare_videos(
+    videos: Collection[VideoCounts],
+    images: Images,
+    sources: Sources,
+    root: Path,
+    asked: Mapping[str, NDArray[np.int64]],
+) -> Iterator[Finding]:
+    """What the counts of the videos say about each, and about all of a split."""
+    folders: dict[str, Path] = {}
+    for image_root, names in sources.image_roots.items():
+        for name in names:
+            folders.setdefault(name, image_root / name)
+    paths: dict[str, Path] = {}
+    for file in sources.annotations:
+        if file.video is not None:
+            paths.setdefault(file.video, file.path)
+    for video in videos:
+        annotation = paths.get(video.name)
+        if annotation is not None:
+            yield from find_unequal_rows(video, annotation)
+        if sources.image_roots:
+            numbers = images.get(video.name, np.empty(0, np.int64))
+            where = folders.get(video.name, annotation or root)
+            yield from compare_lengths(video, numbers, where, asked.get(video.name))
+    yield from find_constant_labels(videos, sources.annotations)
 
 
 def _read_annotations(

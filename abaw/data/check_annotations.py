@@ -23,11 +23,13 @@ from abaw.data.label_rows import (
     row_defects,
     shown,
     split_header,
+    text_defect,
 )
 from abaw.errors import AbawError
 from abaw.tasks import Task
 
 _SPACES = re.compile(rb"[ \t]+(?=,|\r?\n|\r?\Z)|(?<=[,\n])[ \t]+")
+_BEGINNING = 4096  # bytes that hold a header and a row
 _SHOWN = 20  # defects of one kind in one file that are listed one by one
 
 
@@ -37,6 +39,8 @@ def check_task_file(path: Path, task: Task) -> tuple[Labels | None, list[Finding
         data = read_bytes(path)
     except AbawError as error:
         return None, [Finding("unreadable annotation", path, str(error))]
+    if (not_text := text_defect(data)) is not None:
+        return None, _findings(path, [not_text])
     names, body = split_header(data)
     defects = list(_untidy(data))
     labels = None
@@ -64,6 +68,8 @@ def check_mtl_file(path: Path) -> tuple[dict[str, Labels], list[Finding]]:
         data = read_bytes(path)
     except AbawError as error:
         return {}, [Finding("unreadable annotation", path, str(error))]
+    if (not_text := text_defect(data)) is not None:
+        return {}, _findings(path, [not_text])
     names, body = split_header(data)
     defects = list(_untidy(data))
     labels: dict[str, Labels] = {}
@@ -78,6 +84,28 @@ def check_mtl_file(path: Path) -> tuple[dict[str, Labels], list[Finding]]:
         if not labels:
             defects.append(Defect("empty annotation", 1, "there is a header and no row"))
     return labels, _findings(path, defects)
+
+
+def find_unrecognised(texts: Iterable[Path]) -> Iterator[Finding]:
+    """Files with an official header and at least one row of labels that no reader takes for annotations.
+
+    Args:
+        texts: Those whose place does not say what they annotate.
+    """
+    for path in texts:
+        try:
+            with path.open("rb") as file:
+                names, body = split_header(file.read(_BEGINNING))
+        except OSError as error:
+            yield Finding("unreadable annotation", path, f"cannot be read ({error.strerror})")
+            continue
+        cells = body.partition(b"\n")[0].split(b",")
+        for task in (None, *Task):
+            columns = columns_of(task) if task else ("image", *MTL_COLUMNS)
+            # a sample submission has the header of an MTL file, and rows without values
+            if header_defect(names, task) is None and len(cells) == len(columns) and all(cells):
+                kind = "the multi-task labels" if task is None else f"{task.upper()} labels"
+                yield Finding("unrecognised annotation", path, f"it holds {kind} and is not read")
 
 
 def _image_defects(body: bytes) -> Iterator[Defect]:
@@ -95,7 +123,7 @@ def _image_defects(body: bytes) -> Iterator[Defect]:
 
 def _untidy(data: bytes) -> Iterator[Defect]:
     """What readers pass over: byte-order mark, carriage returns, blank lines at the end, spaces."""
-    if data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
+    if data.startswith(b"\xef\xbb\xbf"):
         yield Defect("byte-order mark", 1, "the file begins with a byte-order mark")
     if (at := data.find(b"\r")) >= 0:
         yield Defect(

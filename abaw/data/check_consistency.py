@@ -1,6 +1,6 @@
 """Whether images, annotations, splits and installation fit each other."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -10,49 +10,120 @@ from numpy.typing import NDArray
 from abaw.data.annotations import image_name, subject_free_stem
 from abaw.data.check_counts import VideoCounts
 from abaw.data.check_images import LITTER
-from abaw.data.discovery import AnnotationFile
+from abaw.data.discovery import AnnotationFile, images_too_deep, is_crops_folder
 from abaw.data.findings import Finding
 from abaw.data.sources import Sources
+from abaw.tasks import Task
 
 _PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 _FEW = 0.5  # share of a video's frames; the official video that lacks most has crops for 91 %
+_TAIL, _SHARE_OF_TAIL = (
+    30,
+    0.02,
+)  # missing frames at the end of a video that are no accident of the face finder
+_MANY = 30  # labels that a person never gives all the same value of valence and arousal
 
 
-def compare_lengths(video: VideoCounts, numbers: NDArray[np.int64], sources: Sources) -> Iterator[Finding]:
-    """What the counts of a video say about it.
+def compare_lengths(
+    video: VideoCounts,
+    numbers: NDArray[np.int64],
+    where: Path,
+    asked: NDArray[np.int64] | None = None,
+) -> Iterator[Finding]:
+    """What the counts of a video say about it, where there are images at all.
 
     Args:
         video: Counts of its annotations.
         numbers: int64 (n,), the numbers of its images, from 1, in all roots.
-        sources: The data set.
+        where: Its folder of images; else what speaks of the video.
+        asked: Numbers of the images that a sample submission asks for, empty where it names the video only;
+            None where it does not.
     """
     last = int(numbers.max(initial=0))
-    rows = {kind: n for kind, n in video.rows.items() if n and kind != "mtl"}  # which lists only some frames
+    rows = _rows(video)
     n_rows = max(rows.values(), default=0)
-    paths = [file.path for file in sources.annotations if file.video == video.name]
-    if len(set(rows.values())) > 1:
-        told = ", ".join(f"{kind.upper()} {n}" for kind, n in rows.items())
-        yield Finding("length mismatch", paths[0], f"the annotations differ in rows: {told}")
-    if not sources.image_roots:
-        return
-    folder = next((r / video.name for r, names in sources.image_roots.items() if video.name in names), None)
     if rows and last > n_rows:
         detail = f"the last image is {image_name(last)}, the annotation ends with row {n_rows}"
-        yield Finding("length mismatch", folder, detail)
+        yield Finding("length mismatch", where, detail)
     n_listed, n_lost = video.labelled.get("mtl", 0), video.labelled_without_crop.get("mtl", 0)
+    n_seen = 0 if asked is None else int(np.isin(asked, numbers).sum())
     if rows and len(numbers) < _FEW * video.frames:
         detail = f"{len(numbers)} of {video.frames} frames have an image"
-        yield Finding("missing images", folder or paths[0], detail)
+        yield Finding("missing images", where, detail)
     elif n_listed and n_listed - n_lost < _FEW * n_listed:
         detail = f"{video.name}: {n_listed - n_lost} of {n_listed} images of the MTL set are there"
-        yield Finding("missing images", folder, detail)
+        yield Finding("missing images", where, detail)
+    elif asked is not None and (not len(numbers) or n_seen < _FEW * len(asked)):
+        detail = f"{video.name}: {n_seen} of {len(asked)} images that the sample asks for are there"
+        yield Finding("missing images", where, detail if len(asked) else f"{video.name}: no image is there")
+    elif rows and _is_cut(n_rows - 1 - last, n_rows - 1):
+        yield Finding("missing tail", where, _end(last, n_rows - 1))
+    elif asked is not None and _is_cut(int((asked > last).sum()), len(asked)):
+        yield Finding("missing tail", where, _end(last, int(asked.max())))
     elif len(numbers) < video.frames:
         detail = f"{video.frames - len(numbers)} of {video.frames} frames have no image"
-        yield Finding("frames without crop", folder, detail)
+        yield Finding("frames without crop", where, detail)
     for kind, n in video.labelled_without_crop.items():
         if n:
-            detail = f"{n} of {video.labelled[kind]} frames with {kind.upper()} labels have no image"
-            yield Finding("labelled frames without crop", folder, detail)
+            detail = f"{n} frames with {kind.upper()} labels have no image"
+            yield Finding("labelled frames without crop", where, detail)
+
+
+def _rows(video: VideoCounts) -> dict[str, int]:
+    """Label rows by task; those of MTL files list only some frames."""
+    return {kind: n for kind, n in video.rows.items() if n and kind != "mtl"}
+
+
+def _is_cut(n_missing: int, n_frames: int) -> bool:
+    return n_missing > _TAIL and n_missing > _SHARE_OF_TAIL * n_frames
+
+
+def _end(last: int, n_frames: int) -> str:
+    return f"images end at {last:05d} of {n_frames}: incomplete download?"
+
+
+def find_unequal_rows(video: VideoCounts, annotation: Path) -> Iterator[Finding]:
+    """Whether the annotations of a video's tasks differ in length."""
+    rows = _rows(video)
+    if len(set(rows.values())) > 1:
+        told = ", ".join(f"{kind.upper()} {n}" for kind, n in rows.items())
+        yield Finding("length mismatch", annotation, f"the annotations differ in rows: {told}")
+
+
+def find_constant_labels(videos: Iterable[VideoCounts], files: Sequence[AnnotationFile]) -> Iterator[Finding]:
+    """Splits of a task in which all labels are one value, and single videos in which all of VA are."""
+    path = {(file.video, str(file.task)): file.path for file in files}
+    groups: dict[tuple[str, str], list[VideoCounts]] = {}
+    for video in videos:
+        for kind, split in video.splits.items():
+            if kind != "mtl" and video.labelled[kind]:
+                groups.setdefault((kind, split), []).append(video)
+    for (kind, split), group in groups.items():
+        values = {video.constant.get(kind) for video in group}
+        value = next(iter(values))
+        if len(values) == 1 and value is not None:
+            detail = f"all {kind.upper()} labels of {split} ({len(group)} videos) are {_shown(value)}"
+            yield Finding("constant labels", path[group[0].name, kind].parent, detail)
+        elif kind == Task.VA:
+            for video in group:
+                if kind in video.constant and video.labelled[kind] > _MANY:
+                    detail = f"all {video.labelled[kind]} VA labels are {_shown(video.constant[kind])}"
+                    yield Finding("constant labels", path[video.name, kind], detail)
+
+
+def _shown(value: Iterable[float]) -> str:
+    return ",".join(f"{number:g}" for number in value)
+
+
+def find_missing_annotations(sources: Sources, root: Path, annotations: Path | None) -> Iterator[Finding]:
+    """Whether there is no annotation at all."""
+    if sources.annotations:
+        return
+    if annotations is None and is_crops_folder(root, sources.image_roots):
+        detail = f"this folder holds the crops; give the one that holds the annotations too: {root.parent}"
+    else:
+        detail = "no annotation was found below it"
+    yield Finding("no annotations", annotations or root, detail)
 
 
 def find_repeated_annotations(files: Sequence[AnnotationFile]) -> Iterator[Finding]:
@@ -92,13 +163,10 @@ def find_shared_subjects(files: Sequence[AnnotationFile]) -> Iterator[Finding]:
 def find_strays(sources: Sources, root: Path) -> Iterator[Finding]:
     """Files beside the videos' folders and beside the annotations, and folders of videos without an image."""
     if not sources.image_roots:
-        stranger = next((path for path in root.rglob("*") if path.suffix.lower() in _PICTURES), None)
-        if stranger is None:
-            yield Finding("labels alone", root, "no folder <video>/ below it holds images 00001.jpg, …")
-        else:
-            yield Finding("missing images", root, f"no image <video>/00001.jpg, … below it, but {stranger}")
-    of_images = [folder for folder in sources.image_roots if folder != root]  # which may hold anything
-    above = {folder for each in sources.image_roots for folder in (each, *each.parents)}
+        yield _no_images(root)
+    of_images = {folder: set(videos) for folder, videos in sources.image_roots.items()}
+    of_images.pop(root, None)  # which may hold anything
+    above = {str(folder.resolve()) for each in sources.image_roots for folder in (each, *each.parents)}
     of_labels = sorted({file.path.parent for file in sources.annotations if file.video is not None})
     for folder in [*of_images, *of_labels]:
         for path in sorted(folder.iterdir()):
@@ -108,8 +176,24 @@ def find_strays(sources: Sources, root: Path) -> Iterator[Finding]:
                 yield Finding("stray file", path, "not an annotation <video>.txt")
             elif folder in of_images and not path.is_dir():
                 yield Finding("stray file", path, "not in the folder of a video")
-            elif folder in of_images and path.name not in sources.image_roots[folder] and path not in above:
+            elif (
+                folder in of_images
+                and path.name not in of_images[folder]
+                and str(path.resolve()) not in above
+            ):
                 yield Finding("missing images", path, _without_images(path))
+
+
+def _no_images(root: Path) -> Finding:
+    """Why no image was found."""
+    if (deep := images_too_deep(root)) is not None:
+        return Finding(
+            "missing images", root, f"the images in {deep} lie too deep; give --image_roots {deep}"
+        )
+    stranger = next((path for path in root.rglob("*") if path.suffix.lower() in _PICTURES), None)
+    if stranger is None:
+        return Finding("labels alone", root, "no folder <video>/ below it holds images 00001.jpg, …")
+    return Finding("missing images", root, f"no image <video>/00001.jpg, … below it, but {stranger}")
 
 
 def _without_images(folder: Path) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from abaw.data.annotations import Labels
+from abaw.data.annotations import Labels, constant_label
 from abaw.tasks import Task
 
 
@@ -17,11 +17,13 @@ class VideoCounts:
     Attributes:
         name: Of the video.
         images: Frames that have a crop.
-        frames: The number of the last image or row; a video's own file has one row too many.
+        frames: The number of the last image or row, a video's own file has one row too many; or of the last
+            image that a sample submission asks for.
         splits: By kind of annotation (`va`, `expr`, `au`, `mtl`): where it is annotated.
         rows: By kind of annotation: label rows.
         labelled: By kind of annotation: frames with at least one label.
-        labelled_without_crop: Those among them whose crop is missing.
+        labelled_without_crop: Those among them whose crop is missing, the row too many not counted.
+        constant: By kind of annotation but `mtl`: the value that all its labels have, if only one.
     """
 
     name: str
@@ -31,6 +33,7 @@ class VideoCounts:
     rows: dict[str, int] = field(default_factory=dict)
     labelled: dict[str, int] = field(default_factory=dict)
     labelled_without_crop: dict[str, int] = field(default_factory=dict)
+    constant: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     def add(self, task: Task | None, split: str, labels: Labels, numbers: NDArray[np.int64]) -> None:
         """Counts an annotation of a task, None: of all; `numbers` (n,) are those of the images, from 1."""
@@ -39,11 +42,14 @@ class VideoCounts:
         labelled = labels.va_valid | labels.expr_valid | labels.au_valid.any(1)
         seen = np.zeros(n_rows, np.bool_)
         seen[numbers[numbers <= n_rows] - 1] = True
-        self.frames = max(self.frames, n_rows if task is None else n_rows - 1)
+        n_frames = n_rows if task is None else n_rows - 1
+        self.frames = max(self.frames, n_frames)
         self.splits[kind] = split
         self.rows[kind] = n_rows
         self.labelled[kind] = int(labelled.sum())
-        self.labelled_without_crop[kind] = int((labelled & ~seen).sum())
+        self.labelled_without_crop[kind] = int((labelled & ~seen)[:n_frames].sum())
+        if task is not None and (constant := constant_label([labels.labelled(task)])) is not None:
+            self.constant[kind] = constant
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +18,26 @@ from abaw.tasks import Task
 
 SPLITS = ("train", "val", "test")
 
-_DEPTH = 4  # levels of folders below the root that are searched, e.g. Images/batch1/cropped_aligned/<video>
-_TASK_FOLDER = re.compile(r"(va|expr|au|mtl)_(set|(\w+_)?challenge)", re.IGNORECASE)
-_SPLIT_FOLDER = re.compile(r"(train|val|test)(ing|idation)?(_set)?", re.IGNORECASE)
-_MTL_FILE = re.compile(r"(train|val)(ing|idation)?_set(_annotations)?\.txt", re.IGNORECASE)
+_DEPTH = 5  # levels of folders below the root that are searched, e.g. Images/batch1/cropped_aligned/<video>
 _ALIGNED = "cropped_aligned"
+
+MTL = "mtl"
+_MEANINGS: dict[str, str] = {
+    **dict.fromkeys(("va", "valence", "arousal"), Task.VA),
+    **dict.fromkeys(("expr", "expression", "expressions"), Task.EXPR),
+    **dict.fromkeys(("au", "aus", "action", "actionunit", "actionunits"), Task.AU),
+    **dict.fromkeys(("mtl", "multi", "multitask"), MTL),
+    **dict.fromkeys(("train", "training", "trainset", "trainingset"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "valset", "validationset", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "testset"), "test"),
+}
+"""Words in the name of a folder or an MTL file that say for which task, or in which split, it annotates."""
+_FILLERS = re.compile(
+    "(sub)?set|split|data|(sub)?challenge|sub|track|task|learning|estimation|recognition|classification"
+    "|detection|annotations?|labels?|units?|facial|basic|abaw|s|aff|affwild|wild|v|\\d+(st|nd|rd|th)?",
+    re.IGNORECASE,
+)
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+(?:st|nd|rd|th)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -48,17 +63,61 @@ class Found:
 
     Attributes:
         image_roots: Folders whose sub-folders hold numbered images, with those sub-folders' names.
-        annotations: Annotation files in the order of their paths.
+        annotations: Annotation files in the order of their paths, those behind symbolic links last.
+        other_texts: Other .txt files, whose place does not say what they annotate.
     """
 
     image_roots: dict[Path, list[str]] = field(default_factory=dict)
     annotations: list[AnnotationFile] = field(default_factory=list)
+    other_texts: list[Path] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A folder to search.
+
+    Attributes:
+        folder: As it is reached from the root.
+        real: The same without symbolic links.
+        depth: Levels of folders below it that are searched.
+        task: The task that its name, or that of a folder above it, says; `mtl` for that of all tasks.
+        split: The split, likewise.
+    """
+
+    folder: Path
+    real: Path
+    depth: int
+    task: str | None
+    split: str | None
+
+
+def meaning(name: str) -> tuple[str | None, str | None]:
+    """Task (or `mtl`) and split that the name of a folder says, None where it says none or more than one.
+
+    Words may be parted by underscores, spaces, hyphens or capital letters; a word that is not known makes
+    the name say nothing.
+    """
+    met = set()
+    for part in re.split(r"[\s_\-.()]+", name):
+        pieces = [part] if part.lower() in _MEANINGS or _FILLERS.fullmatch(part) else _WORD.findall(part)
+        if "".join(pieces) != part:
+            return None, None
+        for word in map(str.lower, pieces):
+            if word in _MEANINGS:
+                met.add(_MEANINGS[word])
+            elif not _FILLERS.fullmatch(word):
+                return None, None
+    tasks, splits = met - set(SPLITS), met & set(SPLITS)
+    if len(tasks) > 1 or len(splits) > 1:
+        return None, None
+    return next(iter(tasks), None), next(iter(splits), None)
 
 
 def search(root: Path) -> Found:
-    """Finds every image root and every annotation file up to four folders below `root`, or `root` itself.
+    """Finds every image root and every annotation file up to five folders below `root`, or `root` itself.
 
-    Hidden folders and those of macOS archives are passed over.
+    Hidden folders and those of macOS archives are passed over. A folder is searched once, however many
+    symbolic links lead to it.
 
     Raises:
         AbawError: There is no such folder, or it cannot be listed.
@@ -68,11 +127,11 @@ def search(root: Path) -> Found:
             f"{root}: no such folder; give the folder that holds cropped_aligned and the annotations"
         )
     found = Found()
+    visited: set[Path] = set()
     with _listing():
-        if _TASK_FOLDER.fullmatch(root.name):
-            found.annotations += _annotation_files(root)
-        else:
-            _search(root, _DEPTH, found)
+        links = [_Place(root, root.resolve(), _DEPTH, *meaning(root.name))]
+        while links:  # only after all else, so that a folder is found by its own name first
+            links += _search(links.pop(0), found, visited)
     return found
 
 
@@ -86,24 +145,52 @@ def _listing() -> Iterator[None]:
         ) from error
 
 
-def _search(folder: Path, depth: int, found: Found) -> None:
-    videos = []
-    for child in subfolders(folder):
-        if _TASK_FOLDER.fullmatch(child.name):
-            found.annotations += _annotation_files(child)
-        elif not child.name.lower().startswith(_ALIGNED) and _holds_images(child):
+def _search(place: _Place, found: Found, visited: set[Path]) -> list[_Place]:
+    """Adds what a folder and those below it hold; gives the symbolic links to folders among them."""
+    if place.real in visited:
+        return []
+    visited.add(place.real)
+    videos, links = [], []
+    for path in sorted(place.folder.glob("*.txt")):
+        if _is_ordinary(path.name):
+            _add_text(path, place, found)
+    if not place.depth:
+        return []
+    for child in subfolders(place.folder):
+        if not child.name.lower().startswith(_ALIGNED) and _holds_images(child):
             videos.append(child.name)  # images directly in cropped_aligned are strays, and it no video
-        elif depth > 1:
-            _search(child, depth - 1, found)
+        elif child.suffix != ".txt":
+            task, split = meaning(child.name)
+            is_link = child.is_symlink()
+            real = child.resolve() if is_link else place.real / child.name
+            below = _Place(child, real, place.depth - 1, task or place.task, split or place.split)
+            links += [below] if is_link else _search(below, found, visited)
     if videos:
-        found.image_roots[folder] = videos
+        found.image_roots[place.folder] = videos
+    return links
+
+
+def _add_text(path: Path, place: _Place, found: Found) -> None:
+    """Sorts a .txt file into annotations and others, by its place and, of an MTL file, its name."""
+    in_name = meaning(path.stem)
+    if place.task is not None and place.task != MTL and place.split is not None:
+        found.annotations.append(AnnotationFile(path, place.split, Task(place.task), path.stem))
+    elif MTL in (place.task, in_name[0]) and in_name[1] in ("train", "val"):
+        found.annotations.append(AnnotationFile(path, in_name[1], None, None))
+    else:
+        found.other_texts.append(path)
 
 
 def subfolders(folder: Path) -> list[Path]:
     """The folders in a folder, hidden ones left out, 2 before 10."""
     with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if _is_ordinary(entry.name) and entry.is_dir()]
+        names = [entry.name for entry in entries if _is_ordinary(entry.name) and _is_folder(entry)]
     return [folder / name for name in sorted(names, key=_natural)]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder, or a symbolic link to one; a link to itself is none, and no error."""
+    return Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()
 
 
 def _is_ordinary(name: str) -> bool:
@@ -123,29 +210,18 @@ def _holds_images(folder: Path) -> bool:
         return any(IMAGE_NAME.fullmatch(entry.name) or entry.name == PACK for entry in entries)
 
 
-def _annotation_files(task_folder: Path) -> Iterator[AnnotationFile]:
-    """The annotation files of a task folder such as `VA_Estimation_Challenge` or `MTL_Challenge`."""
-    match = _TASK_FOLDER.fullmatch(task_folder.name)
-    name = match[1].lower() if match else ""
-    if name == "mtl":
-        for path in sorted(task_folder.iterdir()):
-            if (split := _MTL_FILE.fullmatch(path.name)) is not None:
-                yield AnnotationFile(path, split[1].lower(), None, None)
-        return
-    for folder in subfolders(task_folder):
-        if (split := _SPLIT_FOLDER.fullmatch(folder.name)) is not None:
-            for path in sorted(folder.iterdir()):
-                if path.suffix == ".txt" and _is_ordinary(path.name):
-                    yield AnnotationFile(path, split[1].lower(), Task(name), path.stem)
+def is_crops_folder(root: Path, found: Iterable[Path]) -> bool:
+    """Whether the folder that a user named is an image root itself: likely one folder too deep."""
+    return root in found or root.name.lower().startswith(_ALIGNED)
 
 
-def find_annotations(root: Path) -> list[AnnotationFile]:
-    """Every annotation file below `root`: task folders of all editions, all splits, the MTL files.
-
-    Raises:
-        AbawError: There is no such folder.
-    """
-    return search(root).annotations
+def images_too_deep(root: Path) -> Path | None:
+    """A folder that holds videos, deeper than `search` looks; None where there is none."""
+    for folder, _, names in os.walk(root):
+        deep = len(Path(folder).relative_to(root).parts) > _DEPTH
+        if deep and any(IMAGE_NAME.fullmatch(name) for name in names):
+            return Path(folder).parent
+    return None
 
 
 def choose_image_roots(root: Path, found: Found) -> dict[Path, list[str]]:

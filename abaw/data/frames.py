@@ -95,7 +95,10 @@ def decode_image(data: bytes | memoryview, size: int, where: str) -> NDArray[np.
         raise BadFrameError(f"{where}: cannot be decoded; {_CURE}")
     if pixels.shape != (size, size, 3):
         is_size = f"{pixels.shape[1]}×{pixels.shape[0]} pixels instead of {size}×{size}"
-        raise BadFrameError(f"{where}: {is_size}; use the cropped_aligned images", kind="image size")
+        cure = "use the cropped_aligned images"
+        if pixels.shape[0] == pixels.shape[1]:
+            cure += f", or give the size that all images have: --data.frame_size {pixels.shape[0]}"
+        raise BadFrameError(f"{where}: {is_size}; {cure}", kind="image size")
     image: NDArray[np.uint8] = pixels  # type: ignore[assignment]
     return image
 

@@ -61,7 +61,8 @@ class Defect:
     """Something wrong in a text file.
 
     Attributes:
-        kind: `header`, `blank line`, `columns`, `number`, `range`, `image` or `duplicate row`.
+        kind: `empty annotation`, `encoding`, `header`, `blank line`, `columns`, `number`, `range`,
+            `image` or `duplicate row`.
         line: Line number, from 1.
         detail: What is wrong, with the value met.
     """
@@ -92,6 +93,16 @@ def shown(cell: bytes) -> str:
     """A cell as it may stand in a message: printable, quoted, cut at 40 characters."""
     text = cell.decode("utf-8", "backslashreplace")
     return repr(text if len(text) <= 40 else f"{text[:40]}…")
+
+
+def text_defect(data: bytes) -> Defect | None:
+    """Why a file holds no text to be read at all: it is empty, or UTF-16 as some editors save it."""
+    if not data.strip():
+        return Defect("empty annotation", 1, "the file is empty")
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0\0" in (data[:4:2], data[1:4:2]):
+        cure = "save it as UTF-8, for instance with `iconv -f UTF-16 -t UTF-8`"
+        return Defect("encoding", 1, f"the file is UTF-16; {cure}")
+    return None
 
 
 def split_header(data: bytes) -> tuple[list[str], bytes]:

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from abaw.data.discovery import AnnotationFile, choose_image_roots, given_image_roots, holder, search
+from abaw.data.discovery import (
+    AnnotationFile,
+    choose_image_roots,
+    given_image_roots,
+    holder,
+    images_too_deep,
+    search,
+)
 from abaw.data.index_cache import cache_folder
 from abaw.data.segments import stand_in
 from abaw.errors import AbawError
@@ -22,11 +29,13 @@ class Sources:
         image_roots: In the order in which they are searched, with the names of their video folders.
         annotations: Annotation files of the label set.
         label_set: `challenge`: one file per video and task; `mtl`: the MTL files; None: both.
+        other_texts: Other .txt files met on the way, whose place does not say what they annotate.
     """
 
     image_roots: dict[Path, list[str]]
     annotations: list[AnnotationFile]
     label_set: LabelSet | None
+    other_texts: tuple[Path, ...] = ()
 
     def paths(self) -> Iterator[Path]:
         """Everything whose change changes the data set: folders with images, and annotation files."""
@@ -61,12 +70,16 @@ def find_sources(
             chosen = given_image_roots([features.expanduser().resolve()])
     else:
         chosen = given_image_roots([_image_root(folder, cache_dir) for folder in image_roots])
-    files = found.annotations
+    labels = found
     if annotations is not None:
         annotations = Path(annotations).expanduser().resolve()
-        files = search(annotations).annotations
-    wanted = [file for file in files if label_set in (None, "mtl" if file.video is None else "challenge")]
-    if not wanted and (annotations is not None or label_set == "mtl"):
+        labels = search(annotations)
+    wanted = [
+        file
+        for file in labels.annotations
+        if label_set in (None, "mtl" if file.video is None else "challenge")
+    ]
+    if not wanted and (label_set == "mtl" or (annotations is not None and label_set is not None)):
         kind = (
             "MTL_Challenge/train_set.txt"
             if label_set == "mtl"
@@ -75,12 +88,14 @@ def find_sources(
         raise AbawError(
             f"{annotations or root}: no annotation such as {kind} below it; correct annotations or label_set"
         )
-    if not wanted and not chosen:
+    if not wanted and not chosen and (label_set is not None or not labels.other_texts):
+        deep = images_too_deep(root)
         raise AbawError(
             f"{root}: neither images (cropped_aligned/<video>/00001.jpg) nor annotations "
             "(VA_Estimation_Challenge/Train_Set/<video>.txt) below it; give the folder that holds them"
+            + ("" if deep is None else f". The images in {deep} lie too deep: give a folder nearer to them")
         )
-    return Sources(chosen, wanted, label_set)
+    return Sources(chosen, wanted, label_set, tuple(labels.other_texts))
 
 
 def _image_root(named: Path, cache_dir: Path | None) -> Path:

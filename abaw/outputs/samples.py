@@ -85,12 +85,23 @@ class Sample:
     def __len__(self) -> int:
         return len(self.images)
 
+    def numbers(self) -> dict[str, NDArray[np.int64]]:
+        """By video, the numbers of its images, from 1, in the order of the sample."""
+        order = np.argsort(self.video, kind="stable")
+        ends = np.cumsum(np.bincount(self.video, minlength=len(self.videos)))
+        parts = np.split(self.frame[order].astype(np.int64) + 1, ends[:-1])
+        return dict(zip(self.videos, parts, strict=True))
+
 
 @dataclass(frozen=True)
 class VideoList:
     """The videos that need a file each, in the order of the list."""
 
     videos: tuple[str, ...]
+
+    def numbers(self) -> dict[str, NDArray[np.int64]]:
+        """By video, nothing: a list does not say how many images a video has."""
+        return {video: np.empty(0, np.int64) for video in self.videos}
 
 
 def read_sample(path: Path | str, form: Form | None = None) -> Sample | VideoList:
