@@ -1,26 +1,29 @@
 """Is one run better than another? Their scores on the same videos, and how sure the difference is."""
 
 from collections.abc import Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from abaw.bootstrap import draw_videos, interval
+from abaw.bootstrap import draw_recordings, interval
 from abaw.errors import AbawError
+from abaw.recordings import count_recordings
 from abaw.scores import Sums, f1, n_frames, official, replicas
 from abaw.tasks import Task
 
 
 def compare(a: Sums, b: Sums, draws: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """How much better `a` scores than `b`, both resampled with the same videos.
+    """How much better `a` scores than `b`, both resampled with the same recordings.
 
     Only tasks that both predict are compared; videos without labels of these may be missing in one of them.
 
     Returns:
         Per task that both have, and for their `total`: `difference` (a - b), its 95 % `interval`, and the
         `probability` that a is better: the share of the draws, ties counting half, in which every task has
-        labels. Both are null where no draws, or fewer than two labelled videos of a task, leave them unknown.
+        labels. Both are null where no draws, or fewer than two labelled recordings of a task, leave them
+        unknown.
 
     Raises:
         AbawError: The two were not scored on the same labelled frames of the same videos.
@@ -35,20 +38,21 @@ def compare(a: Sums, b: Sums, draws: int = 1000, seed: int = 0) -> dict[str, Any
             "two runs can be compared only on the same labelled frames of the same videos and on a common "
             f"task; videos in which they differ: {', '.join(differing[:5]) or 'none'}"
         )
-    drawn = draw_videos(len(videos), draws, seed)
+    drawn = draw_recordings(videos, draws, seed)
     ours, theirs = replicas(a, drawn), replicas(b, drawn)
     gaps = {str(task): ours[task].mean(1) - theirs[task].mean(1) for task in tasks}
     differences = {str(task): official(a)[task] - official(b)[task] for task in tasks}
-    n_videos = {str(task): int((n > 0).sum()) for task, n in zip(tasks, counts, strict=True)}
-    parts = {name: _part(differences[name], gap, n_videos[name]) for name, gap in gaps.items()}
+    sizes = {str(t): count_recordings(compress(videos, n > 0)) for t, n in zip(tasks, counts, strict=True)}
+    parts = {name: _part(differences[name], gap, sizes[name]) for name, gap in gaps.items()}
     known = all(part["interval"] is not None for part in parts.values())
-    total = _part(sum(differences.values()), np.asarray(sum(gaps.values())), len(videos) if known else 0)
+    size = count_recordings(videos) if known else 0
+    total = _part(sum(differences.values()), np.asarray(sum(gaps.values())), size)
     return {**parts, "total": total}
 
 
-def _part(difference: float, gaps: NDArray, n_videos: int) -> dict[str, Any]:
+def _part(difference: float, gaps: NDArray, n_recordings: int) -> dict[str, Any]:
     """One difference, from its values in all draws (draws,); NaN where a draw has no label."""
-    ends, drawn = interval(gaps, n_videos), gaps[np.isfinite(gaps)]
+    ends, drawn = interval(gaps, n_recordings), gaps[np.isfinite(gaps)]
     return {
         "difference": difference,
         "interval": None if ends is None else ends.tolist(),

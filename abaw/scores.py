@@ -6,13 +6,15 @@ classes. AU: F1 of presence averaged over twelve. 0/0 is 0 everywhere. Source: t
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from abaw.bootstrap import draw_videos, interval, resample
+from abaw.bootstrap import draw_recordings, interval, resample
 from abaw.errors import AbawError
+from abaw.recordings import count_recordings
 from abaw.tasks import EXPR_NAMES, Task
 
 SHAPES: dict[Task, tuple[int, int]] = {Task.VA: (2, 6), Task.EXPR: (8, 8), Task.AU: (12, 4)}
@@ -163,7 +165,7 @@ def official(sums: Sums) -> dict[Task, float]:
 
 
 def replicas(sums: Sums, drawn: NDArray[np.float64]) -> dict[Task, NDArray[np.float64]]:
-    """Label scores (draws, K) per task in every draw of videos; NaN in a draw without labelled frames."""
+    """Label scores (draws, K) per task in every draw of recordings; NaN in a draw without labelled frames."""
     result = {}
     for task, values in sums.labelled.items():
         drawn_sums = resample(values, drawn)
@@ -183,10 +185,10 @@ def summarise(sums: Sums, draws: int = 1000, seed: int = 0) -> dict[str, Any]:
     Returns:
         Per task with labels the score, the score of each label, the labelled frames, and the `interval` of
         the score and the `intervals` of each label; the `total` of the tasks' scores. An interval is null
-        where fewer than two videos leave it unknown, the total's where one of the tasks has none.
+        where fewer than two recordings leave it unknown, the total's where one of the tasks has none.
     """
     result: dict[str, Any] = {}
-    drawn = draw_videos(len(sums.videos), draws, seed) if draws and sums.videos else None
+    drawn = draw_recordings(sums.videos, draws, seed) if draws and sums.videos else None
     drawn_scores = {} if drawn is None else replicas(sums, drawn)
     for task, values in sums.labelled.items():
         scores = label_scores(task, values.sum(0))
@@ -194,18 +196,20 @@ def summarise(sums: Sums, draws: int = 1000, seed: int = 0) -> dict[str, Any]:
         named = {Task.VA: by_label, Task.EXPR: {"per_class": by_label}, Task.AU: {"per_au": by_label}}[task]
         result[task] = {**named, "score": float(scores.mean()), "frames": int(n_frames(task, values).sum())}
         if task in drawn_scores:
-            n_videos = int((n_frames(task, values) > 0).sum())
-            ends = interval(drawn_scores[task], n_videos)
-            whole = interval(drawn_scores[task].mean(1), n_videos)
+            n_recordings = count_recordings(compress(sums.videos, n_frames(task, values) > 0))
+            ends = interval(drawn_scores[task], n_recordings)
+            whole = interval(drawn_scores[task].mean(1), n_recordings)
             result[task]["interval"] = None if whole is None else whole.tolist()
             result[task]["intervals"] = {
                 name: None if ends is None else ends[:, k].tolist() for k, name in enumerate(task.names)
             }
     result["total"] = float(sum(result[task]["score"] for task in sums.labelled))
     if drawn_scores:
+        labelled = np.any([n_frames(task, values) > 0 for task, values in sums.labelled.items()], axis=0)
         total = sum(values.mean(1) for values in drawn_scores.values())
         known = all(result[task]["interval"] is not None for task in drawn_scores)
-        ends = interval(np.asarray(total), len(sums.videos)) if known else None
+        size = count_recordings(compress(sums.videos, labelled)) if known else 0
+        ends = interval(np.asarray(total), size)
         result["total_interval"] = None if ends is None else ends.tolist()
     return {str(key): value for key, value in result.items()}
 

@@ -24,7 +24,7 @@ def score(
     seed: int = 0,
     json: bool = False,
 ) -> None:
-    """Score tracks officially, with 95 % intervals by bootstrap over videos.
+    """Score tracks officially, with 95 % intervals by bootstrap over recordings.
 
     Args:
         tracks: Folder of tracks, as `abaw predict` leaves them.
@@ -106,7 +106,7 @@ def calibrate(
     seed: int = 0,
     json: bool = False,
 ) -> None:
-    """Choose smoothing, AU thresholds, EXPR prior and temperature on held-out folds of videos.
+    """Choose smoothing, AU thresholds, EXPR prior and temperature on held-out folds of recordings.
 
     Args:
         tracks: Folder of raw tracks, as `abaw predict` leaves them.
@@ -114,7 +114,7 @@ def calibrate(
         ckpt: Checkpoint to store the calibration with.
         out: JSON file to store it in.
         split: Whose labels to choose on; every video annotated there needs a track.
-        folds: How many; both subjects of a recording are in one.
+        folds: How many; all videos of a recording are in one.
         annotations: Folder with the annotations, instead of what is found below the root.
         label_set: Labels of the single-task challenges, or of the multi-task one.
         seed: Of the bootstrap that decides what is kept.

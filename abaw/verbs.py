@@ -84,7 +84,7 @@ def folds(
     annotations: Path | None = None,
     label_set: Literal["challenge", "mtl"] = "challenge",
 ) -> None:
-    """Divide the annotated videos into folds alike in labels and length, each subject in one of them.
+    """Divide the annotated videos into folds alike in labels and length, each recording in one of them.
 
     `abaw fit --data.folds OUT --data.fold 0` then validates on the first fold.
 

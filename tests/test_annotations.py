@@ -11,7 +11,6 @@ from abaw.data.annotations import (
     parse_image,
     read_mtl_file,
     read_task_file,
-    subject_free_stem,
     write_mtl_file,
     write_task_file,
 )
@@ -226,21 +225,6 @@ def test_a_five_name_header_is_asked_of_mtl_files(tmp_path: Path) -> None:
     path.write_bytes(b"image,valence,arousal,expression\n")
     with pytest.raises(AnnotationError, match="instead of 'image,valence,arousal,expression,aus'"):
         read_mtl_file(path)
-
-
-@pytest.mark.parametrize(
-    ("video", "stem"),
-    [
-        ("122-60-1920x1080-3", "122-60-1920x1080-3"),
-        ("video45_1", "video45_1"),
-        ("6-30-1920x1080_left", "6-30-1920x1080"),
-        ("6-30-1920x1080_right", "6-30-1920x1080"),
-        ("left_turn", "left_turn"),
-        ("a_left_right", "a_left"),
-    ],
-)
-def test_only_a_trailing_side_is_a_subject(video: str, stem: str) -> None:
-    assert subject_free_stem(video) == stem
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])

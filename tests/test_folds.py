@@ -3,10 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from abaw.data.annotations import Labels, subject_free_stem, write_task_file
+from abaw.data.annotations import Labels, write_task_file
 from abaw.data.folds import make_folds, read_folds, write_folds
 from abaw.data.index import Index, build_index
 from abaw.errors import AbawError, UsageError
+from abaw.recordings import recording
 from abaw.tasks import Task
 
 
@@ -60,7 +61,7 @@ def test_every_annotated_video_is_in_one_fold_with_its_partner(index: Index) -> 
     assert set(folds.values()) == set(range(5))
     of_stem: dict[str, set[int]] = {}
     for video, fold in folds.items():
-        of_stem.setdefault(subject_free_stem(video), set()).add(fold)
+        of_stem.setdefault(recording(video), set()).add(fold)
     assert all(len(members) == 1 for members in of_stem.values())
     assert any(video.endswith("_left") for video in folds)
 
@@ -69,11 +70,11 @@ def test_every_annotated_video_is_in_one_fold_with_its_partner(index: Index) -> 
 def test_folds_are_much_more_alike_than_chance(index: Index, k: int) -> None:
     made = unevenness(index, make_folds(index, k), k)
     rng = np.random.default_rng(1)
-    stems = sorted({subject_free_stem(video) for video in make_folds(index, k)})
+    stems = sorted({recording(video) for video in make_folds(index, k)})
     by_chance = []
     for _ in range(5):
         fold_of = dict(zip(stems, rng.permutation(len(stems)) % k, strict=True))
-        folds = {video: int(fold_of[subject_free_stem(video)]) for video in make_folds(index, k)}
+        folds = {video: int(fold_of[recording(video)]) for video in make_folds(index, k)}
         by_chance.append(unevenness(index, folds, k))
     assert made < 0.5 * np.mean(by_chance)
     frames = np.zeros(k)

@@ -22,13 +22,14 @@ MAY_IMPORT = {  # room or wing -> rooms and wings, besides its own wing and what
     # words and values
     "tasks": "",
     "windows": "",
+    "recordings": "",
     "masking": "",
     "batch": "tasks windows",
     # scores
     "stitching": "tasks windows",
-    "bootstrap": "tasks",
-    "scores": "tasks bootstrap",
-    "comparison": "tasks bootstrap scores",
+    "bootstrap": "recordings",
+    "scores": "tasks recordings bootstrap",
+    "comparison": "tasks recordings bootstrap scores",
     "score_table": "tasks",
     "metrics": "tasks stitching scores",
     # training
@@ -42,9 +43,9 @@ MAY_IMPORT = {  # room or wing -> rooms and wings, besides its own wing and what
     "signals": "",
     "resume": "checkpoints signals",
     # wings
-    "data": "tasks batch windows",
+    "data": "tasks batch windows recordings",
     "model": "tasks batch masking",
-    "outputs": "tasks stitching bootstrap scores comparison data.annotations",
+    "outputs": "tasks recordings stitching bootstrap scores comparison data.annotations",
     "apply": "tasks windows masking batch stitching bootstrap scores comparison score_table metrics criteria"
     " losses checkpoints data model outputs module callbacks resume runs",
     # cached features: the one place where the data's and the network's side meet

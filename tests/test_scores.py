@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from abaw.bootstrap import draw_videos, interval, resample
+from abaw.bootstrap import draw_recordings, interval, resample
 from abaw.comparison import best_constant, compare
 from abaw.errors import AbawError, UsageError
 from abaw.score_table import baseline_table, comparison_table, score_table
@@ -224,10 +224,8 @@ def test_same_seed_same_interval():
     assert summarise(sums, 50, seed=1) != summarise(sums, 50, seed=2)
 
 
-def test_draws_are_counts_of_videos():
-    drawn = draw_videos(7, 40, 0)
-    assert drawn.shape == (40, 7)
-    assert (drawn.sum(1) == 7).all()
+def test_the_sums_of_a_draw_are_those_of_its_videos():
+    drawn = draw_recordings([f"v{k // 2}_{('left', 'right')[k % 2]}" for k in range(7)], 40, 0)
     sums = np.arange(14).reshape(7, 2)
     np.testing.assert_array_equal(resample(sums, drawn)[3], np.repeat(sums, drawn[3].astype(int), 0).sum(0))
 

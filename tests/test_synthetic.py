@@ -1,6 +1,7 @@
 """The generated data: layout, shares, honesty of the labels, and faces whose parts move by themselves."""
 
 import hashlib
+import re
 from pathlib import Path
 
 import cv2
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from abaw.data import synthetic
-from abaw.data.annotations import image_name, read_mtl_file, read_task_file, subject_free_stem
+from abaw.data.annotations import image_name, read_mtl_file, read_task_file
 from abaw.data.synthesis.acting import PRESENT, Performance, play
 from abaw.data.synthesis.behaviour import Playwright
 from abaw.data.synthesis.canvas import MARGIN, SCALE, SIZE
@@ -29,6 +30,7 @@ from abaw.data.synthetic import (
 )
 from abaw.errors import AbawError, UsageError
 from abaw.outputs.samples import FORMS, Sample, read_sample
+from abaw.recordings import recording
 from abaw.tasks import AU_NAMES, EXPR_NAMES, Task
 
 SETTINGS = {"videos": 7, "frames": 16, "seed": 3, "preset": "demo"}
@@ -104,7 +106,7 @@ def test_oddities_of_the_official_archives(root: Path, shots: list[Shot]) -> Non
     assert [len(list((root / name).iterdir())) > 0 for name in IMAGE_ROOTS] == [True, True]
     assert len(list(root.rglob(".DS_Store"))) == 3
     videos = [shot.video for shot in shots]
-    assert any(subject_free_stem(video) != video for video in videos)
+    assert any(recording(video) != video for video in videos)
     assert any("-30-1280x720" in video for video in videos)
     assert "not Aff-Wild2" in (root / "README.txt").read_text()
 
@@ -114,9 +116,7 @@ def test_oddities_of_the_official_archives(root: Path, shots: list[Shot]) -> Non
 def test_every_task_is_annotated_in_both_splits_and_nobody_is_in_two(videos: int, preset: str) -> None:
     shots = plan(videos=videos, frames=10, seed=videos, preset=PRESETS[preset])
     assert len(shots) == len({shot.video for shot in shots}) == videos
-    people = {
-        split: {subject_free_stem(s.video) for s in shots if s.split == split} for split in SPLIT_FOLDERS
-    }
+    people = {split: {recording(s.video) for s in shots if s.split == split} for split in SPLIT_FOLDERS}
     assert not people["train"] & people["val"]
     for split in SPLIT_FOLDERS:
         assert {task for shot in shots if shot.split == split for task in shot.tasks} == set(Task)
@@ -137,9 +137,9 @@ def test_two_people_of_a_recording_share_length_split_and_scene() -> None:
     shots = plan(videos=60, frames=30, seed=0, preset=PRESETS["demo"])
     recordings: dict[str, list[Shot]] = {}
     for shot in shots:
-        recordings.setdefault(subject_free_stem(shot.video), []).append(shot)
+        recordings.setdefault(recording(shot.video), []).append(shot)
     pairs = [group for group in recordings.values() if len(group) == 2]
-    endings = {tuple(s.video.removeprefix(subject_free_stem(s.video)) for s in pair) for pair in pairs}
+    endings = {tuple(re.search(r"(_left|_right)?\Z", s.video)[0] for s in pair) for pair in pairs}
     assert endings == {("", "_right"), ("_left", "_right")}
     assert all(len({(s.n_frames, s.split, s.scene) for s in pair}) == 1 for pair in pairs)
 

@@ -135,11 +135,6 @@ def constant_label(parts: Iterable[NDArray[np.float32] | NDArray[np.int64]]) -> 
     return None if first is None or n_labels < 2 else tuple(np.atleast_1d(first).tolist())
 
 
-def subject_free_stem(video: str) -> str:
-    """The name of the recording: without a trailing `_left` or `_right`, which tells two subjects apart."""
-    return re.sub(r"_(left|right)\Z", "", video)
-
-
 def image_name(number: int) -> str:
     """The file name of an image by its number, from 1."""
     return f"{number:05d}.jpg"

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from abaw.data.annotations import image_name, subject_free_stem
+from abaw.data.annotations import image_name
 from abaw.data.check_counts import VideoCounts
 from abaw.data.check_images import LITTER
 from abaw.data.discovery import AnnotationFile, images_too_deep, is_crops_folder
 from abaw.data.findings import Finding
 from abaw.data.sources import Sources
+from abaw.recordings import recording
 from abaw.tasks import Task
 
 _PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
@@ -147,14 +148,14 @@ def find_repeated_annotations(files: Sequence[AnnotationFile]) -> Iterator[Findi
 
 
 def find_shared_subjects(files: Sequence[AnnotationFile]) -> Iterator[Finding]:
-    """Recordings of which one subject is in one split of a task, and the other in another.
+    """Recordings of which one subject or part is in one split of a task, and another in another split.
 
     Args:
         files: One entry per video and task; with task None for a video of an MTL file.
     """
     first: dict[tuple[str, object], AnnotationFile] = {}
     for file in files:
-        before = first.setdefault((subject_free_stem(file.video or ""), file.task), file)
+        before = first.setdefault((recording(file.video or ""), file.task), file)
         if before.split != file.split and before.video != file.video:
             told = f"{before.video} is in {before.split}, {file.video} in {file.split}"
             yield Finding("subject in two splits", file.path, told)

@@ -77,7 +77,9 @@ KINDS = {
     ),
     # how they fit
     "annotated twice": Kind(True, "keep one of the files, or choose one folder with annotations"),
-    "subject in two splits": Kind(True, "keep both subjects of a recording in one split: `abaw folds`"),
+    "subject in two splits": Kind(
+        True, "keep all subjects and parts of a recording in one split: `abaw folds`"
+    ),
     "video in two splits": Kind(
         False, "train and val of different tasks; a model of all tasks sees it twice"
     ),

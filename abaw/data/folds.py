@@ -1,4 +1,4 @@
-"""Dividing the annotated videos into folds: no subject in two of them, and each like the whole."""
+"""Dividing the annotated videos into folds: no recording in two of them, and each like the whole."""
 
 import json
 from collections.abc import Mapping
@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from abaw.data.annotations import subject_free_stem
 from abaw.data.index import Index
 from abaw.errors import AbawError, UsageError
 from abaw.files import atomic_path
 from abaw.randomness import Purpose, keyed_generator
+from abaw.recordings import recording
 from abaw.tasks import Task
 
 _TRIES = 10
@@ -21,7 +21,7 @@ _WEIGHT_OF_LENGTH = 4.0  # in units of one label's
 
 
 def make_folds(index: Index, k: int, seed: int = 0) -> dict[str, int]:
-    """Deals the videos annotated in train or val into `k` folds, the subjects of a recording together.
+    """Deals the videos annotated in train or val into `k` folds, all those of a recording together.
 
     Every fold gets about the same share of the frames, of each task's labels, of every expression and
     action unit, and of each quadrant of valence and arousal. Recordings are dealt out from the largest to
@@ -42,7 +42,7 @@ def make_folds(index: Index, k: int, seed: int = 0) -> dict[str, int]:
     videos = sorted({v for split in ("train", "val") for v in index.annotated(split, Task)})
     recordings: dict[str, list[int]] = {}
     for video in videos:
-        recordings.setdefault(subject_free_stem(index.videos[video]), []).append(video)
+        recordings.setdefault(recording(index.videos[video]), []).append(video)
     if not 2 <= k <= len(recordings):
         raise UsageError(
             f"folds: {k} folds of {len(recordings)} recordings; choose from 2 to {len(recordings)}"
@@ -82,10 +82,10 @@ def _dealt(shares: NDArray[np.float64], k: int, rng: np.random.Generator) -> NDA
     sizes = shares.sum(1) * rng.uniform(1 - _JITTER, 1 + _JITTER, len(shares))
     loads = np.zeros((k, shares.shape[1]))
     fold_of = np.empty(len(shares), np.int64)
-    for recording in np.argsort(-sizes):
-        fold = int((loads @ shares[recording]).argmin())  # where the sum of squared loads grows least
-        loads[fold] += shares[recording]
-        fold_of[recording] = fold
+    for group in np.argsort(-sizes):
+        fold = int((loads @ shares[group]).argmin())  # where the sum of squared loads grows least
+        loads[fold] += shares[group]
+        fold_of[group] = fold
     return fold_of
 
 
@@ -97,8 +97,8 @@ def _exchanged(fold_of: NDArray[np.int64], shares: NDArray[np.float64], k: int) 
     changed = True
     while changed:
         changed = False
-        for recording, content in enumerate(shares):
-            here, there = fold_of[recording], np.concatenate([np.arange(k), fold_of])
+        for group, content in enumerate(shares):
+            here, there = fold_of[group], np.concatenate([np.arange(k), fold_of])
             given = content - partners
             growth = ((loads[there] - loads[here] + given) * given).sum(1)  # half of what the squares gain
             growth[there == here] = 0
@@ -106,7 +106,7 @@ def _exchanged(fold_of: NDArray[np.int64], shares: NDArray[np.float64], k: int) 
             if growth[best] < -_WORTHWHILE:
                 loads[here] -= given[best]
                 loads[there[best]] += given[best]
-                fold_of[recording] = there[best]
+                fold_of[group] = there[best]
                 if best >= k:
                     fold_of[best - k] = here
                 changed = True

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from abaw.bootstrap import draw_videos, resample
+from abaw.bootstrap import draw_recordings, resample
 from abaw.comparison import compare
-from abaw.data.annotations import Labels, subject_free_stem
+from abaw.data.annotations import Labels
 from abaw.errors import AbawError, UsageError
 from abaw.outputs.calibration import Calibration, Smoothing
 from abaw.outputs.calibration_grid import TEMPERATURES, Choice, Grid
@@ -28,6 +28,7 @@ from abaw.outputs.calibration_trials import (
     run_trials,
 )
 from abaw.outputs.tracks import Track, score_tracks
+from abaw.recordings import recording
 from abaw.scores import official
 from abaw.tasks import Task
 
@@ -41,8 +42,8 @@ class TaskReport:
         cross_fitted: Every video with what was chosen on the other folds: what to expect on new videos. That
             is raw where nothing is kept.
         optimistic: Every video with the settings chosen on all of them, itself included.
-        gain_interval: 95 % interval of cross_fitted - raw, paired over videos; null where nothing is kept or
-            the interval is unknown.
+        gain_interval: 95 % interval of cross_fitted - raw, paired over recordings; null where nothing is kept
+            or the interval is unknown.
         notes: What was tried, what it did on held-out videos, and what was left out. The best of several
             looks better there than it is; `cross_fitted` allows for that.
     """
@@ -85,7 +86,7 @@ def calibrate(
     Args:
         tracks: Of the videos to choose on, raw.
         labels_of: Gives the labels of a video by name.
-        folds: How many, two subjects of a recording kept together; or the fold of every video by name.
+        folds: How many, all videos of a recording in one; or the fold of every video by name.
         seed: Of the bootstrap.
 
     Raises:
@@ -118,13 +119,13 @@ def _fold_of(tracks: Sequence[Track], folds: int | Mapping[str, int]) -> NDArray
         raise UsageError(f"folds: {folds} cannot hold anything out; take at least 2")
     frames: dict[str, int] = {}
     for track in tracks:
-        stem = subject_free_stem(track.video)
-        frames[stem] = frames.get(stem, 0) + len(track)
-    filled, fold_of_stem = [0] * folds, {}
-    for stem in sorted(frames, key=lambda stem: (-frames[stem], stem)):
-        fold_of_stem[stem] = fold = filled.index(min(filled))
-        filled[fold] += frames[stem]
-    return np.array([fold_of_stem[subject_free_stem(track.video)] for track in tracks])
+        whole = recording(track.video)
+        frames[whole] = frames.get(whole, 0) + len(track)
+    filled, fold_of = [0] * folds, {}
+    for whole in sorted(frames, key=lambda name: (-frames[name], name)):
+        fold_of[whole] = fold = filled.index(min(filled))
+        filled[fold] += frames[whole]
+    return np.array([fold_of[recording(track.video)] for track in tracks])
 
 
 def _calibrate_task(grid: Grid, folds: int | Mapping[str, int], seed: int) -> tuple[Calibration, TaskReport]:
@@ -173,7 +174,8 @@ def _with_temperature(grid: Grid, calibration: Calibration, seed: int) -> tuple[
     for fold in set(grid.fold_of.tolist()):
         inside = grid.fold_of == fold
         held_out[inside] = losses[inside, 1 + losses[~inside, 1:].sum(0).argmin()]
-    drawn = resample(held_out - losses[:, 1], draw_videos(len(losses), DRAWS, seed))
+    videos = [track.video for track in grid.tracks]
+    drawn = resample(held_out - losses[:, 1], draw_recordings(videos, DRAWS, seed))
     before, after = losses[:, 1].sum() / losses[:, 0].sum(), held_out.sum() / losses[:, 0].sum()
     temperature = TEMPERATURES[int(losses[:, 1:].sum(0).argmin())]
     note = f"temperature {temperature:.2f}: log loss of held-out videos {before:.4f} -> {after:.4f}"
