@@ -1,4 +1,6 @@
+import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from tiny_set import SIZE, write_tiny_mtl_set, write_tiny_set
+from tiny_set import SIZE, labels_of, write_tiny_mtl_set, write_tiny_set
 from torch.utils.data import DistributedSampler
 
 from abaw.batch import Batch
+from abaw.data.annotations import Labels, write_task_file
 from abaw.data.datamodule import AffectDataModule
 from abaw.data.folds import write_folds
 from abaw.errors import AbawError, UsageError
@@ -320,6 +323,76 @@ def test_a_resumed_run_sees_the_same_pixels_and_masks(root, tmp_path, workers):
         assert where == want[0]
         assert torch.equal(noise, want[1])
         assert pixels == want[2]
+
+
+def fit_said(root, tmp_path, caplog, **settings):
+    with caplog.at_level(logging.INFO, logger="lightning.pytorch.utilities.rank_zero"):
+        trainer(tmp_path, max_epochs=1).fit(Stub(), datamodule=make(root, **settings))
+    return [line for line in caplog.messages if line.startswith(("train:", "val:", "warning:"))]
+
+
+def test_fit_says_what_it_trains_on(root, tmp_path, caplog):
+    data = make(root, "fit")
+    n_windows = len(data._train_windows)
+    assert fit_said(root, tmp_path, caplog) == [
+        f"train: 3 videos, {n_windows} windows, labelled frames: va 48, expr 48, au 14;"
+        " 47 of 72 frames are visible",
+        "val: 2 videos, 6 windows, labelled frames: va 28, expr 22, au 22; 24 of 26 frames are visible",
+    ]
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="lightning.pytorch.utilities.rank_zero"):
+        data.setup("fit")  # as `bench` does, which trains later
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("suffix", [".JPG", ".png"])
+def test_labelled_videos_without_images_are_named(suffix, tmp_path, caplog):
+    root = write_tiny_set(tmp_path / "set")
+    for path in sorted((root / "cropped_aligned" / "b_train").iterdir()):
+        path.rename(path.with_suffix(suffix))
+    shutil.rmtree(root / "cropped_aligned" / "d_val")
+    warnings = [line for line in fit_said(root, tmp_path, caplog) if line.startswith("warning:")]
+    met = root / "cropped_aligned" / "b_train"
+    assert warnings[0].startswith(
+        f"warning: 2 of 3 labelled videos of train have no image 00001.jpg, …: b_train, d_val; met {met}/"
+    )
+    assert f"{suffix}; `abaw check` names them all" in warnings[0]
+    assert warnings[1].endswith("of val have no image 00001.jpg, …: d_val; `abaw check` names them all")
+    for path in (root / "cropped_aligned").rglob("*.jpg"):
+        path.rename(path.with_suffix(suffix))
+    with pytest.raises(AbawError, match=rf"<video>/00001\.jpg, but there is .*{suffix}; correct data.root"):
+        make(root, "fit")
+
+
+@pytest.mark.parametrize(
+    ("labels", "split"),
+    [
+        (lambda video: constant_va(0.5, -0.5), "val"),
+        (lambda video: constant_va(0.5 if video == "a_train" else 0.25, -0.5), "test"),
+        (lambda video: labels_of(10), "test"),
+        (lambda video: Labels.unlabelled(10), "val"),
+    ],
+    ids=["placeholders", "two values", "labels", "none labelled"],
+)
+def test_a_test_split_of_placeholders_is_not_labelled(labels, split, tmp_path):
+    root = write_tiny_set(tmp_path)
+    for path in (root / "VA_Estimation_Challenge" / "Train_Set").iterdir():
+        path.unlink()
+    for video in ("a_train", "e_free"):
+        path = root / "VA_Estimation_Challenge" / "Test_Set" / f"{video}.txt"
+        write_task_file(path, Task.VA, labels(video))
+    data = make(root, "test", tasks=["va"])
+    assert data.eval_split("test") == split
+    asked = make(root, "test", tasks=["va"], test_split="test")
+    assert names(asked, asked.eval_videos("test")) == ["a_train", "e_free"]
+    predicted = make(root, "predict", tasks=["va"], predict_split="test")
+    assert names(predicted, predicted.eval_videos("predict")) == ["a_train", "e_free"]
+
+
+def constant_va(valence, arousal):
+    labels = labels_of(10)
+    labels.va[:] = valence, arousal
+    return labels
 
 
 def test_overfit_batches_is_refused(root, tmp_path):

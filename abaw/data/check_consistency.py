@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 from abaw.data.annotations import image_name
 from abaw.data.check_counts import VideoCounts
 from abaw.data.check_images import LITTER
-from abaw.data.discovery import AnnotationFile, images_too_deep, is_crops_folder
+from abaw.data.discovery import AnnotationFile, images_too_deep, is_crops_folder, other_picture
 from abaw.data.findings import Finding
 from abaw.data.sources import Sources
 from abaw.recordings import recording
 from abaw.tasks import Task
 
-_PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 _FEW = 0.5  # share of a video's frames; the official video that lacks most has crops for 91 %
 _TAIL, _SHARE_OF_TAIL = (
     30,
@@ -191,8 +190,7 @@ def _no_images(root: Path) -> Finding:
         return Finding(
             "missing images", root, f"the images in {deep} lie too deep; give --image_roots {deep}"
         )
-    stranger = next((path for path in root.rglob("*") if path.suffix.lower() in _PICTURES), None)
-    if stranger is None:
+    if (stranger := other_picture(root)) is None:
         return Finding("labels alone", root, "no folder <video>/ below it holds images 00001.jpg, …")
     return Finding("missing images", root, f"no image <video>/00001.jpg, … below it, but {stranger}")
 

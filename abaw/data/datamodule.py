@@ -9,14 +9,22 @@ from typing import Any, Literal
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
 
 from abaw.data.annotations import Labels
 from abaw.data.bad_frames import BAD_FRAMES
+from abaw.data.discovery import other_picture
 from abaw.data.feeding import Feeding, open_source
 from abaw.data.folds import read_folds
 from abaw.data.index import Index, LabelCounts, build_index
 from abaw.data.loader import ClipLoader, TrainLoader, default_workers
-from abaw.data.selection import class_weights, holding_labels, training_windows
+from abaw.data.selection import (
+    class_weights,
+    describe_split,
+    holding_labels,
+    training_windows,
+    warn_of_unseen,
+)
 from abaw.data.stages import PredictSplit, Stage, Stages, TestSplit
 from abaw.data.transforms import ClipAugmentation
 from abaw.errors import AbawError, UsageError, check_settings
@@ -154,7 +162,7 @@ class AffectDataModule(LightningDataModule):
         self._build_index(progress=sys.stderr.isatty())
 
     def setup(self, stage: str) -> None:
-        """Opens the index and, for training, chooses the windows.
+        """Opens the index and, for training, chooses the windows and says what there is to train on.
 
         Raises:
             AbawError: A folder is missing or empty, an annotation is wrong, or a task has no training label.
@@ -175,7 +183,19 @@ class AffectDataModule(LightningDataModule):
             )
             if not len(self._train_windows):
                 lacking = "no video with training labels has images <video>/00001.jpg"
-                raise AbawError(f"{self.root}: {lacking}; correct data.root or data.image_roots")
+                picture = other_picture(self.root)
+                met = "" if picture is None else f", but there is {picture}"
+                raise AbawError(f"{self.root}: {lacking}{met}; correct data.root or data.image_roots")
+            if self.trainer is None or self.trainer.state.fn != "fit":  # `bench` asks for a setup of its own
+                return
+            self._tell("train", self._train_windows)
+            if self.index.annotated("val", self.tasks):
+                self._tell("val", self._eval_windows("validate", self.tasks))
+
+    def _tell(self, split: str, windows: WindowTable) -> None:
+        rank_zero_info(describe_split(self.index, split, self.tasks, windows))
+        if (warning := warn_of_unseen(self.index, split, self.tasks)) is not None:
+            rank_zero_info(warning)
 
     @property
     def windows(self) -> dict[str, int]:
@@ -237,12 +257,17 @@ class AffectDataModule(LightningDataModule):
         return self._eval_loader("predict", ())
 
     def _eval_loader(self, stage: Stage, tasks: Sequence[Task]) -> ClipLoader:
-        split, videos = self.eval_split(stage), self.eval_videos(stage)
+        windows = self._eval_windows(stage, tasks)
+        feeding = self._feeding(windows)
+        split = self.eval_split(stage)
+        return feeding.eval_loader(windows, tasks, split=split, batch_size=self.eval_batch_size)
+
+    def _eval_windows(self, stage: Stage, tasks: Sequence[Task]) -> WindowTable:
+        videos = self.eval_videos(stage)
         windows = cut_videos(self.index.n_frames, videos, self.eval_window, self.eval_stride, self.step)
         if tasks and self._only_labelled:
-            windows = holding_labels(windows, self.index, tasks, split)
-        feeding = self._feeding(windows)
-        return feeding.eval_loader(windows, tasks, split=split, batch_size=self.eval_batch_size)
+            windows = holding_labels(windows, self.index, tasks, self.eval_split(stage))
+        return windows
 
     def _feeding(self, windows: WindowTable) -> Feeding:
         trainer, workers = self.trainer, self.workers

@@ -20,6 +20,7 @@ SPLITS = ("train", "val", "test")
 
 _DEPTH = 5  # levels of folders below the root that are searched, e.g. Images/batch1/cropped_aligned/<video>
 _ALIGNED = "cropped_aligned"
+_PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 MTL = "mtl"
 _MEANINGS: dict[str, str] = {
@@ -213,6 +214,12 @@ def _holds_images(folder: Path) -> bool:
 def is_crops_folder(root: Path, found: Iterable[Path]) -> bool:
     """Whether the folder that a user named is an image root itself: likely one folder too deep."""
     return root in found or root.name.lower().startswith(_ALIGNED)
+
+
+def other_picture(folder: Path) -> Path | None:
+    """A picture in a folder or below that is not named as images are, such as 00001.JPG or 00001.png."""
+    pictures = (path for path in folder.rglob("*") if path.suffix.lower() in _PICTURES)
+    return next((path for path in pictures if not IMAGE_NAME.fullmatch(path.name)), None)
 
 
 def images_too_deep(root: Path) -> Path | None:

@@ -7,9 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abaw.data.annotations import Labels
+from abaw.data.discovery import other_picture
 from abaw.data.index import Index
 from abaw.tasks import Task
 from abaw.windows import WindowTable, cut_videos
+
+_SHOWN = 3  # videos that a warning names
 
 
 def labelled_frames(labels: Labels, tasks: Sequence[Task]) -> NDArray[np.bool_]:
@@ -44,6 +47,39 @@ def training_windows(
             sum_windows(visible, starts, length, step) > 0
         )
     return table.select(useful)
+
+
+def describe_split(index: Index, split: str, tasks: Sequence[Task], windows: WindowTable) -> str:
+    """One line: videos, windows, labelled frames of each task and visible frames of a split."""
+    videos = index.annotated(split, tasks)
+    n_labelled = dict.fromkeys(tasks, 0)
+    for video in videos:
+        labels = index.labels(video, split)
+        for task in tasks:
+            n_labelled[task] += int(labelled_frames(labels, [task]).sum())
+    counts = ", ".join(f"{task} {n:,}" for task, n in n_labelled.items())
+    n_visible = sum(int(index.visible(video).sum()) for video in videos)
+    n_frames = int(index.n_frames[videos].sum())
+    return (
+        f"{split}: {len(videos):,} videos, {len(windows):,} windows, labelled frames: {counts};"
+        f" {n_visible:,} of {n_frames:,} frames are visible"
+    )
+
+
+def warn_of_unseen(index: Index, split: str, tasks: Sequence[Task]) -> str | None:
+    """A warning of the labelled videos of a split that have no image; None where there is none."""
+    videos = index.annotated(split, tasks)
+    unseen = [video for video in videos if not index.visible(video).any()]
+    if not unseen:
+        return None
+    folders = [index.folder(video, root) for video in unseen for root in range(len(index.roots))]
+    picture = next((found for folder in folders if (found := other_picture(folder)) is not None), None)
+    names = ", ".join(index.videos[video] for video in unseen[:_SHOWN])
+    return (
+        f"warning: {len(unseen):,} of {len(videos):,} labelled videos of {split} have no image 00001.jpg, …:"
+        f" {names}{', …' if len(unseen) > _SHOWN else ''}"
+        f"{'' if picture is None else f'; met {picture}'}; `abaw check` names them all"
+    )
 
 
 def holding_labels(table: WindowTable, index: Index, tasks: Sequence[Task], split: str | None) -> WindowTable:

@@ -1,9 +1,11 @@
 """Which videos each stage of a run is about."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from abaw.data.annotations import constant_label
 from abaw.data.index import Index
 from abaw.errors import AbawError, did_you_mean
 from abaw.tasks import Task
@@ -20,7 +22,8 @@ class Stages:
     Attributes:
         index: The data set.
         tasks: Whose annotations count.
-        test_split: Which videos `test` scores; auto takes those annotated for the test, else val.
+        test_split: Which videos `test` scores; auto takes those annotated for the test, else val. A test
+            split in which all labels of a task are one value holds placeholders, and is not annotated.
         predict_split: Which videos `predict` is for; auto takes val, and all where nothing is annotated.
             test takes those without an annotation for one of the tasks where none is annotated for the test.
         predict_videos: List of videos, or a sample submission with their images, instead of a split.
@@ -38,7 +41,7 @@ class Stages:
             return "val"
         if stage == "test":
             if self.test_split == "auto":
-                return "test" if self._annotated("test") else "val"
+                return "test" if self._test_is_labelled else "val"
             return self.test_split
         if self.predict_videos is not None or self.predict_split == "all":
             return None
@@ -70,6 +73,16 @@ class Stages:
                 f" videos (data.{'predict' if stage == 'predict' else 'test'}_split, data.folds)"
             )
         return videos
+
+    @cached_property
+    def _test_is_labelled(self) -> bool:
+        """Whether a task has labels of the test, which placeholders of one value are not."""
+        for task in self.tasks:
+            videos = self.index.annotated("test", [task])
+            labels = [self.index.labels(video, "test").labelled(task) for video in videos]
+            if any(map(len, labels)) and constant_label(labels) is None:
+                return True
+        return False
 
     def _with_images(self) -> list[int]:
         return [video for video in range(len(self.index)) if self.index.visible(video).any()]
