@@ -179,6 +179,9 @@ class AffectModule(LightningModule):
             groups.append({"params": weights, "lr": settings.lr, "weight_decay": 0.0})
         fused = self.device.type == "cuda"  # one kernel for all tensors
         optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, fused=fused)
+        # A fused optimizer offers to unscale the gradients within its step. Lightning then refuses to clip
+        # them, even if no scaler is used (PL#21435). Without the offer a scaler unscales them before.
+        cast(Any, optimizer)._step_supports_amp_scaling = False
         n_steps = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: settings.factor(step, n_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
