@@ -25,6 +25,7 @@ from abaw.data.discovery import AnnotationFile
 from abaw.data.findings import KINDS
 from abaw.data.sources import Sources
 from abaw.errors import AbawError, UsageError
+from abaw.outputs.samples import read_sample
 from abaw.tasks import Task
 
 FOLDERS = {Task.VA: "VA_Estimation_Challenge", Task.EXPR: "EXPR_Set", Task.AU: "AU_Detection_Challenge"}
@@ -531,6 +532,13 @@ def test_a_sample_says_how_long_the_test_videos_are(
     if kind is not None:
         assert f"DEFECT {kind}: 1" in said
         assert detail in said
+
+
+def test_a_sample_gives_the_numbers_of_every_video(tmp_path: Path) -> None:
+    path = tmp_path / "sample.txt"
+    path.write_text("b/00003.jpg,\na/00001.jpg,\nb/00007.jpg,\na/00002.jpg,\n")
+    numbers = read_sample(path).numbers()
+    assert {video: of_video.tolist() for video, of_video in numbers.items()} == {"b": [3, 7], "a": [1, 2]}
 
 
 def constant(n_rows: int, valence: float = 0.5) -> Labels:

@@ -1,5 +1,6 @@
 """Whether images, annotations, splits and installation fit each other."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -169,18 +170,18 @@ def find_strays(sources: Sources, root: Path) -> Iterator[Finding]:
     above = {str(folder.resolve()) for each in sources.image_roots for folder in (each, *each.parents)}
     of_labels = sorted({file.path.parent for file in sources.annotations if file.video is not None})
     for folder in [*of_images, *of_labels]:
-        for path in sorted(folder.iterdir()):
-            if path.name in LITTER or path.name.startswith("._"):
+        is_label_folder, videos = folder in of_labels, of_images.get(folder, set())
+        for name in sorted(os.listdir(folder)):  # noqa: PTH208 - a path for each costs more than all the rest
+            if name in videos or (is_label_folder and name.endswith(".txt") and not name.startswith("._")):
+                continue
+            path = folder / name
+            if name in LITTER or name.startswith("._"):
                 yield Finding("litter", path, "left by the operating system")
-            elif folder in of_labels and path.suffix != ".txt":
+            elif is_label_folder:
                 yield Finding("stray file", path, "not an annotation <video>.txt")
-            elif folder in of_images and not path.is_dir():
+            elif not path.is_dir():
                 yield Finding("stray file", path, "not in the folder of a video")
-            elif (
-                folder in of_images
-                and path.name not in of_images[folder]
-                and str(path.resolve()) not in above
-            ):
+            elif str(path.resolve()) not in above:
                 yield Finding("missing images", path, _without_images(path))
 
 

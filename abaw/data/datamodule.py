@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from abaw.data.annotations import Labels
 from abaw.data.bad_frames import BAD_FRAMES
-from abaw.data.discovery import other_picture
+from abaw.data.discovery import is_crops_folder, other_picture
 from abaw.data.feeding import Feeding, open_source
 from abaw.data.folds import read_folds
 from abaw.data.index import Index, LabelCounts, build_index
@@ -57,7 +57,8 @@ class AffectDataModule(LightningDataModule):
         eval_stride: Frames from one such window to the next; overlaps are averaged. Null is half a window.
         eval_batch_size: Windows per device and batch outside training; changes no result. Null: as in it.
         hide_frames: Share of each video's visible frames that is hidden, at random, outside training.
-        test_split: Which videos `test` scores; auto takes those annotated for the test, else val.
+        test_split: Which videos `test` scores; auto takes those annotated for the test (placeholders of one value
+            do not count), else val.
         predict_split: Which videos `predict` is for; auto takes val, and all where nothing is annotated.
         predict_videos: List of videos, or a sample submission with their images, instead of a split.
         folds: File that divides train and val anew, as left by `abaw folds`.
@@ -174,9 +175,15 @@ class AffectDataModule(LightningDataModule):
         if stage == "fit":
             counts = self.label_counts()
             if absent := [task for task in self.tasks if not np.sum(counts[task.value])]:
+                above = self.root.resolve().parent
                 raise AbawError(
                     f"{self.root}: no label of {', '.join(absent)} to train on; correct data.root or"
-                    " data.annotations, take another data.label_set, or leave it out of data.tasks"
+                    " data.annotations, take another data.label_set, or leave it out of data.tasks\n"
+                    + (
+                        f"the folder holds the crops themselves: is it --data.root {above}?"
+                        if is_crops_folder(self.root.resolve(), self.index.roots)
+                        else f"`abaw check {self.root}` names label files that are not recognised"
+                    )
                 )
             self._train_windows = training_windows(
                 self.index, self.tasks, length=self.window, stride=self.stride, step=self.step
