@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from abaw.errors import AbawError, UsageError, did_you_mean
 from abaw.files import CURES
 from abaw.pages import CONFIGURED, configured_page, front_page
-from abaw.signatures import parser_of
+from abaw.signatures import parser_of, with_underscores
 from abaw.verbs import VERBS
 
 
@@ -128,7 +128,7 @@ def _run_plain_verb(verb: str, does: Callable[..., int | None], args: Sequence[s
 
     parser = parser_of(verb, does)
     try:
-        values = parser.parse_args(list(args))
+        values = parser.parse_args([with_underscores(word) for word in args])
     except ArgumentError as error:
         message = str(error).removeprefix("unrecognized arguments: ")
         options = [option for action in parser._actions for option in action.option_strings]

@@ -45,6 +45,14 @@ def parser_of(verb: str, does: Callable[..., Any]) -> Any:
     return parser
 
 
+def with_underscores(word: str) -> str:
+    """An option as the parser spells it, `--per_video` for `--per-video`; other words as they are."""
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    return f"--{name[2:].replace('-', '_')}{equals}{value}"
+
+
 def _settings(kind: Any) -> dict[str, Any]:
     """What `add_argument` needs to know of a type."""
     if kind is bool:

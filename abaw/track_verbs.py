@@ -174,6 +174,7 @@ def submit(
     sample: Path,
     task: Literal["va", "expr", "au", "mtl"],
     calibration: Path | None = None,
+    allow_missing: bool = False,
     json: bool = False,
 ) -> None:
     """Write the submission of one task, or of all three as mtl; only a valid one is written.
@@ -184,19 +185,23 @@ def submit(
         sample: The organisers' sample file, or their list of videos.
         task: What is submitted.
         calibration: A checkpoint or JSON file whose calibration is applied; null submits raw decisions.
-        json: Print how the rows were obtained as JSON.
+        allow_missing: Also submit videos whose track ends long before their rows do.
+        json: Print how the rows of every video were obtained as JSON.
     """
-    from dataclasses import asdict
     from json import dumps
 
     from abaw.apply.stored_calibration import read_calibration
     from abaw.outputs.submission import write_submission
 
     change = (lambda track: track) if calibration is None else read_calibration(calibration).apply
-    rows = write_submission(tracks, sample, task, out, change)
+    done = write_submission(tracks, sample, task, out, change, allow_missing)
     if json:
-        print(dumps(asdict(rows)))
+        print(dumps(done.to_dict(), indent=2))
         return
+    rows = done.total
+    print(done.table(SHOWN))
+    if done.cut_short:
+        print(f"allowed by --allow_missing, beyond the last crop: {done.named_cut_short()}")
     print(
         f"{out}: {rows.rows:,} rows, verified: {rows.seen:,} seen, {rows.from_context:,} from the frames "
         f"around them, {rows.beyond_the_last_crop:,} beyond the last crop"

@@ -1,4 +1,5 @@
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_tracks import make_track
 
+from abaw.__main__ import main
 from abaw.data.annotations import image_name, read_mtl_file, read_task_file
 from abaw.errors import AbawError, UsageError
 from abaw.outputs.samples import FORMS, read_sample
@@ -46,7 +48,7 @@ def test_one_file_reads_back_with_an_independent_parser(tmp_path, tracks, task):
     folder, made = tracks
     sample = write_sample(tmp_path / "sample.txt", task, skip={"v-2_left/00004.jpg"})
     out = tmp_path / "out" / "predictions.txt"
-    provenance = write_submission(folder, sample, task, out)
+    provenance = write_submission(folder, sample, task, out).total
 
     with out.open(newline="") as file:
         header, *rows = csv.reader(file)
@@ -70,10 +72,12 @@ def test_one_file_reads_back_with_an_independent_parser(tmp_path, tracks, task):
     assert verify_submission(out, sample) == []
     assert verify_submission(out, sample, task) == []
 
-    seen = [
-        made[v].seen[int(n[:5]) - 1] for v, n in (i.split("/") for i in wanted) if int(n[:5]) <= len(made[v])
-    ]
-    assert provenance == Provenance(len(wanted), sum(seen), len(seen) - sum(seen), 2)
+    n_seen, n_context = 0, 0
+    for video, name in (image.split("/") for image in wanted):
+        seen, k = made[video].seen, int(name[:5]) - 1
+        n_seen += bool(seen[k : k + 1].any())
+        n_context += bool(not seen[k : k + 1].any() and seen[k:].any())
+    assert provenance == Provenance(len(wanted), n_seen, n_context, len(wanted) - n_seen - n_context)
 
 
 def test_mtl_submission_reads_back_as_an_annotation(tmp_path, tracks):
@@ -90,8 +94,9 @@ def test_third_edition_reads_back_with_an_independent_parser_and_as_annotations(
     folder, made = tracks
     listed = tmp_path / "videos.txt"
     listed.write_text("\n".join(VIDEOS) + "\n")
-    provenance = write_submission(folder, listed, task, tmp_path / "out")
-    assert provenance.rows == sum(len(track) for track in made.values())
+    done = write_submission(folder, listed, task, tmp_path / "out")
+    assert {video: rows.rows for video, rows in done.videos.items()} == VIDEOS | {"v-2_left": 7}
+    assert done.total.rows == sum(len(track) for track in made.values())
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(f"{v}.txt" for v in VIDEOS)
     for video, track in made.items():
         file = tmp_path / "out" / f"{video}.txt"
@@ -155,6 +160,153 @@ def test_an_invalid_result_is_not_written(tmp_path, tracks, monkeypatch):
     with pytest.raises(AbawError, match="invalid at 15 places, first at line 2: class is"):
         write_submission(folder, sample, "expr", tmp_path / "out.txt")
     assert not (tmp_path / "out.txt").exists()
+
+
+# -- videos that end before their sample
+
+
+def write_case(folder, seen, rows):
+    """Tracks as `seen` gives them by video, and a sample with so many rows of each."""
+    for video, frames in seen.items():
+        frames = np.asarray(frames, bool)
+        va = np.linspace(-1, 1, 2 * len(frames), dtype=np.float32).reshape(-1, 2)
+        write_track(Track(video=video, seen=frames, va=va), folder / "tracks")
+    images = [f"{video}/{image_name(k + 1)}," for video, n in rows.items() for k in range(n)]
+    (folder / "sample.txt").write_text("\n".join([HEADERS["va"], *images]) + "\n")
+    return folder / "tracks", folder / "sample.txt"
+
+
+def submitted(folder, seen, rows, **options):
+    return write_submission(*write_case(folder, seen, rows), "va", folder / "out.txt", **options)
+
+
+@pytest.mark.parametrize(
+    ("seen", "rows", "expected"),
+    [
+        pytest.param([1, 1, 1], 3, (3, 3, 0, 0), id="all seen"),
+        pytest.param([1, 0, 1], 3, (3, 2, 1, 0), id="a gap"),
+        pytest.param([0, 0, 1], 3, (3, 1, 2, 0), id="a late start"),
+        pytest.param([1, 1, 0], 3, (3, 2, 0, 1), id="the track goes on without crops"),
+        pytest.param([1, 0, 1, 0, 0], 7, (7, 2, 1, 4), id="both, and beyond the track"),
+        pytest.param([0, 0], 3, (3, 0, 0, 3), id="no crop at all"),
+        pytest.param([1, 1, 1, 1], 2, (2, 2, 0, 0), id="longer than the sample"),
+        pytest.param([1, 0, 0, 1], 2, (2, 1, 1, 0), id="a crop after the sample's end"),
+    ],
+)
+def test_rows_are_seen_from_context_or_beyond_the_last_crop(tmp_path, seen, rows, expected):
+    done = submitted(tmp_path, {"a": seen, "b": [1]}, {"a": rows, "b": 1})
+    assert done.videos == {"a": Provenance(*expected), "b": Provenance(1, 1, 0, 0)}
+    assert done.total == Provenance(*expected) + Provenance(1, 1, 0, 0)
+    assert done.to_dict()["videos"]["a"] == dict(
+        zip(("rows", "seen", "from_context", "beyond_the_last_crop"), expected, strict=True)
+    )
+
+
+@pytest.mark.parametrize("where", ["the track ends", "the track goes on without crops"])
+@pytest.mark.parametrize(
+    ("rows", "beyond", "refused"),
+    [
+        (1000, 30, False),  # 3 %, but few
+        (1000, 31, True),
+        (1550, 31, False),  # 2 %
+        (1549, 31, True),
+        (10_000, 200, False),
+        (10_000, 201, True),
+        (31, 31, True),
+        (30, 30, False),
+    ],
+)
+def test_more_than_two_percent_and_thirty_rows_beyond_the_last_crop_are_refused(
+    tmp_path, where, rows, beyond, refused
+):
+    seen = np.arange(rows) < rows - beyond
+    if where == "the track ends":
+        seen = seen[: max(rows - beyond, 1)] if rows > beyond else np.zeros(1, bool)
+    case = {"a": seen, "b": np.ones(5000)}, {"a": rows, "b": 5000}
+    if refused:
+        with pytest.raises(AbawError, match=rf"1 video ends long before .*a \({beyond} of {rows:,} rows\)"):
+            submitted(tmp_path, *case)
+        assert not (tmp_path / "out.txt").exists()
+        done = submitted(tmp_path, *case, allow_missing=True)
+        assert list(done.cut_short) == done.to_dict()["cut_short"] == ["a"]
+    else:
+        done = submitted(tmp_path, *case)
+        assert not done.cut_short
+    assert done.videos["a"].beyond_the_last_crop == beyond
+    assert verify_submission(tmp_path / "out.txt", tmp_path / "sample.txt") == []
+
+
+def test_a_file_per_video_is_refused_as_a_whole(tmp_path):
+    tracks, _ = write_case(tmp_path, {"a": np.ones(100), "b": np.arange(100) < 50}, {})
+    (tmp_path / "videos.txt").write_text("a\nb\n")
+    with pytest.raises(AbawError, match=r"1 video ends long before .*b \(50 of 100 rows\)"):
+        write_submission(tracks, tmp_path / "videos.txt", "va", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    done = write_submission(tracks, tmp_path / "videos.txt", "va", tmp_path / "out", allow_missing=True)
+    assert list(done.cut_short) == ["b"]
+
+
+def test_the_refusal_names_the_worst_videos_and_counts_the_others(tmp_path, capsys):
+    seen = {f"v{k}": np.arange(200) < 100 - k for k in range(8)} | {"whole": np.ones(200), "gap": [1, 0, 1]}
+    rows = {video: max(len(of_video), 3) for video, of_video in seen.items()}
+    tracks, sample = write_case(tmp_path, seen, rows)
+    words = ["submit", str(tracks), str(tmp_path / "out.txt"), "--sample", str(sample), "--task", "va"]
+    assert main(words) == 1
+    told = capsys.readouterr().err
+    assert "8 videos end long before" in told
+    assert "v7 (107 of 200 rows), v6 (106 of 200 rows)" in told
+    assert "v3 (103 of 200 rows) and 3 more" in told
+    assert "--allow_missing" in told
+    assert 1 <= told.strip().count("\n") + 1 <= 3
+    assert not (tmp_path / "out.txt").exists()
+
+
+@pytest.mark.parametrize("option", ["--allow_missing", "--allow-missing"])
+def test_the_summary_lists_what_was_seen_and_what_was_allowed(tmp_path, capsys, option):
+    seen = {"cut": np.arange(200) < 100, "gap": [1, 0, 1], "tail": [1, 1, 0], "whole": [1, 1, 1]}
+    tracks, sample = write_case(tmp_path, seen, {"cut": 200, "gap": 3, "tail": 3, "whole": 3})
+    words = [
+        "submit",
+        str(tracks),
+        str(tmp_path / "out.txt"),
+        "--sample",
+        str(sample),
+        "--task",
+        "va",
+        option,
+    ]
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["video", "rows", "seen", "from", "context", "beyond", "the", "last", "crop"]
+    assert [line.split() for line in lines[1:4]] == [
+        ["cut", "200", "100", "0", "100"],
+        ["tail", "3", "2", "0", "1"],
+        ["gap", "3", "2", "1", "0"],
+    ]
+    assert lines[4] == "every row seen: 1 other video"
+    assert lines[5] == "allowed by --allow_missing, beyond the last crop: cut (100 of 200 rows)"
+    assert lines[6].endswith(
+        "209 rows, verified: 107 seen, 1 from the frames around them, 101 beyond the last crop"
+    )
+
+    assert main([*words, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["rows"], told["seen"], told["from_context"], told["beyond_the_last_crop"]) == (
+        209,
+        107,
+        1,
+        101,
+    )
+    assert told["cut_short"] == ["cut"]
+    assert told["videos"]["gap"] == {"rows": 3, "seen": 2, "from_context": 1, "beyond_the_last_crop": 0}
+    assert list(told["videos"]) == list(seen)
+
+
+def test_a_long_list_says_how_many_are_left_out(tmp_path):
+    seen = {f"v{k}": [0, 1] for k in range(5)}
+    table = submitted(tmp_path, seen, dict.fromkeys(seen, 2)).table(3).splitlines()
+    assert [line.split()[0] for line in table] == ["video", "v0", "v1", "v2", "..."]
+    assert "2 more" in table[-1]
 
 
 # -- the sample
