@@ -1,5 +1,6 @@
 import functools
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -221,6 +222,38 @@ def test_calibration_gains_as_much_on_fresh_videos_as_it_says():
         {t: raw_scores[t]["score"] for t in Task}
     )
     assert json.loads(json.dumps(result.to_dict()))["reports"]["va"]["raw"] == result.reports[Task.VA].raw
+
+
+def sure_of_itself(name, sureness, accuracy, rng):
+    """A track and its labels: one class has the probability `sureness`, and is right in a share of frames."""
+    n, frames = 200, np.arange(200)
+    shown, right = rng.integers(0, 8, n), rng.random(n) < accuracy
+    expr = np.full((n, 8), (1 - sureness) / 7, np.float32)
+    expr[frames, shown] = sureness
+    truth = np.where(right, shown, (shown + rng.integers(1, 8, n)) % 8)
+    labels = replace(Labels.unlabelled(n), expr=truth, expr_valid=np.ones(n, bool))
+    return Track(video=name, seen=np.ones(n, bool), expr=expr), labels
+
+
+@pytest.mark.parametrize("other", [(0.99, 0.6), (0.4, 0.95)], ids=["as the first", "the opposite"])
+def test_a_temperature_is_judged_on_videos_that_did_not_choose_it(other):
+    """Where the folds need opposite temperatures, each would gain by its own and loses by the other's."""
+    rng, tracks, labels, folds = np.random.default_rng(0), [], {}, {}
+    for fold, (sureness, accuracy) in enumerate([(0.99, 0.6), other]):
+        for number in range(5):
+            name = f"{fold}-{number}"
+            track, labels[name] = sure_of_itself(name, sureness, accuracy, rng)
+            tracks.append(track)
+            folds[name] = fold
+    result = calibrate(tracks, labels.__getitem__, folds=folds)
+    (note,) = [note for note in result.reports[Task.EXPR].notes if note.startswith("temperature")]
+    before, after = map(float, re.findall(r"\d\.\d{4}", note))
+    if other == (0.99, 0.6):
+        assert after < before
+        assert result.calibration.temperature[Task.EXPR] > 1.5
+    else:
+        assert after > before
+        assert Task.EXPR not in result.calibration.temperature
 
 
 def imagined(name, labels, seen, rng):

@@ -686,6 +686,15 @@ def test_neighbours_may_be_the_same_and_a_frame_may_lie_in_two_roots(tree: Tree)
     assert tree.check().ok
 
 
+@pytest.mark.parametrize(("n_rows", "is_found"), [(13, False), (12, False), (11, True)])
+def test_one_image_more_than_rows_is_a_mismatch(n_rows: int, is_found: bool, tree: Tree) -> None:
+    """The last image of the video is number 12; the official files have a row more than images."""
+    for task in Task:
+        write_task_file(tree.label("a", task), task, some_labels(n_rows, 0))
+    found = [finding.path for finding in tree.check().findings if finding.kind == "length mismatch"]
+    assert found == ([tree.images / "a"] if is_found else [])
+
+
 def test_a_sparse_folder_without_a_file_of_rows_is_fine(tree: Tree) -> None:
     write_image(tree.root / "cropped_aligned_new_50_vids/unlabelled/00100.jpg", 1001)
     assert tree.check().ok

@@ -1,5 +1,6 @@
 """Every shipped configuration is parsed and built: the whole ones alone, overlays on top of the demo."""
 
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,59 @@ from abaw.module import AffectModule
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").rglob("*.yaml"))
 OVERLAYS = {"wandb", "ddp", "slurm"}
 DEMO = next(path for path in CONFIGS if path.stem == "demo")
+
+FINE_TUNING = {  # a whole ViT-B: what its recipe stands on
+    "model.backbone.name": "vit_base_patch16_224.augreg_in21k",
+    "model.backbone.image_size": 224,
+    "model.backbone.drop_path": 0.1,
+    "model.optimizer.lr": 1e-4,
+    "model.optimizer.layer_decay": 0.75,
+    "model.optimizer.weight_decay": 0.05,
+    "model.optimizer.warmup": 0.05,
+    "trainer.max_epochs": 20,
+    "trainer.gradient_clip_val": 1.0,
+    "trainer.callbacks": {
+        "MovingAverage": {"decay": 0.999},
+        "EarlyStopping": {"monitor": "val/score", "mode": "max", "patience": 5},
+    },
+}
+CLIPS = {"data.window": 64, "data.batch_size": 4, "model.masking": {"ratio": 0.5}}
+RECIPES: dict[str, dict[str, Any]] = {
+    "va": FINE_TUNING | CLIPS,
+    "expr": FINE_TUNING | CLIPS,
+    "au": FINE_TUNING | CLIPS | {"model.optimizer.lr": 5e-5},
+    "mtl": FINE_TUNING | CLIPS,
+    "mtl_static": FINE_TUNING | {"data.window": 1, "data.batch_size": 128, "model.masking": None},
+    "features": {
+        "model.backbone.frozen": "all",
+        "model.optimizer.lr": 1e-3,
+        "model.optimizer.weight_decay": 0.05,
+        "model.optimizer.warmup": 0.05,
+        "model.masking": {"ratio": 0.5},
+        "trainer.gradient_clip_val": 1.0,
+    },
+    "demo": {
+        "model.masking": {"ratio": 0.75},
+        "model.optimizer.lr": 1e-3,
+        "model.optimizer.warmup": 0.1,
+        "trainer.gradient_clip_val": 1.0,
+        "trainer.callbacks": {"MovingAverage": {"decay": 0.98}},
+    },
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_recipe_is_the_one_that_was_measured(name: str) -> None:
+    said = yaml.safe_load((DEMO.parent / f"{name}.yaml").read_text())
+    said["trainer"]["callbacks"] = {
+        given["class_path"].rsplit(".", 1)[1]: given["init_args"]
+        for given in said["trainer"].get("callbacks", [])
+    }
+
+    def value(name: str) -> Any:
+        return reduce(lambda part, key: part.get(key, "not there"), name.split("."), said)
+
+    assert {name: value(name) for name in RECIPES[name]} == RECIPES[name]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -40,9 +94,14 @@ def test_is_parsed_and_built(
     wanted = said.get("data", {}).get("tasks", ["va", "expr", "au"])
     assert [str(task) for task in model.tasks] == wanted
     assert trainer.default_root_dir == str(tmp_path / "run")
+    if "gradient_clip_val" in said["trainer"]:
+        assert trainer.gradient_clip_val == said["trainer"]["gradient_clip_val"]
     for given in said["trainer"].get("callbacks", []):  # what the file asks for is there, beside our own
         name = given["class_path"].rsplit(".", 1)[1]
-        assert any(type(callback).__name__ == name for callback in trainer.callbacks)
+        (callback,) = [callback for callback in trainer.callbacks if type(callback).__name__ == name]
+        assert {key: getattr(callback, key) for key in given.get("init_args", {})} == given.get(
+            "init_args", {}
+        )
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

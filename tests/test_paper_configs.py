@@ -12,6 +12,8 @@ from abaw.__main__ import main
 PAPER = Path(__file__).parents[1] / "configs" / "paper"
 COMMON = {  # Min, Yang, Lim (2024)
     "data.window": 100,
+    "data.stride": 100,
+    "data.jitter": False,
     "data.augmentation.p_brightness_contrast": 0.3,
     "data.augmentation.brightness_contrast": 0.2,
     "data.augmentation.p_flip": 0.5,
@@ -31,12 +33,19 @@ COMMON = {  # Min, Yang, Lim (2024)
     "model.temporal.feedforward": 2048,
     "model.temporal.dropout": 0.5,
     "model.temporal.positions": "sinusoidal",
+    "model.temporal.norm": "post",
+    "model.temporal.activation": "relu",
     "model.temporal.fill": "zero",
     "model.temporal.attend_masked": True,
+    "model.heads.hidden": 768,
+    "model.heads.dropout": 0.5,
     "model.masking.ratio": 0.5,
     "model.masking.span": 1,
     "model.masking.start_ratio": None,
+    "model.optimizer.weight_decay": 0.01,
+    "model.optimizer.warmup": 0.0,
     "model.optimizer.schedule": "constant",
+    "trainer.gradient_clip_val": None,
 }
 FOCAL = {"model.loss.gamma": 2.0, "model.loss.alpha": 0.25}
 OWN = {

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from tiny_set import labels_of, write_tiny_mtl_set, write_tiny_set
+from tiny_set import labels_of, write_images, write_labels, write_tiny_mtl_set, write_tiny_set
 
 from abaw.data.annotations import Labels
 from abaw.data.index import build_index
@@ -111,3 +111,44 @@ def test_a_class_without_labels_does_no_harm(index):
     assert np.isfinite(weights).all()
     assert (weights > 0).all()
     assert np.array_equal(class_weights(index, table, (Task.VA,), strength=1), np.ones(len(table)))
+
+
+def rarity(labels, strength):
+    """Of every class among some labels: the inverse of its share, 1 on average over these labels."""
+    raw = {label: labels.count(label) ** -float(strength) for label in set(labels)}
+    mean = np.mean([raw[label] for label in labels])
+    return {label: value / mean for label, value in raw.items()}
+
+
+def labels_in(index, video, frames, task):
+    """Per kind of label its valid values in frames of a video: one kind for EXPR, twelve for AU."""
+    labels = index.labels(video, "train")
+    values = labels.values(task).astype(int).reshape(len(labels), -1)[frames]
+    valid = labels.valid(task).reshape(len(labels), -1)[frames]
+    return [values[valid[:, kind], kind].tolist() for kind in range(values.shape[1])]
+
+
+@pytest.mark.parametrize("tasks", [(Task.EXPR,), (Task.AU,), ALL], ids=["expr", "au", "all"])
+@pytest.mark.parametrize("strength", [0.5, 1])
+@pytest.mark.parametrize(("length", "stride", "step"), [(1, 1, 1), (8, 3, 1), (6, 5, 2)])
+def test_a_window_weighs_the_mean_rarity_of_its_valid_labels(tmp_path, tasks, strength, length, stride, step):
+    n_frames = {"a": 40, "b": 23}
+    for video, unlabelled in (("a", [*range(5, 17), 30]), ("b", [0, 3, 4, 20, 21, 22])):
+        write_images(tmp_path, video, n_frames[video])
+        labels = labels_of(n_frames[video], unlabelled=unlabelled)
+        write_labels(tmp_path, video, "train", (Task.EXPR, Task.AU) if video == "a" else (Task.AU,), labels)
+    index = build_index(tmp_path)
+    table = cut_videos(index.n_frames, range(2), length, stride, step)
+    wanted = np.ones((2, len(table)))
+    classed = [task for task in tasks if task is not Task.VA]
+    for row, task in zip(wanted, classed, strict=False):
+        everywhere = zip(*(labels_in(index, video, slice(None), task) for video in range(2)), strict=True)
+        rare = [rarity([label for part in parts for label in part], strength) for parts in everywhere]
+        for place in range(len(table)):
+            window = table[place]
+            found = labels_in(index, window.video, list(window.frames), task)
+            values = [of_kind[label] for of_kind, part in zip(rare, found, strict=True) for label in part]
+            row[place] = np.mean(values) if values else 1
+    weights = class_weights(index, table, tasks, strength=strength)
+    np.testing.assert_allclose(weights, wanted[: len(classed)].mean(0), rtol=1e-9)
+    assert np.ptp(weights) > 0.05
