@@ -1,6 +1,5 @@
 import json
 import re
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,24 +74,38 @@ def report(**changes: float | int) -> Report:
     )
 
 
-def test_parts_take_turns_and_only_their_own_time_counts() -> None:
+class Clock:
+    """Time that passes only where work says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_parts_take_turns_and_only_their_own_time_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
+    clock = Clock()
+    monkeypatch.setattr("abaw.apply.bench.time", clock)
 
     def work(name: str, pause: float) -> int:
         order.append(name)
-        time.sleep(pause)
+        clock.sleep(pause)
         return 10
 
     parts = {
-        "slow": Part(step=lambda: work("slow", 0.02), prepare=lambda: time.sleep(0.05)),
+        "slow": Part(step=lambda: work("slow", 0.02), prepare=lambda: clock.sleep(0.05)),
         "quick": Part(step=lambda: work("quick", 0.005)),
     }
     rates = time_parts(parts, seconds=0.03, rounds=3, device=CPU)
     turns = [name for k, name in enumerate(order) if k == 0 or order[k - 1] != name]
     assert turns == ["slow", "quick"] * 4
-    assert [len(values) for values in rates.values()] == [3, 3]
-    assert 250 < max(rates["slow"]) <= 500
-    assert max(rates["slow"]) < max(rates["quick"]) <= 2000
+    assert rates["slow"] == pytest.approx([500.0] * 3)
+    assert rates["quick"] == pytest.approx([2000.0] * 3)
 
 
 def test_masking_half_of_the_frames_halves_the_work(network: Network, losses: TaskLosses) -> None:

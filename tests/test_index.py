@@ -504,8 +504,11 @@ def test_an_index_travels_to_workers_as_a_path(tmp_path: Path) -> None:
 
 def test_loading_is_much_faster_than_building(tmp_path: Path) -> None:
     big_tree(tmp_path / "data", 20, 500)
-    start = time.process_time()
-    build_index(tmp_path / "data")
-    middle = time.process_time()
-    build_index(tmp_path / "data")
-    assert (time.process_time() - middle) * 3 < middle - start
+
+    def seconds(cache: str) -> float:
+        start = time.process_time()
+        build_index(tmp_path / "data", cache_dir=tmp_path / cache)
+        return time.process_time() - start
+
+    building, loading = (min(seconds(cache) for cache in ("one", "other")) for _ in range(2))
+    assert loading * 3 < building
