@@ -65,9 +65,9 @@ class TrackWriter(Callback):
 
 
 class ScoreWriter(Callback):
-    """Keeps the official scores in `scores.json` and prints them when the run ends.
+    """Keeps the official scores of a training's best epoch in `scores.json`, and prints them at its end.
 
-    In `fit` the file holds the scores of the best epoch, the one `checkpoints/best.ckpt` comes from.
+    They are those of `checkpoints/best.ckpt`.
 
     Args:
         path: The file.
@@ -90,18 +90,13 @@ class ScoreWriter(Callback):
             self._write(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the scores, in `fit` those of a new best epoch."""
+        """Writes the scores of a new best epoch."""
         scores = cast(Any, pl_module).scores
         if trainer.sanity_checking:
             return
-        if trainer.state.fn == "fit" and self._scores is not None and _total(scores) <= _total(self._scores):
+        if self._scores is not None and _total(scores) <= _total(self._scores):
             return
         self._scores = scores
-        self._write(trainer)
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the scores."""
-        self._scores = cast(Any, pl_module).scores
         self._write(trainer)
 
     def _write(self, trainer: Trainer) -> None:
@@ -110,7 +105,7 @@ class ScoreWriter(Callback):
                 temporary.write_text(self._text(), encoding="utf-8")
 
     def _text(self) -> str:
-        return json.dumps(self._scores, indent=2) + "\n"
+        return _json(self._scores)
 
     @rank_zero_only
     def show(self) -> None:
@@ -120,6 +115,49 @@ class ScoreWriter(Callback):
             if self._scores is None
             else score_table(self._scores)
         )
+
+
+class EvaluationWriter(Callback):
+    """Keeps the official scores of `validate` or `test` beside those of the training, and prints them.
+
+    Args:
+        path: The file.
+        checkpoint: What is scored.
+        settings: Those in force that are not the training's, by name; null where the run records none.
+    """
+
+    def __init__(self, path: str, checkpoint: str, settings: Mapping[str, Any] | None) -> None:
+        self.path = Path(path)
+        self.checkpoint = checkpoint
+        self.settings = settings
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the scores and what they are of."""
+        self._write(trainer, pl_module, "validate")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """As for validation."""
+        self._write(trainer, pl_module, "test")
+
+    def _write(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._scores: dict[str, Any] = cast(Any, pl_module).scores
+        about = {
+            "split": cast(Any, trainer).datamodule.eval_split(stage),
+            "checkpoint": self.checkpoint,
+            "settings": self.settings,
+        }
+        if trainer.is_global_zero:
+            with atomic_path(self.path) as temporary:
+                temporary.write_text(_json(self._scores | about), encoding="utf-8")
+
+    @rank_zero_only
+    def show(self) -> None:
+        """Prints the scores as a short table."""
+        print(score_table(self._scores))
+
+
+def _json(content: Mapping[str, Any] | None) -> str:
+    return json.dumps(content, indent=2) + "\n"
 
 
 def _total(scores: Mapping[str, Any]) -> float:

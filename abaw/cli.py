@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ProgressB
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import abaw
-from abaw.callbacks import ScoreWriter, SkippedFrames, TrackWriter
+from abaw.callbacks import EvaluationWriter, ScoreWriter, SkippedFrames, TrackWriter
 from abaw.config_files import located, named_files, places
 from abaw.data.datamodule import AffectDataModule
 from abaw.errors import AbawError, UsageError
@@ -24,7 +24,7 @@ from abaw.noise import silence
 from abaw.nonfinite import NonFiniteGuard
 from abaw.options import Seed, as_list, check_training, count_whole_batches, explained, refuse_nulls
 from abaw.resume import AtomicCheckpointIO, LastCheckpoint
-from abaw.runs import BestCheckpoint, Record, Run, with_own_config
+from abaw.runs import BestCheckpoint, Record, Run, changed_settings, with_own_config
 from abaw.signals import EndOnSignal, Preempted, announce
 from abaw.trackers import EpochLines, LossBar, MetricsFile, wandb_settings
 
@@ -176,16 +176,20 @@ class AbawCLI(LightningCLI):
 
     def _obligatory(self, logs: bool, saves: bool) -> list[Callback]:
         """What every run has, whatever its configuration says."""
-        best = self.files.best if self.fitting and saves else None
-        self.score_writer = ScoreWriter(str(self.files.scores), best)
         always = [FeatureCheck(), SkippedFrames(str(self.files.folder))]
         if self.subcommand == "predict":
             return [*always, TrackWriter(str(self.files.tracks)), EndOnSignal()]
+        self.score_writer: ScoreWriter | EvaluationWriter
         if not self.fitting:
+            assert self.ckpt_path is not None
+            changed = changed_settings(self.files.config, self.config_text)
+            path = str(self.files.evaluation(str(self.subcommand)))
+            self.score_writer = EvaluationWriter(path, self.ckpt_path, changed)
             return [*always, self.score_writer, EndOnSignal()]
         if self.quick:
             return always
         settings = self.config.fit
+        self.score_writer = ScoreWriter(str(self.files.scores), self.files.best if saves else None)
         callbacks = [*always, Record(self.files, self.config_text), self.score_writer]
         callbacks.append(NonFiniteGuard(str(self.files.folder), **settings.nonfinite.as_dict()))
         if logs:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 
 CONFIGURED = {
     "fit": "Train a model; leaves checkpoints/, scores.json, metrics.csv in the run's folder.",
-    "validate": "Score a checkpoint on the validation videos; leaves scores.json in the run's folder.",
-    "test": "Score a checkpoint on the test videos, where they have labels; leaves scores.json.",
+    "validate": "Score a checkpoint on the validation videos; leaves scores-val.json in the run's folder.",
+    "test": "Score a checkpoint on the test videos, which need labels; leaves scores-test.json.",
     "predict": "Predict every frame of the validation or other videos; leaves one table each in tracks/.",
     "extract": "Cache the features of a backbone, on which `fit` then trains in minutes.",
     "bench": "Time loader, network and training on this machine, and say where the time goes.",

@@ -16,6 +16,8 @@ from abaw.checkpoints import best_scores, load_checkpoint, newest_checkpoint
 from abaw.errors import AbawError, UsageError
 from abaw.files import atomic_path, check_writable
 
+_COMPARED = ("data.", "model.", "trainer.", "seed_everything")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -60,8 +62,12 @@ class Run:
 
     @property
     def scores(self) -> Path:
-        """The official scores."""
+        """The official scores of the best epoch."""
         return self.folder / "scores.json"
+
+    def evaluation(self, verb: str) -> Path:
+        """The official scores that `validate` or `test` leaves."""
+        return self.folder / f"scores-{'val' if verb == 'validate' else 'test'}.json"
 
     @property
     def metrics(self) -> Path:
@@ -112,6 +118,44 @@ class Run:
             )
         load_checkpoint(path)
         return path
+
+
+def changed_settings(config: Path, text: str) -> dict[str, Any] | None:
+    """The settings of a command that a run was not trained with, by dotted name, with their values.
+
+    Only what both know is compared: data, model, trainer and seed.
+
+    Args:
+        config: The run's `config.yaml`.
+        text: The resolved configuration of the command, as YAML.
+
+    Returns:
+        Nothing where all are the same; None where the run has no configuration.
+
+    Raises:
+        AbawError: The file cannot be read.
+    """
+    if not config.is_file():
+        return None
+    try:
+        trained = _flat(yaml.safe_load(config.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
+        reason = str(error).splitlines()[0]
+        raise AbawError(f"{config}: not a configuration ({reason}); restore it, or remove it") from error
+    return {
+        name: value
+        for name, value in _flat(yaml.safe_load(text)).items()
+        if name.startswith(_COMPARED) and not (name in trained and trained[name] == value)
+    }
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        inner = isinstance(value, dict) and value
+        flat |= _flat(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
+    return flat
 
 
 class Record(Callback):

@@ -90,12 +90,13 @@ def work(row: Row, seed: int) -> None:
         result = run / f"removed-{percent}.json"
         if result.exists():
             continue
+        scores = run / ("scores-val.json" if percent else "scores.json")
         if percent:
             call("validate", "--run", run, "--data.hide_frames", percent / 100)
         else:
             options = ["--config", row.config, *data, *change, "--seed_everything", seed]
             call("fit", *options, "--run", run, "--ckpt_path", "last")
-        (run / "scores.json").replace(result)
+        scores.replace(result)
 
 
 def results(row: Row, seeds: int) -> dict[str, np.ndarray]:

@@ -103,16 +103,34 @@ def test_the_saved_configuration_is_whole_and_serves_again(
 def test_scoring_uses_the_best_checkpoint_and_the_run_s_own_configuration(
     run: Path, verb: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    before = json.loads((run / "scores.json").read_text())
-    (run / "scores.json").unlink()
-    n_rows = len(rows(run / "metrics.csv"))
-    assert main([verb, f"--run={run}"]) == 0
-    after = json.loads((run / "scores.json").read_text())
-    if verb == "validate":
-        assert after["total"] == pytest.approx(before["total"], abs=1e-6)
-        assert f"{after['total']:.4f}" in capfd.readouterr().out
-    assert len(rows(run / "metrics.csv")) == n_rows  # the curves are the training's
-    (run / "scores.json").write_text(json.dumps(before))
+    before, n_rows = (run / "scores.json").read_bytes(), len(rows(run / "metrics.csv"))
+    changed = {"data.test_split": "val"} if verb == "test" else {}
+    words = [f"--{name}={value}" for name, value in changed.items()]
+    assert main([verb, f"--run={run}", *words]) == 0
+    own = json.loads((run / f"scores-{'val' if verb == 'validate' else verb}.json").read_text())
+    assert own["total"] == pytest.approx(json.loads(before)["total"], abs=1e-6)
+    assert f"{own['total']:.4f}" in capfd.readouterr().out
+    assert set(own) - set(json.loads(before)) == {"split", "checkpoint", "settings"}
+    assert (own["split"], own["settings"]) == ("val", changed)
+    assert own["checkpoint"] == str(run / "checkpoints/best.ckpt")
+    assert len(rows(run / "metrics.csv")) == n_rows  # the curves and the best scores are the training's
+    assert (run / "scores.json").read_bytes() == before
+
+
+def test_scores_under_other_settings_say_so_and_leave_those_of_the_training(run: Path) -> None:
+    before = (run / "scores.json").read_bytes()
+    assert main(["validate", f"--run={run}", "--data.hide_frames=0.5"]) == 0
+    own = json.loads((run / "scores-val.json").read_text())
+    assert own["settings"] == {"data.hide_frames": 0.5}
+    assert own["total"] != json.loads(before)["total"]
+    assert (run / "scores.json").read_bytes() == before
+
+
+def test_a_test_without_test_labels_is_refused(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.read_bytes() for path in run.glob("*.json")}
+    assert main(["test", f"--run={run}"]) == 1
+    assert "no test labels of va, expr, au in this data set" in capfd.readouterr().err
+    assert {path: path.read_bytes() for path in run.glob("*.json")} == before
 
 
 def test_predict_writes_a_track_per_video(run: Path) -> None:
@@ -368,7 +386,8 @@ def test_two_processes_train_and_validate_as_one(command: Command, tmp_path: Pat
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("total ") == 1  # one process speaks
-        totals.append(json.loads((tmp_path / "run/scores.json").read_text())["total"])
+        file = f"scores{'' if verb == 'fit' else '-val'}.json"
+        totals.append(json.loads((tmp_path / "run" / file).read_text())["total"])
     assert totals == pytest.approx([totals[0]] * 3, abs=1e-6)
 
 
@@ -380,7 +399,7 @@ def test_tracks_on_disk_score_as_validation_did(
     capsys.readouterr()
     assert main(["score", str(run / "tracks"), str(synth_root), "--json"]) == 0
     scored = json.loads(capsys.readouterr().out)
-    validated = json.loads((run / "scores.json").read_text())
+    validated = json.loads((run / "scores-val.json").read_text())
     assert scored["total"] == pytest.approx(validated["total"], abs=1e-6)
     assert scored["va"]["frames"] == validated["va"]["frames"]
     mean = tmp_path / "mean"

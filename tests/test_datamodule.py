@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -63,13 +64,20 @@ def frames_of(loader):
 )
 @pytest.mark.parametrize("stage", ["validate", "test"])
 def test_evaluation_covers_every_frame_of_every_annotated_video(root, stage, settings):
-    data = make(root, stage, **settings)
+    data = make(root, stage, test_split="val", **settings)
     loader = data.val_dataloader() if stage == "validate" else data.test_dataloader()
     seen, order = frames_of(loader)
     assert names(data, dict.fromkeys(order)) == ["c_val", "d_val"] == names(data, data.eval_videos(stage))
     for video, frames in seen.items():
         assert set(frames) == set(range(data.n_frames(video)))
     assert data.eval_split(stage) == "val"
+
+
+def test_without_test_labels_nothing_is_tested(root):
+    """Scores of other videos must not pass for those of the test."""
+    data = make(root, "test")
+    with pytest.raises(AbawError, match=r"no test labels of va.*`abaw validate`.*--data\.test_split val"):
+        data.test_dataloader()
 
 
 def test_windows_overlap_outside_training_unless_told_otherwise(root):
@@ -301,7 +309,7 @@ def trainer(tmp_path, **kwargs):
 def test_stages_under_lightning(root, tmp_path, workers):
     module = Stub()
     run = trainer(tmp_path, max_epochs=2)
-    data = make(root, workers=workers)
+    data = make(root, workers=workers, test_split="val")
     run.fit(module, datamodule=data)
     run.validate(module, datamodule=data, verbose=False)
     run.test(module, datamodule=data, verbose=False)
@@ -367,16 +375,16 @@ def test_labelled_videos_without_images_are_named(suffix, tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    ("labels", "split"),
+    ("labels", "is_labelled"),
     [
-        (lambda video: constant_va(0.5, -0.5), "val"),
-        (lambda video: constant_va(0.5 if video == "a_train" else 0.25, -0.5), "test"),
-        (lambda video: labels_of(10), "test"),
-        (lambda video: Labels.unlabelled(10), "val"),
+        (lambda video: constant_va(0.5, -0.5), False),
+        (lambda video: constant_va(0.5 if video == "a_train" else 0.25, -0.5), True),
+        (lambda video: labels_of(10), True),
+        (lambda video: Labels.unlabelled(10), False),
     ],
     ids=["placeholders", "two values", "labels", "none labelled"],
 )
-def test_a_test_split_of_placeholders_is_not_labelled(labels, split, tmp_path):
+def test_a_test_split_of_placeholders_is_not_labelled(labels, is_labelled, tmp_path):
     root = write_tiny_set(tmp_path)
     for path in (root / "VA_Estimation_Challenge" / "Train_Set").iterdir():
         path.unlink()
@@ -384,7 +392,9 @@ def test_a_test_split_of_placeholders_is_not_labelled(labels, split, tmp_path):
         path = root / "VA_Estimation_Challenge" / "Test_Set" / f"{video}.txt"
         write_task_file(path, Task.VA, labels(video))
     data = make(root, "test", tasks=["va"])
-    assert data.eval_split("test") == split
+    assert data.eval_split("test") == "test"
+    with nullcontext() if is_labelled else pytest.raises(AbawError, match="or only placeholders"):
+        assert names(data, data.eval_videos("test")) == ["a_train", "e_free"]
     asked = make(root, "test", tasks=["va"], test_split="test")
     assert names(asked, asked.eval_videos("test")) == ["a_train", "e_free"]
     predicted = make(root, "predict", tasks=["va"], predict_split="test")

@@ -43,7 +43,7 @@ def cache(synth_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def scores(run: Path, *more: str) -> dict[str, Any]:
     assert main(["validate", f"--run={run}", *more]) == 0
-    found: dict[str, Any] = json.loads((run / "scores.json").read_text())
+    found: dict[str, Any] = json.loads((run / "scores-val.json").read_text())
     return found
 
 

@@ -69,8 +69,8 @@ def baseline(run: Path) -> dict[str, Any]:
     return read_scores(run)
 
 
-def read_scores(run: Path) -> dict[str, Any]:
-    scores: dict[str, Any] = json.loads((run / "scores.json").read_text())
+def read_scores(run: Path, file: str = "scores.json") -> dict[str, Any]:
+    scores: dict[str, Any] = json.loads((run / file).read_text())
     return scores
 
 
@@ -91,7 +91,10 @@ def validate_and_predict(
         assert main([verb, f"--run={run}", f"--data.root={root}", *more]) == 0
     capsys.readouterr()
     assert main(["score", str(run / "tracks"), str(root), "--json", *score]) == 0
-    return read_scores(run), json.loads(capsys.readouterr().out)
+    validated = read_scores(run, "scores-val.json")
+    assert (validated.pop("split"), Path(validated.pop("checkpoint")).name) == ("val", "best.ckpt")
+    validated.pop("settings")
+    return validated, json.loads(capsys.readouterr().out)
 
 
 def copy_of(root: Path, target: Path) -> Path:

@@ -83,9 +83,9 @@ class Trained:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def scores(self, run: str) -> dict[str, Any]:
+    def scores(self, run: str, file: str = "scores.json") -> dict[str, Any]:
         """All numbers of a run's scores, intervals included."""
-        text = (self.folder / run / "scores.json").read_text()
+        text = (self.folder / run / file).read_text()
         numbers: dict[str, Any] = pd.json_normalize(json.loads(text)).iloc[0].to_dict()
         return {name: value for name, value in numbers.items() if value is not None}
 
@@ -125,10 +125,14 @@ def test_training_ends_with_the_same_scores_and_curves(trained: Trained) -> None
 def test_validation_gives_the_same_scores_as_on_one_device_and_as_training(trained: Trained) -> None:
     at_the_end = trained.scores("several")
     said = trained.on_several("validate", "several")
-    same(trained.scores("several"), at_the_end)
     assert said.count("total") == 1
+    validated = [trained.scores("several", "scores-val.json")]
     assert main(trained.words("validate", "several", 1)) == 0
-    same(trained.scores("several"), at_the_end)
+    validated.append(trained.scores("several", "scores-val.json"))
+    for scores in validated:
+        numbers = {name: value for name, value in scores.items() if name in at_the_end}
+        assert scores["split"] == "val"
+        same(numbers, at_the_end)
     assert at_the_end["va.frames"] > 20
 
 

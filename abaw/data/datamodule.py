@@ -57,8 +57,8 @@ class AffectDataModule(LightningDataModule):
         eval_stride: Frames from one such window to the next; overlaps are averaged. Null is half a window.
         eval_batch_size: Windows per device and batch outside training; changes no result. Null: as in it.
         hide_frames: Share of each video's visible frames that is hidden, at random, outside training.
-        test_split: Which videos `test` scores; auto takes those annotated for the test, else val;
-            placeholders of one value are no annotation.
+        test_split: Which videos `test` scores; auto takes those annotated for the test, placeholders of one
+            value being no annotation.
         predict_split: Which videos `predict` is for; auto takes val, and all where nothing is annotated.
         predict_videos: List of videos, or a sample submission with their images, instead of a split.
         folds: File that divides train and val anew, as left by `abaw folds`.

@@ -22,8 +22,8 @@ class Stages:
     Attributes:
         index: The data set.
         tasks: Whose annotations count.
-        test_split: Which videos `test` scores; auto takes those annotated for the test, else val. A test
-            split in which all labels of a task are one value holds placeholders, and is not annotated.
+        test_split: Which videos `test` scores; auto takes those annotated for the test. A test split in which
+            all labels of a task are one value holds placeholders, and is not annotated.
         predict_split: Which videos `predict` is for; auto takes val, and all where nothing is annotated.
             test takes those without an annotation for one of the tasks where none is annotated for the test.
         predict_videos: List of videos, or a sample submission with their images, instead of a split.
@@ -40,9 +40,7 @@ class Stages:
         if stage == "validate":
             return "val"
         if stage == "test":
-            if self.test_split == "auto":
-                return "test" if self._test_is_labelled else "val"
-            return self.test_split
+            return "test" if self.test_split == "auto" else self.test_split
         if self.predict_videos is not None or self.predict_split == "all":
             return None
         if self.predict_split == "auto":
@@ -65,8 +63,16 @@ class Stages:
             # task has its own, and those of one may be annotated for another
             videos = [v for v in self._with_images() if set(self.tasks) - self.index.splits(v).keys()]
             what = f"with images and without annotation for one of {', '.join(self.tasks)}"
+        elif stage == "test" and self.test_split == "auto" and not self._test_is_labelled:
+            videos, what = [], ""
         else:
             videos, what = self._annotated(split), f"annotated for {', '.join(self.tasks)} in {split}"
+        if not videos and stage == "test" and split == "test":
+            raise AbawError(
+                f"there are no test labels of {', '.join(self.tasks)} in this data set, or only placeholders, so"
+                " nothing to score: `abaw validate` scores the validation videos, as `--data.test_split val` does;"
+                " `abaw predict --data.predict_split test` predicts those of the test"
+            )
         if not videos:
             raise AbawError(
                 f"there is no video {what} to {stage}; correct data.root, data.annotations or the choice of"
