@@ -10,10 +10,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from abaw.batch import Batch
-from abaw.checkpoints import best_scores
+from abaw.checkpoints import best_scores, weights_fingerprint
 from abaw.data.bad_frames import BAD_FRAMES, count_bad_frames
 from abaw.files import atomic_path
-from abaw.outputs.tracks import Track, write_track
+from abaw.outputs.track_metadata import TrackMetadata, check_fits
+from abaw.outputs.tracks import Track, list_tracks, write_track
 from abaw.score_table import score_table
 from abaw.stitching import Stitched, Stitcher
 from abaw.tasks import Task
@@ -26,10 +27,26 @@ class TrackWriter(Callback):
 
     Args:
         folder: Where the tracks go.
+        run: Name of the run, for the tracks' metadata.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, run: str) -> None:
         self.folder = Path(folder)
+        self.run = run
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuses a folder with tracks of another checkpoint.
+
+        Raises:
+            AbawError: It holds some.
+        """
+        data = cast(Any, trainer).datamodule
+        self._metadata = TrackMetadata(
+            run=self.run,
+            weights=weights_fingerprint(cast(Any, pl_module).network.state_dict()),
+            settings={**data.windows, "hide_frames": data.hide_frames},
+        )
+        check_fits(self.folder, list_tracks(self.folder), self._metadata)
 
     def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Starts with no video in progress."""
@@ -61,7 +78,8 @@ class TrackWriter(Callback):
                 continue
             values = {str(task): tensor.cpu().numpy() for task, tensor in video.predictions.items()}
             seen = video.seen.cpu().numpy()
-            write_track(Track(video=data.video_name(video.video), seen=seen, **values), self.folder)
+            track = Track(video=data.video_name(video.video), seen=seen, **values)
+            write_track(track, self.folder, self._metadata)
 
 
 class ScoreWriter(Callback):

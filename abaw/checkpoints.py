@@ -1,12 +1,14 @@
 """Reading checkpoints: safely, without Lightning, and the newest one that is whole."""
 
+import hashlib
 import pickle
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from abaw.errors import AbawError
 
@@ -38,6 +40,29 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
         found = checkpoint["abaw"].get("format")
         raise AbawError(f"{path}: has format {found}, this abaw reads {FORMAT}; use the abaw that wrote it")
     return checkpoint
+
+
+def weights_fingerprint(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 of tensors and their names: the same in memory and in any checkpoint that holds them.
+
+    Args:
+        weights: A network's `state_dict`.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def network_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The network's `state_dict` in a loaded checkpoint."""
+    prefix = "network."
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in checkpoint["state_dict"].items()
+        if name.startswith(prefix)
+    }
 
 
 def newest_checkpoint(folder: Path | str) -> Path:

@@ -178,7 +178,7 @@ class AbawCLI(LightningCLI):
         """What every run has, whatever its configuration says."""
         always = [FeatureCheck(), SkippedFrames(str(self.files.folder))]
         if self.subcommand == "predict":
-            return [*always, TrackWriter(str(self.files.tracks)), EndOnSignal()]
+            return [*always, TrackWriter(str(self.files.tracks), str(self.files.folder)), EndOnSignal()]
         self.score_writer: ScoreWriter | EvaluationWriter
         if not self.fitting:
             assert self.ckpt_path is not None

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from abaw.errors import UsageError
+from abaw.errors import AbawError, UsageError
 
 SHOWN = 50
 """Findings that a person is shown; a program gets all of them."""
@@ -124,14 +124,23 @@ def calibrate(
 
     from abaw.apply.labelled_tracks import LabelledTracks
     from abaw.apply.stored_calibration import store_calibration
-    from abaw.checkpoints import load_checkpoint
+    from abaw.checkpoints import load_checkpoint, network_weights, weights_fingerprint
     from abaw.outputs.cross_fitting import calibrate as choose
+    from abaw.outputs.track_metadata import common_metadata
+    from abaw.outputs.tracks import find_tracks
 
     stored = [path for path in (ckpt, out) if path is not None]
     if out is not None and out.suffix != ".json":
         raise UsageError(f"calibrate: --out {out} is a JSON file; give it the suffix .json")
-    if ckpt is not None:
-        load_checkpoint(ckpt)  # a wrong one is better found now than after the search
+    if ckpt is not None:  # a wrong one is better found now than after the search
+        used = weights_fingerprint(network_weights(load_checkpoint(ckpt)))
+        made_by = common_metadata(tracks, find_tracks(tracks))
+        if made_by is not None and made_by.weights != used:
+            raise AbawError(
+                f"{tracks}: the tracks are of {made_by}, not of {ckpt} (weights {used[:12]}); name the"
+                " checkpoint that made them, predict again with this one into an empty folder, or store the"
+                " calibration in a JSON file with --out"
+            )
     labelled = LabelledTracks(root, split, annotations=annotations, label_set=label_set)
     videos, _ = labelled.videos_and_tasks(tracks)
     result = choose(list(labelled.read(tracks, videos)), labelled.labels_of, folds, seed)

@@ -20,11 +20,13 @@ from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningCLI
 
+import abaw
 from abaw.__main__ import main
-from abaw.checkpoints import load_checkpoint
+from abaw.checkpoints import load_checkpoint, network_weights, weights_fingerprint
 from abaw.cli import AbawCLI
 from abaw.errors import UsageError
 from abaw.module import AffectModule
+from abaw.outputs.track_metadata import read_metadata
 from abaw.runs import Record, Run
 
 PROJECT = Path(__file__).parents[1]
@@ -407,6 +409,51 @@ def test_tracks_on_disk_score_as_validation_did(
     capsys.readouterr()
     assert main(["score", str(mean), str(synth_root), "--draws=0", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["total"] == pytest.approx(scored["total"], abs=1e-6)
+
+
+@pytest.fixture
+def other_weights(run: Path, tmp_path: Path) -> Path:
+    """A checkpoint of the run's network with other weights."""
+    content = load_checkpoint(run / "checkpoints/best.ckpt")
+    content["state_dict"] = {
+        name: tensor * 1.01 if tensor.is_floating_point() else tensor
+        for name, tensor in content["state_dict"].items()
+    }
+    torch.save(content, tmp_path / "other.ckpt")
+    return tmp_path / "other.ckpt"
+
+
+def test_a_folder_takes_the_tracks_of_one_checkpoint(
+    run: Path, other_weights: Path, synth_root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", f"--run={run}"]) == 0
+    files = {path: path.read_bytes() for path in (run / "tracks").iterdir()}
+    first = min(files)
+    made_by = read_metadata(first)
+    assert made_by is not None
+    content = load_checkpoint(run / "checkpoints/best.ckpt")
+    assert made_by.weights == weights_fingerprint(network_weights(content))
+    assert (made_by.run, made_by.version) == (str(run), abaw.__version__)
+    assert made_by.settings == {**content["abaw"]["windows"], "hide_frames": 0}
+    for change in (f"--ckpt_path={other_weights}", "--data.hide_frames=0.5"):
+        capfd.readouterr()
+        assert main(["predict", f"--run={run}", change]) == 1
+        error = capfd.readouterr().err
+        assert f"{first.stem} of {run} (weights {made_by.weights[:12]}, " in error
+        assert "remove or rename the folder first" in error
+        assert {path: path.read_bytes() for path in (run / "tracks").iterdir()} == files
+    tracks, root = str(run / "tracks"), str(synth_root)
+    assert main(["calibrate", tracks, root, f"--ckpt={other_weights}"]) == 1
+    assert f"not of {other_weights} (weights " in capfd.readouterr().err
+    assert "calibration" not in load_checkpoint(other_weights)["abaw"]
+    other = tmp_path / "run"
+    options = [f"--config={run / 'config.yaml'}", f"--run={other}", f"--ckpt_path={other_weights}"]
+    assert main(["predict", *options]) == 0
+    (other / "tracks" / first.name).write_bytes(files[first])
+    for words in (["score", str(other / "tracks"), root], ["calibrate", str(other / "tracks"), root]):
+        capfd.readouterr()
+        assert main(words) == 1
+        assert f"holds tracks of different checkpoints or settings: {first.stem} of" in capfd.readouterr().err
 
 
 def test_a_calibration_is_stored_with_the_checkpoint_and_applied_on_request(

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from abaw.data.annotations import Labels
 from abaw.data.index import build_index
 from abaw.errors import AbawError
+from abaw.outputs.track_metadata import common_metadata
 from abaw.outputs.tracks import Track, find_tracks, read_track, track_path
 from abaw.tasks import Task
 
@@ -48,9 +49,11 @@ class LabelledTracks:
         """The videos annotated for what the tracks of `folder` predict, and what that is.
 
         Raises:
-            AbawError: There is none, or one that has frames has no track.
+            AbawError: There is none, one that has frames has no track, or the folder mixes tracks of several
+                checkpoints.
         """
         paths = find_tracks(folder)
+        common_metadata(folder, paths)
         tasks = read_track(next(iter(paths.values()))).tasks
         places = self._index.annotated(self._split, tasks)
         # an annotation that ends behind its header, without images: no frame, so no label and no track

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from abaw.apply.stored_calibration import calibration_in
 from abaw.batch import Batch
-from abaw.checkpoints import load_checkpoint
+from abaw.checkpoints import load_checkpoint, network_weights
 from abaw.errors import AbawError
 from abaw.model.network import Network
 from abaw.outputs.calibration import Calibration
@@ -142,11 +142,7 @@ def load(checkpoint: str | Path, *, device: str | None = None, calibrated: bool 
     content = load_checkpoint(checkpoint)
     about: dict[str, Any] = content["abaw"]
     network = Network.from_description(about["network"])
-    prefix = "network."
-    weights = {
-        name.removeprefix(prefix): w for name, w in content["state_dict"].items() if name.startswith(prefix)
-    }
-    network.load_state_dict(weights)
+    network.load_state_dict(network_weights(content))
     network.eval().requires_grad_(False)
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     calibration = calibration_in(content, Path(checkpoint)) if calibrated else None

@@ -8,7 +8,8 @@ import numpy as np
 from tqdm import tqdm
 
 from abaw.errors import AbawError, UsageError
-from abaw.outputs.tracks import Track, find_tracks, read_track, write_track
+from abaw.outputs.track_metadata import check_fits, common_metadata, ensemble_metadata
+from abaw.outputs.tracks import Track, find_tracks, list_tracks, read_track, write_track
 
 
 def ensemble_tracks(
@@ -27,7 +28,8 @@ def ensemble_tracks(
 
     Raises:
         UsageError: Too few folders, or weights that do not fit.
-        AbawError: The folders disagree in videos, frames or tasks.
+        AbawError: The folders disagree in videos, frames or tasks; one mixes tracks of several checkpoints,
+            or `out` holds those of another ensemble.
     """
     weights = [1.0] * len(folders) if weights is None else list(weights)
     if len(folders) < 2 or Path(out).resolve() in [Path(folder).resolve() for folder in folders]:
@@ -36,7 +38,11 @@ def ensemble_tracks(
         raise UsageError(
             f"weights: got {weights} for {len(folders)} folders; give one per folder, not negative, not all 0"
         )
+    shares = [weight / sum(weights) for weight in weights]
     found = [find_tracks(folder) for folder in folders]
+    members = [common_metadata(folder, paths) for folder, paths in zip(folders, found, strict=True)]
+    metadata = ensemble_metadata(out, folders, members, shares)
+    check_fits(out, list_tracks(out), metadata)
     for folder, paths in zip(folders, found, strict=True):
         if differing := sorted(set(paths) ^ set(found[0])):
             raise AbawError(
@@ -46,7 +52,7 @@ def ensemble_tracks(
     # all means first, 88 bytes a frame: where any tracks disagree, nothing is written
     videos = tqdm(found[0], desc="tracks", disable=None)
     means = [mean_track([read_track(paths[video]) for paths in found], weights) for video in videos]
-    return [write_track(mean, out) for mean in means]
+    return [write_track(mean, out, metadata) for mean in means]
 
 
 def mean_track(tracks: Sequence[Track], weights: Sequence[float]) -> Track:

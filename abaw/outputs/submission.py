@@ -14,6 +14,7 @@ from tqdm import tqdm
 from abaw.errors import AbawError
 from abaw.files import atomic_path
 from abaw.outputs.samples import Form, Sample, VideoList, form_named, read_sample
+from abaw.outputs.track_metadata import common_metadata
 from abaw.outputs.tracks import Track, find_tracks, read_track
 from abaw.outputs.verification import Finding, check_file, check_video_file, split_lines
 from abaw.scores import au_present, expr_class
@@ -137,8 +138,8 @@ def write_submission(
         How many rows of each video were seen, came from the context, or lie beyond the last crop.
 
     Raises:
-        AbawError: A video has no track, its track lacks the task or ends long before its rows do; or the
-            result would not be valid.
+        AbawError: A video has no track, its track lacks the task or ends long before its rows do; the folder
+            mixes tracks of several checkpoints; or the result would not be valid.
         UsageError: The task is unknown, or not that of the sample.
     """
     form = form_named(task)
@@ -146,6 +147,7 @@ def write_submission(
     if isinstance(rows, VideoList) and not form.video_header:
         raise AbawError(f"{form.name}: no edition took a file per video; give a sample file with images")
     paths = find_tracks(tracks)
+    common_metadata(tracks, paths)
     if absent := [video for video in rows.videos if video not in paths]:
         named = ", ".join(absent[:10]) + (", …" if len(absent) > 10 else "")
         raise AbawError(

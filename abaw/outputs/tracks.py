@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from abaw.data.annotations import Labels
 from abaw.errors import AbawError
 from abaw.files import atomic_path
+from abaw.outputs.track_metadata import KEY, TrackMetadata
 from abaw.scores import Sums, au_counts, au_present, expr_class, expr_confusion, extend, va_sums
 from abaw.tasks import Task
 
@@ -69,8 +70,13 @@ def track_frame(track: Track) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def write_track(track: Track, folder: Path | str) -> Path:
+def write_track(track: Track, folder: Path | str, metadata: TrackMetadata | None = None) -> Path:
     """Writes `<video>.parquet`; a reader finds the old file or the new one, never half.
+
+    Args:
+        track: What was predicted for a video.
+        folder: Where to.
+        metadata: What made it; null where that is unknown.
 
     Raises:
         AbawError: A value is not finite, or the video's name is no file name.
@@ -78,8 +84,11 @@ def write_track(track: Track, folder: Path | str) -> Path:
     path = track_path(folder, track.video)
     if problem := _first_problem(track):
         raise AbawError(f"{path}: not written, because {problem}; look at the checkpoint and its training")
+    table = pa.Table.from_pandas(track_frame(track), preserve_index=False)
+    if metadata is not None:
+        table = table.replace_schema_metadata({**table.schema.metadata, KEY: metadata.to_json()})
     with atomic_path(path) as temporary:
-        pq.write_table(pa.Table.from_pandas(track_frame(track), preserve_index=False), temporary)
+        pq.write_table(table, temporary)
     return path
 
 
@@ -153,9 +162,15 @@ def find_tracks(folder: Path | str) -> dict[str, Path]:
     Raises:
         AbawError: There is no track.
     """
-    paths = {path.name.removesuffix(SUFFIX): path for path in Path(folder).glob(f"*{SUFFIX}")}
+    paths = list_tracks(folder)
     if not paths:
         raise AbawError(f"{folder}: holds no track (<video>{SUFFIX}); `abaw predict` writes them")
+    return paths
+
+
+def list_tracks(folder: Path | str) -> dict[str, Path]:
+    """As `find_tracks`, but empty where there is no track."""
+    paths = {path.name.removesuffix(SUFFIX): path for path in Path(folder).glob(f"*{SUFFIX}")}
     return dict(sorted(paths.items()))
 
 
