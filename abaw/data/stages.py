@@ -70,7 +70,7 @@ class Stages:
         if not videos and stage == "test" and split == "test":
             raise AbawError(
                 f"there are no test labels of {', '.join(self.tasks)} in this data set, or only placeholders,"
-                " so nothing to score: `abaw validate` scores the validation videos, as `--data.test_split val`"
+                " so nothing to score: `abaw validate` scores the validation videos, as --data.test_split val"
                 " does; `abaw predict --data.predict_split test` predicts those of the test"
             )
         if not videos:
