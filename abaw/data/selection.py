@@ -50,7 +50,7 @@ def training_windows(
 
 
 def describe_split(index: Index, split: str, tasks: Sequence[Task], windows: WindowTable) -> str:
-    """One line: videos, windows, labelled frames of each task and visible frames of a split."""
+    """One line: videos, windows, labelled rows of each task and visible frames of a split."""
     videos = index.annotated(split, tasks)
     n_labelled = dict.fromkeys(tasks, 0)
     for video in videos:
@@ -61,7 +61,7 @@ def describe_split(index: Index, split: str, tasks: Sequence[Task], windows: Win
     n_visible = sum(int(index.visible(video).sum()) for video in videos)
     n_frames = int(index.n_frames[videos].sum())
     return (
-        f"{split}: {len(videos):,} videos, {len(windows):,} windows, labelled frames: {counts};"
+        f"{split}: {len(videos):,} videos, {len(windows):,} windows, labelled rows: {counts};"
         f" {n_visible:,} of {n_frames:,} frames are visible"
     )
 
