@@ -124,6 +124,15 @@ WRONG = [
     (Task.VA, b"valence,arousal\nnan,0\n", 2, "number", "'nan'"),
     (Task.VA, b"valence,arousal\n0,inf\n", 2, "number", "'inf'"),
     (Task.VA, b"valence,arousal\n0,1_0\n", 2, "number", "'1_0'"),
+    (Task.VA, "valence,arousal\n0,0\n０.５,0\n".encode(), 3, "number", "valence is '０.５'"),
+    (Task.VA, "valence,arousal\n0,٠.٥\n".encode(), 2, "number", "arousal is '٠.٥'"),
+    (Task.EXPR, f"{HEADERS[Task.EXPR]}\n３\n".encode(), 2, "number", "'３'"),
+    (Task.EXPR, f"{HEADERS[Task.EXPR]}\n٣\n".encode(), 2, "number", "'٣'"),
+    (Task.EXPR, f"{HEADERS[Task.EXPR]}\n1_0\n".encode(), 2, "number", "'1_0'"),
+    (Task.EXPR, f"{HEADERS[Task.EXPR]}\n1e3\n".encode(), 2, "range", "'1e3'"),
+    (Task.EXPR, f"{HEADERS[Task.EXPR]}\nnan\n".encode(), 2, "number", "'nan'"),
+    (Task.AU, f"{HEADERS[Task.AU]}\n{'0,' * 11}１\n".encode(), 2, "number", "AU26 is '１'"),
+    (Task.AU, f"{HEADERS[Task.AU]}\n{'0,' * 11}inf\n".encode(), 2, "number", "AU26 is 'inf'"),
     (Task.VA, b"valence,arousal\n0,0\0\n", 2, "number", r"0\x00"),
     (Task.VA, b"valence,arousal\n0,\xff\n", 2, "number", r"xff"),
     (Task.VA, b"valence,arousal\n0,1.0001\n", 2, "range", "'1.0001'"),
@@ -265,6 +274,13 @@ def test_rows_beyond_the_last_are_unlabelled() -> None:
     assert not part.rows(2, 5).va_valid.any()
     assert len(labels.rows(20, 23)) == 3
     assert len(labels.rows(3, 3)) == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["0000２.jpg", "0000٢.jpg", "00_02.jpg", "1e003.jpg", "+0002.jpg", "00000.jpg"]
+)
+def test_a_frame_number_is_written_in_ascii_digits(name: str) -> None:
+    assert "not of the form" in str(parse_image(f"a/{name}".encode()))
 
 
 def test_joining_tasks_of_unequal_length() -> None:

@@ -157,19 +157,26 @@ def _row_defect(cells: str, form: Form) -> str | None:
 
 
 def _number_defect(text: str) -> str | None:
-    try:
-        value = float(text)
-    except ValueError:
+    if (value := _number(text)) is None:
         return "no number"
     if not -1 <= value <= 1:  # true for NaN too
         return "outside [-1, 1]" if abs(value) < np.inf else "not finite"
-    return None if text.strip() == text and "_" not in text else "write the number alone"
+    return None if text.strip() == text else "write the number alone"
+
+
+def _number(text: str) -> float | None:
+    """The value of a number in ASCII digits, which is all that other programs read; None of other text."""
+    # float() alone also takes the digits of every script, and underscores between digits
+    if not text.isascii() or "_" in text:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _integer_defect(text: str, highest: int) -> str:
-    try:
-        value = float(text)
-    except ValueError:
+    if (value := _number(text)) is None:
         return "no number"
     if not np.isfinite(value):
         return "not finite"
