@@ -118,6 +118,8 @@ def pack(
 ) -> None:
     """Pack images into few large files for streaming; what is packed already is left alone.
 
+    Videos that the data set no longer has are removed from the pack.
+
     Args:
         root: The data set.
         out: Folder of the pack; it serves as an image root.

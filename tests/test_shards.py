@@ -1,8 +1,10 @@
 import json
 import os
 import pickle
+import shutil
 import time
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -119,13 +121,81 @@ def test_only_what_changed_is_packed_again(small: Path, tmp_path: Path) -> None:
     assert pack(small, out).images == 20
     kept = (out / "b" / PACK).stat().st_mtime_ns
     again = pack(small, out)
-    assert json.loads(again.to_json()) == {"out": str(out), "videos": 2, "skipped": 2, "images": 0}
+    assert json.loads(again.to_json()) == {
+        **{"out": str(out), "videos": 2, "skipped": 2, "images": 0, "removed": 0}
+    }
     write_image(small / "cropped_aligned/a" / image_name(1), 99)  # in place: the folder's time stays
     write_image(small / "cropped_aligned/a" / image_name(3), 98)
     done = pack(small, out)
     assert done.line() == f"{out}: 11 images of 1 videos packed; 1 were packed already"
     assert (out / "b" / PACK).stat().st_mtime_ns == kept
     read_as_in(build_index(small), build_index(out), open_frames(build_index(out)))
+
+
+@pytest.mark.parametrize("format", ["flat", "litdata"])
+@pytest.mark.parametrize("lost", ["its folder", "its images"])
+def test_a_video_that_the_source_no_longer_has_leaves_the_pack(
+    lost: str, format: Literal["flat", "litdata"], small: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "pack"
+    pack(small, out, format=format)
+    if lost == "its folder":
+        shutil.rmtree(small / "cropped_aligned/b")
+    else:
+        for path in (small / "cropped_aligned/b").iterdir():
+            path.unlink()
+    write_image(small / "cropped_aligned/c" / image_name(1), 5)
+    done = pack(small, out, format=format)
+    assert (done.videos, done.removed) == (2, 1)
+    assert done.line().endswith("1 that the data set no longer has were removed")
+    assert build_index(out).videos == build_index(small).videos == ("a", "c")
+    assert not (out / "b").exists()
+    read_as_in(build_index(small), build_index(out), open_frames(build_index(out)))
+    again = pack(small, out, format=format)
+    assert (again.images, again.skipped, again.removed) == (0, 2, 0)
+
+
+@pytest.mark.parametrize("format", ["flat", "litdata"])
+def test_a_pack_loses_nothing_before_all_else_is_packed(
+    format: Literal["flat", "litdata"], small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "pack"
+    pack(small, out, format=format)
+    shutil.rmtree(small / "cropped_aligned/a")
+    write_image(small / "cropped_aligned/b" / image_name(3), 9)
+
+    def unreadable(*args: object) -> None:
+        raise AbawError("unreadable")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("abaw.data.packing.read_images", unreadable)
+        patch.setattr("abaw.data.shards.read_images", unreadable)
+        with pytest.raises(AbawError, match="unreadable"):
+            pack(small, out, format=format)
+    index = build_index(out)
+    assert index.videos == ("a", "b")
+    assert [int(index.visible(video).sum()) for video in range(2)] == [10, 10]
+    assert pack(small, out, format=format).removed == 1
+    assert build_index(out).videos == ("b",)
+
+
+@pytest.mark.parametrize("format", ["flat", "litdata"])
+def test_the_pack_of_another_data_set_is_not_removed(
+    format: Literal["flat", "litdata"], small: Path, tmp_path: Path
+) -> None:
+    pack(small, tmp_path / "pack", format=format)
+    write_image(tmp_path / "other/cropped_aligned/c" / image_name(1), 5)
+    with pytest.raises(UsageError, match="holds a pack of 2 other videos, such as a; choose another"):
+        pack(tmp_path / "other", tmp_path / "pack", format=format)
+    assert build_index(tmp_path / "pack").videos == ("a", "b")
+
+
+def test_what_a_user_keeps_beside_a_removed_pack_stays(small: Path, tmp_path: Path) -> None:
+    pack(small, tmp_path / "pack")
+    (tmp_path / "pack/b/notes.txt").write_text("mine")
+    shutil.rmtree(small / "cropped_aligned/b")
+    assert pack(small, tmp_path / "pack").removed == 1
+    assert [path.name for path in (tmp_path / "pack/b").iterdir()] == ["notes.txt"]
 
 
 def test_a_pack_can_be_packed(small: Path, tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Packing a data set's images: every video once, byte for byte, passing over what is packed already."""
+"""Packing a data set's images: every video once, byte for byte, passing over what is packed already.
+
+Packed again, a pack holds what the data set holds now: videos that it no longer has are removed.
+"""
 
 import hashlib
 import json
@@ -15,7 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from abaw.data.index import Index, build_index
-from abaw.data.packs import is_packed
+from abaw.data.packs import is_packed, packed_videos, remove_packed
 from abaw.data.segments import CONTENTS, read_contents, write_segments
 from abaw.data.shards import PackedFrames, images_state, read_images, write_flat
 from abaw.errors import AbawError, UsageError
@@ -34,12 +37,14 @@ class Packed:
         videos: Videos with images in the data set.
         skipped: Those of them that were packed already, from the same images.
         images: Images packed now.
+        removed: Videos removed from the pack, which the data set no longer has.
     """
 
     out: Path
     videos: int
     skipped: int
     images: int
+    removed: int
 
     def to_json(self) -> str:
         """All of it as JSON."""
@@ -48,7 +53,10 @@ class Packed:
     def line(self) -> str:
         """All of it in words."""
         before = f"; {self.skipped} were packed already" if self.skipped else ""
-        return f"{self.out}: {self.images:,} images of {self.videos - self.skipped} videos packed{before}"
+        gone = f"; {self.removed} that the data set no longer has were removed" if self.removed else ""
+        return (
+            f"{self.out}: {self.images:,} images of {self.videos - self.skipped} videos packed{before}{gone}"
+        )
 
 
 def pack(
@@ -65,7 +73,8 @@ def pack(
 
     Args:
         root: The data set.
-        out: Folder of the pack. Run again into it, and only what is new or changed is packed.
+        out: Folder of the pack. Run again into it, and only what is new or changed is packed; videos that
+            the data set no longer has are removed once all others are packed.
         format: `flat`: a file per video, for local and network disks; `litdata`: segments, for object
             storage, of which all are written anew when an image has changed.
         image_roots: Image roots instead of those found below `root`.
@@ -74,7 +83,8 @@ def pack(
         progress: Show a progress bar.
 
     Raises:
-        UsageError: `out` holds the images themselves, or a number is too small.
+        UsageError: `out` holds the images themselves or a pack of other videos only, or a number is too
+            small.
         AbawError: There are no images, one cannot be read, or the disk refuses.
     """
     if segment < 1 or jobs < 1:
@@ -89,16 +99,36 @@ def pack(
     if format == "flat":
         if (out / CONTENTS).exists():
             raise UsageError(f"{out}: holds segments; choose another folder for a flat pack")
+        gone = _gone(index, videos, out)
         counts = list(_each(partial(_write_flat, index, out), videos, jobs, progress))
-        return Packed(out=out, videos=len(videos), skipped=counts.count(0), images=sum(counts))
+        for video in gone:
+            remove_packed(out / video)
+        skipped, images = counts.count(0), sum(counts)
+        return Packed(out=out, videos=len(videos), skipped=skipped, images=images, removed=len(gone))
+    gone = _gone(index, videos, out)
     states = _each(lambda video: images_state(PackedFrames(index), video), videos, jobs, progress)
     state = hashlib.sha256(f"{segment} {' '.join(states)}".encode()).hexdigest()
     if _is_complete(out, state):
-        return Packed(out=out, videos=len(videos), skipped=len(videos), images=0)
+        return Packed(out=out, videos=len(videos), skipped=len(videos), images=0, removed=0)
     contents = _each(partial(_read, index), videos, jobs, progress)
     write_segments(out, contents, segment_frames=segment, state=state)
     n_images = sum(int(index.visible(video).sum()) for video in videos)
-    return Packed(out=out, videos=len(videos), skipped=0, images=n_images)
+    return Packed(out=out, videos=len(videos), skipped=0, images=n_images, removed=len(gone))
+
+
+def _gone(index: Index, videos: Sequence[int], out: Path) -> list[str]:
+    """The videos of an earlier pack that are not among `videos`.
+
+    Raises:
+        UsageError: None of them is: it is the pack of another data set, not to be removed by mistake.
+    """
+    before, now = packed_videos(out), {index.videos[video] for video in videos}
+    if before and not now & set(before):
+        raise UsageError(
+            f"{out}: holds a pack of {len(before)} other videos, such as {before[0]}; choose another folder"
+            " or delete it"
+        )
+    return [video for video in before if video not in now]
 
 
 def _write_flat(index: Index, out: Path, video: int) -> int:

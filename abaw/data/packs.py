@@ -99,6 +99,27 @@ def open_packed(folder: Path, *, verify: bool = False) -> PackedVideo:
         raise AbawError(f"{path}: no complete pack ({error}); pack this video again") from error
 
 
+def packed_videos(root: Path) -> list[str]:
+    """The names of the videos packed below `root`, sorted."""
+    return sorted(path.parent.name for path in root.glob(f"*/{PACK}"))
+
+
+def remove_packed(folder: Path) -> None:
+    """Removes a video's pack, all its images at once, and the folder where nothing else is in it.
+
+    Raises:
+        AbawError: The operating system refuses.
+    """
+    try:
+        (folder / PACK).unlink(missing_ok=True)
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+    except OSError as error:
+        raise AbawError(
+            f"{folder}: could not be removed ({error.strerror}); check its permissions"
+        ) from error
+
+
 def is_packed(folder: Path) -> bool:
     """Whether a video's folder holds a pack instead of image files."""
     return (folder / PACK).is_file()

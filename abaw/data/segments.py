@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from abaw.data.annotations import is_video_name
 from abaw.data.mapped_arrays import DamagedFileError, open_arrays, write_arrays
-from abaw.data.packs import PACK, write_packed
+from abaw.data.packs import PACK, remove_packed, write_packed
 from abaw.data.streams import open_stream, open_writer, sample
 from abaw.errors import AbawError
 from abaw.files import not_written
@@ -133,7 +133,10 @@ def _exchange(old: Iterable[Path], new: Path, out: Path) -> None:
     """Puts the files of a complete pack in place of those of another; in between there is none at `out`."""
     (out / CONTENTS).write_bytes(b"")
     for path in old:
-        path.unlink()
+        if path.name == PACK:
+            remove_packed(path.parent)
+        else:
+            path.unlink()
     files = [path for path in new.rglob("*") if path.is_file()]
     for path in sorted(files, key=lambda path: path.name == CONTENTS):  # it tells that all is there
         target = out / path.relative_to(new)
