@@ -3,22 +3,27 @@
 import signal
 import sys
 from argparse import ArgumentError
+from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_warn
 
 import abaw
 from abaw.callbacks import EvaluationWriter, ScoreWriter, SkippedFrames, TrackWriter
+from abaw.checkpoints import load_checkpoint
 from abaw.config_files import located, named_files, places
 from abaw.data.datamodule import AffectDataModule
 from abaw.errors import AbawError, UsageError
 from abaw.failures import in_words
 from abaw.feature_key import FeatureCheck
+from abaw.fixed_settings import fixed_settings, refuse_changes, refuse_shortening, trained_settings
 from abaw.module import AffectModule
 from abaw.noise import silence
 from abaw.nonfinite import NonFiniteGuard
@@ -64,6 +69,12 @@ class AbawCLI(LightningCLI):
         parser.add_argument(
             "--run", type=str | None, default=None, help="The run's directory (default: runs/<first config>)."
         )
+        parser.add_argument(
+            "--init_from",
+            type=str | None,
+            default=None,
+            help="fit: a checkpoint whose weights a new training starts from, as far as they fit.",
+        )
         parser.add_class_arguments(LastCheckpoint, "checkpoint", skip={"folder"}, instantiate=False)
         parser.add_class_arguments(NonFiniteGuard, "nonfinite", skip={"folder"}, instantiate=False)
         count_whole_batches(parser)
@@ -107,16 +118,52 @@ class AbawCLI(LightningCLI):
         settings.run = str(self.files.folder)
         settings.trainer.use_distributed_sampler = False  # the samplers do all the sharding there is
         asked, settings.ckpt_path = settings.ckpt_path, None
-        self.config_text = self._parser(self.subcommand).dump(settings, skip_unset=False)
         self.quick = bool(settings.trainer.fast_dev_run)  # a dry run leaves nothing behind
+        # what is in a configuration alone is on record there, not asked for
+        initial = any(word.partition("=")[0] == "--init_from" for word in self._words)
         if not self.fitting:
+            if initial:
+                raise UsageError(
+                    f"{self.subcommand}: --init_from is for fit; name a checkpoint with --ckpt_path"
+                )
             self.ckpt_path: str | None = self.files.trained(asked)
+            self.config_text = self._dump(settings)
         else:
+            if initial and asked not in (None, "last"):
+                raise UsageError(
+                    f"--init_from {settings.init_from} starts a new training, but --ckpt_path {asked} resumes"
+                    " one; give one of them (a job's script may give both with --ckpt_path last)"
+                )
             self.ckpt_path = None if self.quick else self.files.start(asked)
+            if self.ckpt_path is not None:
+                self._resume(Path(self.ckpt_path), settings)
+            elif settings.init_from is not None:
+                load_checkpoint(settings.init_from)  # better now than after the data
+            self.config_text = self._dump(settings)
             for logger in as_list(settings.trainer.logger):
                 if str(getattr(logger, "class_path", "")).endswith(".WandbLogger"):
                     for name, value in wandb_settings(self.files, logger.init_args.as_dict()).items():
                         logger.init_args[name] = value
+
+    def _resume(self, path: Path, settings: Any) -> None:
+        """Compares this start with the training that a checkpoint is of."""
+        checkpoint = load_checkpoint(path)
+        limits = settings.trainer
+        refuse_shortening(path, checkpoint, max_epochs=limits.max_epochs, max_steps=limits.max_steps)
+        trained = trained_settings(path, checkpoint)
+        if trained is None:
+            rank_zero_warn(f"{path}: does not tell its settings, so they are not compared with those given")
+            return
+        if settings.init_from is None:
+            settings.init_from = trained.get("init_from")  # that of the first start stays on record
+        defaults = self._parser(self.subcommand).get_defaults()
+        now, default = (fixed_settings(yaml.safe_load(self._dump(given))) for given in (settings, defaults))
+        refuse_changes(path, trained, now, default)
+
+    def _dump(self, settings: Any) -> str:
+        """The configuration as YAML."""
+        text: str = self._parser(self.subcommand).dump(settings, skip_unset=False, skip_validation=True)
+        return text
 
     def instantiate_classes(self) -> None:
         """Makes data, model and trainer.
@@ -134,6 +181,9 @@ class AbawCLI(LightningCLI):
             ours = isinstance(refusal, AbawError)
             message = str(refusal) if ours else f"settings do not fit: {refusal}"
             raise UsageError(located(message, self._words, in_file=not ours)) from error
+        if self.fitting:
+            self.model.init_from = self.config_init[self.subcommand].init_from
+            self.model.resumed = self.ckpt_path is not None
 
     # -- the trainer
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from abaw.batch import Batch
 from abaw.criteria import concordance, focal, masked_mean
-from abaw.errors import check_settings
+from abaw.errors import AbawError, check_settings
 from abaw.tasks import Task
 
 Weighting = Literal["none", "complement", "inverse"]
@@ -113,6 +113,24 @@ class TaskLosses(nn.Module):
             weights = _class_weights(n[:, 1], kind)[:, None] if per_au else _class_weights(n, kind)
             self.au_weight.copy_(torch.from_numpy(weights))
         self._counted = True
+
+    def check_resumed(self, state: Mapping[str, Tensor]) -> None:
+        """Compares the class weights with those of a training that is to be resumed.
+
+        Args:
+            state: The weights of the whole module, from a checkpoint.
+
+        Raises:
+            AbawError: They are others.
+        """
+        for name, buffer in self.named_buffers():
+            if not torch.allclose(state[f"losses.{name}"].to(buffer), buffer):
+                raise AbawError(
+                    f"model.loss.{name}s: the class weights follow from how often each label occurs in the"
+                    " training data, and these are not those that the run was trained with.\n"
+                    "A resumed run keeps its data: restore it, or start a new run from these weights with"
+                    " --init_from CKPT --run NEW"
+                )
 
     def forward(self, outputs: Mapping[Task, Tensor], batch: Batch) -> tuple[Tensor, dict[Task, Tensor]]:
         """Gives what to minimise.

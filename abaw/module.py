@@ -7,12 +7,14 @@ from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from abaw.batch import Batch
 from abaw.checkpoints import FORMAT
 from abaw.errors import UsageError
+from abaw.initial_weights import load_initial_weights
 from abaw.losses import LossSettings, TaskLosses
 from abaw.masking import RandomFrameMasking
 from abaw.metrics import OfficialScores
@@ -82,7 +84,15 @@ class AffectModule(LightningModule):
         masking: Which frames are hidden in training; null hides none.
         loss: Losses and how the tasks are weighed.
         optimizer: Optimizer and schedule.
+
+    Attributes:
+        init_from: Checkpoint whose weights a new training starts from, instead of the pretrained ones alone.
+        resumed: Whether a checkpoint is about to bring all weights: then no others are looked for. (The
+            trainer itself knows of its checkpoint only after `setup`.)
     """
+
+    init_from: str | None = None
+    resumed: bool = False
 
     def __init__(
         self,
@@ -111,17 +121,23 @@ class AffectModule(LightningModule):
 
     def prepare_data(self) -> None:
         """Downloads pretrained weights once per machine, before the other processes ask for them."""
-        self._load_pretrained()
+        self._load_weights()
 
     def setup(self, stage: str) -> None:
         """Loads pretrained weights, unless a checkpoint is about to bring its own, and counts labels."""
         if stage == "fit":
-            self._load_pretrained()
+            if report := self._load_weights():
+                rank_zero_info(report)
             self.losses.set_label_counts(self._data.label_counts())
 
-    def _load_pretrained(self) -> None:
-        if self.trainer.state.fn == "fit" and self.trainer.ckpt_path is None:
-            self.network.load_pretrained()
+    def _load_weights(self) -> str | None:
+        """Those that a new training starts from; gives what there is to say about them."""
+        if self.trainer.state.fn != "fit" or self.resumed:
+            return None
+        if self.init_from is not None:
+            return load_initial_weights(self.network, self.init_from)
+        self.network.load_pretrained()
+        return None
 
     # -- training
 
@@ -245,14 +261,27 @@ class AffectModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds, in plain values, all that rebuilds the network without Lightning, configuration or data."""
-        checkpoint["abaw"] = {
-            "format": FORMAT,
-            "network": self.network.describe(),
-            "labels": {str(task): list(task.names) for task in self.tasks},
-            "masking": None if self.masking is None else asdict(self.masking),
-            "windows": self._data.windows,
-            "scores": self.scores,
-        }
+        checkpoint.setdefault("abaw", {}).update(
+            {
+                "format": FORMAT,
+                "network": self.network.describe(),
+                "labels": {str(task): list(task.names) for task in self.tasks},
+                "masking": None if self.masking is None else asdict(self.masking),
+                "windows": self._data.windows,
+                "scores": self.scores,
+            }
+        )
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses to resume a training on other data, before anything is restored or written.
+
+        Raises:
+            AbawError: Windows, processes or class weights are not those that the checkpoint was trained with.
+        """
+        if self.trainer.state.fn == "fit":
+            (loader,) = checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"]
+            self._data.check_resumed(loader)
+            self.losses.check_resumed(checkpoint.get("current_model_state", checkpoint["state_dict"]))
 
     @property
     def _data(self) -> Any:

@@ -43,6 +43,7 @@ _OPTIONS = (  # option, what it does, for which verbs
     ("--run DIR", "the run's folder (default: runs/<name of the first config>); the config.yaml", _ALL),
     ("", "of a run that is there already serves when no --config is given", _ALL),
     ("--ckpt_path last|FILE", "continue a run; `last` is its newest checkpoint that loads", ("fit",)),
+    ("--init_from FILE", "start from the weights of any checkpoint, as far as they fit", ("fit",)),
     ("--ckpt_path best|last|FILE", "which checkpoint (default: best)", ("validate", "test", "predict")),
     ("--ckpt_path best|last|FILE", "whose backbone (default: the weights the config names)", ("extract",)),
     ("--data.root DIR", "the data set; or set the variable ABAW_ROOT", _ALL),

@@ -11,10 +11,12 @@ import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_info
 
 from abaw.checkpoints import best_scores, load_checkpoint, newest_checkpoint
 from abaw.errors import AbawError, UsageError
 from abaw.files import atomic_path, check_writable
+from abaw.fixed_settings import fixed_settings
 
 _COMPARED = ("data.", "model.", "trainer.", "seed_everything")
 
@@ -90,6 +92,7 @@ class Run:
         """
         check_writable(self.folder)
         if asked == "last" and not any(self.checkpoints.glob("*.ckpt")):
+            rank_zero_info(f"{self.folder}: holds no checkpoint; starting a new training")
             return None
         start = None if asked is None else self._find(asked)
         if self.is_taken and (start is None or start.resolve().parent != self.checkpoints.resolve()):
@@ -161,6 +164,8 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 class Record(Callback):
     """Keeps the resolved configuration, in the run's `config.yaml` and with the trackers.
 
+    Checkpoints hold the part of it that a resumed run has to keep.
+
     Args:
         run: The run.
         config: The configuration as YAML.
@@ -169,6 +174,7 @@ class Record(Callback):
     def __init__(self, run: Run, config: str) -> None:
         self.run = run
         self.config = config
+        self._fixed = fixed_settings(yaml.safe_load(config))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
         """Checks the number of processes.
@@ -191,6 +197,15 @@ class Record(Callback):
                 temporary.write_text(self.config, encoding="utf-8")
             for logger in trainer.loggers:
                 logger.log_hyperparams(yaml.safe_load(self.config))
+
+    def on_save_checkpoint(
+        self,
+        trainer: Trainer,  # noqa: ARG002
+        pl_module: LightningModule,  # noqa: ARG002
+        checkpoint: dict[str, Any],
+    ) -> None:
+        """Adds the settings that the run keeps."""
+        checkpoint.setdefault("abaw", {})["settings"] = self._fixed
 
 
 class BestCheckpoint(ModelCheckpoint):

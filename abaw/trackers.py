@@ -106,6 +106,8 @@ def wandb_settings(run: Run, given: Mapping[str, Any]) -> dict[str, Any]:
 
 @rank_zero_only
 def _remember(path: Path, number: str) -> None:
+    if path.exists() and path.read_text(encoding="utf-8").strip() == number:
+        return
     with atomic_path(path) as temporary:
         temporary.write_text(f"{number}\n", encoding="utf-8")
 

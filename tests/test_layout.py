@@ -36,12 +36,14 @@ MAY_IMPORT = {  # room or wing -> rooms and wings, besides its own wing and what
     "criteria": "",
     "losses": "tasks batch criteria",
     "checkpoints": "",
-    "module": "tasks batch masking losses metrics stitching checkpoints model",
+    "module": "initial_weights tasks batch masking losses metrics stitching checkpoints model",
+    "initial_weights": "checkpoints model",
     "callbacks": "checkpoints tasks batch stitching score_table outputs data.bad_frames",
     "nonfinite": "batch windows",
     "averaging": "",
     "signals": "",
     "resume": "checkpoints signals",
+    "fixed_settings": "",
     # wings
     "data": "tasks batch windows recordings",
     "model": "tasks batch masking",
@@ -52,14 +54,14 @@ MAY_IMPORT = {  # room or wing -> rooms and wings, besides its own wing and what
     "feature_key": "data.feature_files data.features model.backbone",
     "extraction": "feature_key data model.backbone",
     # the command line
-    "runs": "checkpoints",
+    "runs": "checkpoints fixed_settings",
     "trackers": "runs",
     "noise": "",
     "options": "",
     "failures": "",
     "config_files": "",
-    "cli": "tasks module data.datamodule callbacks nonfinite resume signals feature_key runs trackers noise"
-    " options config_files failures",
+    "cli": "tasks module data.datamodule checkpoints callbacks fixed_settings nonfinite resume signals"
+    " feature_key runs trackers noise options config_files failures",
     "extract_cli": "cli runs signals checkpoints extraction data",
     "bench_cli": "cli runs trackers batch data apply",
     "signatures": "",

@@ -281,6 +281,129 @@ def test_a_kill_between_best_and_scores_is_mended(
     assert speak_of(run) == (2 * N_BATCHES, 0.7, 0.7)
 
 
+@pytest.fixture(scope="module")
+def trained(words: Words, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with a checkpoint of every step of its first epoch."""
+    run = tmp_path_factory.mktemp("runs") / "trained"
+    keep = ["--checkpoint.every_n_steps=1", "--checkpoint.keep=9"]
+    assert main(words(run, *keep, "--trainer.max_epochs=1")) == 0
+    return run
+
+
+def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Every file of a run: what it holds and when it was written."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+CHANGES = {  # option: what the message says of it
+    "--model.optimizer.lr=0.01": "model.optimizer.lr: the run was trained with 0.001, now it is 0.01",
+    "--model.optimizer.schedule=constant": 'schedule: the run was trained with "cosine", now',
+    "--model.optimizer.warmup=0.2": "model.optimizer.warmup",
+    "--model.optimizer.weight_decay=0.5": "model.optimizer.weight_decay",
+    "--model.loss.expr_weights=inverse": "model.loss.expr_weights",
+    "--model.loss.task_weights={va: 2}": "model.loss.task_weights",
+    "--data.batch_size=1": "data.batch_size: the run was trained with 2, now it is 1",
+    "--seed_everything=1": "seed_everything",
+    "--data.balance=0.5": "data.balance",
+    "--data.jitter=false": "data.jitter: the run was trained with true, now it is false",
+    "--data.stride=8": "data.stride",
+    "--model.masking=null": 'model.masking: the run was trained with {"ratio": 0.75, ',
+    "--model.temporal.layers=2": "model.temporal.layers",
+    "--trainer.accumulate_grad_batches=2": "trainer.accumulate_grad_batches",
+    "--trainer.precision=bf16-mixed": "trainer.precision",
+    "--trainer.callbacks.decay=0.5": "trainer.callbacks.MovingAverage.decay",
+}
+
+
+@pytest.mark.parametrize("place", ["in mid-epoch", "at the end of an epoch"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_setting_is_refused_and_changes_nothing(
+    change: str, place: str, words: Words, trained: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = trained / f"checkpoints/step-{2 if 'mid' in place else N_BATCHES:09d}.ckpt"
+    before = snapshot(trained)
+    assert main(words(trained, change, f"--ckpt_path={checkpoint}")) == 2
+    assert snapshot(trained) == before
+    said = capfd.readouterr().err
+    assert CHANGES[change] in said
+    assert f"--init_from {checkpoint}" in said
+    assert len(said.strip().splitlines()) <= 3
+
+
+def relabelled(root: Path, folder: Path, *, fewer: bool) -> str:
+    """The option that takes other annotations: one training video fewer, or other expressions."""
+    paths = sorted(path.relative_to(root) for path in root.rglob("*.txt") if "Set" in str(path))
+    dropped = next(path.name for path in paths if "Train" in str(path))
+    for path in paths:
+        lines = (root / path).read_text().splitlines()
+        if "Train" in str(path) and "EXPR" in str(path) and not fewer:
+            lines[1:] = [{"0": "1", "1": "0"}.get(line.strip(), line) for line in lines[1:]]
+        if fewer and path.name == dropped:
+            continue
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text("\n".join(lines) + "\n")
+    return f"--data.annotations={folder}"
+
+
+@pytest.mark.parametrize("place", ["in mid-epoch", "at the end of an epoch"])
+@pytest.mark.parametrize("other", ["labels", "windows", "processes"])
+def test_other_data_is_refused_and_changes_nothing(
+    other: str,
+    place: str,
+    words: Words,
+    trained: Path,
+    synth_root: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """What no setting tells: class weights, the number of windows and that of processes."""
+    run = shutil.copytree(trained, tmp_path / "run")
+    path = run / f"checkpoints/step-{2 if 'mid' in place else N_BATCHES:09d}.ckpt"
+    more, says = [], "trainer.devices, the number of processes of all nodes: the run was trained with 2, now"
+    if other == "processes":
+        checkpoint = load_checkpoint(path)
+        checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"][0]["world_size"] = 2
+        torch.save(checkpoint, path)
+    else:
+        more = [relabelled(synth_root, tmp_path / "labels", fewer=other == "windows")]
+        says = "model.loss.expr_weights" if other == "labels" else "the number of training windows"
+    before = snapshot(run)
+    assert main(words(run, *more, f"--ckpt_path={path}")) == 1
+    assert snapshot(run) == before
+    said = capfd.readouterr().err
+    assert says in said
+    assert "--init_from" in said
+
+
+def test_a_checkpoint_without_settings_is_compared_with_its_run_s_configuration(
+    words: Words, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    checkpoint = load_checkpoint(run / "checkpoints/last.ckpt")
+    del checkpoint["abaw"]["settings"]
+    torch.save(checkpoint, run / "checkpoints/last.ckpt")
+    assert main(words(run, "--ckpt_path=last", "--model.optimizer.lr=0.01")) == 2
+    assert "model.optimizer.lr" in capfd.readouterr().err
+    assert main(words(run, "--ckpt_path=last", "--trainer.max_epochs=2")) == 0
+
+
+@pytest.mark.parametrize(
+    ("end", "says"),
+    [
+        ("--trainer.max_epochs=0", "has begun epoch 1 already, and the training is to end after 0"),
+        ("--trainer.max_steps=1", f"has made step {N_BATCHES} already, and the training is to end after 1"),
+    ],
+)
+def test_an_end_that_is_past_is_refused(
+    end: str, says: str, words: Words, trained: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = snapshot(trained)
+    assert main(words(trained, end, "--ckpt_path=last")) == 2
+    assert says in capfd.readouterr().err
+    assert snapshot(trained) == before
+
+
 @pytest.mark.parametrize("bad", [{"every_n_steps": 0}, {"every_n_minutes": 0}, {"keep": 0}])
 def test_settings_out_of_range_are_named(bad: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=rf"checkpoint\.{next(iter(bad))} is "):

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from abaw.data.discovery import is_crops_folder, other_picture
 from abaw.data.feeding import Feeding, open_source
 from abaw.data.folds import read_folds
 from abaw.data.index import Index, LabelCounts, build_index
-from abaw.data.loader import ClipLoader, TrainLoader, default_workers
+from abaw.data.loader import ClipLoader, TrainLoader, default_workers, refuse_other_batches
 from abaw.data.selection import (
     class_weights,
     describe_split,
@@ -232,6 +232,21 @@ class AffectDataModule(LightningDataModule):
     def labels(self, video: int, stage: Stage) -> Labels:
         """All label rows of a video that count in a stage, also those beyond its last frame."""
         return self.index.labels(video, self.eval_split(stage))
+
+    def check_resumed(self, state: Mapping[str, int]) -> None:
+        """Compares what batches are made of with the state of the loader of a training to be resumed.
+
+        Raises:
+            AbawError: It is something else, so the place in the data would be another one.
+        """
+        world_size = self.trainer.world_size if self.trainer else 1
+        refuse_other_batches(
+            state,
+            batch_size=self.batch_size,
+            world_size=world_size,
+            windows=len(self._train_windows),
+            seed=self.seed,
+        )
 
     def train_dataloader(self) -> TrainLoader:
         """Training windows, shuffled by seed and epoch."""

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -109,6 +109,32 @@ def _interrupted_later() -> Iterator[None]:
         handler(signal.SIGINT, None)
 
 
+def refuse_other_batches(
+    state: Mapping[str, int], *, batch_size: int, world_size: int, windows: int, seed: int
+) -> None:
+    """Compares what decides which windows a batch is made of, besides its place, with a loader's state.
+
+    Raises:
+        AbawError: They differ, so the place in the data would mean something else.
+    """
+    now = {
+        "batch_size": ("data.batch_size", batch_size),
+        "world_size": ("trainer.devices, the number of processes of all nodes", world_size),
+        "windows": ("data.root, the number of training windows", windows),
+        "seed": ("seed_everything", seed),
+    }
+    changes = [
+        f"{what}: the run was trained with {state[name]}, now it is {value}"
+        for name, (what, value) in now.items()
+        if state[name] != value
+    ]
+    if changes:
+        raise AbawError(
+            f"{'; '.join(changes)}.\nA resumed run keeps its place in the data: restore it, or start a new"
+            " run from these weights with --init_from CKPT --run NEW"
+        )
+
+
 class ClipLoader(DataLoader[Batch]):
     """A DataLoader that leaves its workers their memory, and in which their errors read like any other.
 
@@ -180,12 +206,7 @@ class TrainLoader(ClipLoader):
         Raises:
             AbawError: Batches are made differently now, so the place would mean something else.
         """
-        for name, value in self._conditions().items():
-            if state[name] != value:
-                raise AbawError(
-                    f"the checkpoint was saved with {name} {state[name]}, now it is {value}: the run cannot"
-                    f" go on where it was; restore the value, or start a new run from its weights"
-                )
+        refuse_other_batches(state, **self._conditions())
         self._epoch, self._n_handed_out = state["epoch"], state["batches"]
         self._slots.start_at(self._epoch, self._n_handed_out)
 
