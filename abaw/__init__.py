@@ -3,17 +3,23 @@
 `abaw.load(checkpoint)` gives a trained model; `abaw.__version__` names the release.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from abaw.apply.predictor import Predictor as Predictor
+    from abaw.apply.predictor import load as load
 
-def __getattr__(name: str) -> Any:
-    """Fetches the door's two words when they are asked for: torch takes seconds to import."""
-    if name == "load":
-        from abaw.apply.predictor import load
+    __version__: str
+else:
 
-        return load
-    if name == "__version__":
-        from importlib.metadata import version
+    def __getattr__(name: str) -> Any:
+        """Fetches a public name when it is asked for: torch takes seconds to import."""
+        if name in ("load", "Predictor"):
+            from abaw.apply import predictor
 
-        return version("abaw")
-    raise AttributeError(f"module 'abaw' has no attribute {name!r}")
+            return getattr(predictor, name)
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("abaw")
+        raise AttributeError(f"module 'abaw' has no attribute {name!r}")

@@ -18,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 import abaw
 from abaw.callbacks import EvaluationWriter, ScoreWriter, SkippedFrames, TrackWriter
 from abaw.checkpoints import load_checkpoint
-from abaw.config_files import located, named_files, places
+from abaw.config_files import located, named_files, places, with_shipped
 from abaw.data.datamodule import AffectDataModule
 from abaw.errors import AbawError, UsageError
 from abaw.failures import in_words
@@ -51,7 +51,7 @@ class AbawCLI(LightningCLI):
         super().__init__(
             AffectModule,
             AffectDataModule,
-            args=[verb, *with_own_config(args)],
+            args=[verb, *with_own_config(with_shipped(args))],
             save_config_callback=None,  # Record does it: Lightning's refuses to run twice
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,  # a checkpoint describes its network itself
@@ -179,7 +179,7 @@ class AbawCLI(LightningCLI):
             if isinstance(refusal, AbawError) and not isinstance(refusal, UsageError):
                 raise refusal from None
             ours = isinstance(refusal, AbawError)
-            message = str(refusal) if ours else f"settings do not fit: {refusal}"
+            message = str(refusal) if ours else f"settings do not fit: {explained(str(refusal), [])}"
             raise UsageError(located(message, self._words, in_file=not ours)) from error
         if self.fitting:
             self.model.init_from = self.config_init[self.subcommand].init_from

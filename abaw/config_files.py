@@ -4,14 +4,59 @@ import os
 import re
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
+from importlib.resources import files
 from pathlib import Path
 
 import yaml
 
-from abaw.errors import UsageError
+from abaw.errors import UsageError, did_you_mean
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # that of the parser, to agree with it
 _OPTION = re.compile(r"""['"]([^'"\n]+)['"]|([a-z]\w*(?:\.\w+)+)""")
+
+
+def shipped() -> Path:
+    """The folder of the configurations that come with the package.
+
+    A wheel holds it inside the package, a repository beside it.
+    """
+    package = Path(str(files("abaw")))
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def with_shipped(args: Sequence[str]) -> list[str]:
+    """The words of a command, with paths in place of the names of shipped configurations.
+
+    A file of the working directory is taken before a shipped one of the same name.
+
+    Raises:
+        UsageError: There is neither.
+    """
+    words: list[str] = []
+    for word in args:
+        option, equals, value = word.partition("=")
+        if words and words[-1] in ("-c", "--config"):
+            words.append(_shipped_path(word))
+        elif option == "--config" and equals:
+            words.append(f"--config={_shipped_path(value)}")
+        else:
+            words.append(word)
+    return words
+
+
+def _shipped_path(name: str) -> str:
+    if os.path.exists(name) or set(name) & set(":{\n"):  # noqa: PTH110 - the options themselves may be given
+        return name
+    folder = shipped()
+    path = folder / name.removeprefix("configs/")
+    if path.is_file():
+        return str(path)
+    known = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.yaml"))
+    raise UsageError(
+        f"--config {name}: there is no such file{did_you_mean(name, known)}\n"
+        f"configurations that come with the package: {', '.join(known)}"
+    )
 
 
 def named_files(args: Sequence[str]) -> list[Path]:
@@ -66,8 +111,8 @@ def located(message: str, args: Sequence[str], *, in_file: bool = False) -> str:
         args: The words of the command.
         in_file: Nothing but a file, or a word that the message names, can have brought what it is about.
     """
-    files = named_files(args)
-    of_files = {name: place for path in files for name, place in places(path).items()}
+    configs = named_files(args)
+    of_files = {name: place for path in configs for name, place in places(path).items()}
     given = {word.lstrip("-").partition("=")[0] for word in args if word.startswith("-")}
     for quoted, dotted in _OPTION.findall(message):
         name = quoted or dotted
@@ -82,4 +127,4 @@ def located(message: str, args: Sequence[str], *, in_file: bool = False) -> str:
                 or ("." in name and name.startswith(f"{option}."))
             ):
                 return f"{place}: {message}"
-    return f"{', '.join(map(str, files))}: {message}" if files and in_file else message
+    return f"{', '.join(map(str, configs))}: {message}" if configs and in_file else message

@@ -72,8 +72,18 @@ def check_training(trainer: Any) -> None:
         trainer: Its settings, as parsed.
 
     Raises:
-        UsageError: It asks for weights of few bits, or for an average that no checkpoint would hold.
+        UsageError: It asks for weights of few bits, for an average that no checkpoint would hold, for a
+            training without end, or to log never.
     """
+    if trainer.max_epochs == -1 and trainer.max_steps == -1:
+        raise UsageError(
+            "trainer.max_epochs: -1 trains without end, and the learning rate follows the length of the"
+            " training; give a number of epochs, or of steps with trainer.max_steps"
+        )
+    if trainer.log_every_n_steps is not None and trainer.log_every_n_steps < 1:
+        raise UsageError(
+            f"trainer.log_every_n_steps: {trainer.log_every_n_steps} is no number of steps; give at least 1"
+        )
     precision = str(trainer.precision)
     if precision.endswith("-true") and precision not in ("32-true", "64-true"):
         raise UsageError(

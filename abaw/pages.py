@@ -39,7 +39,8 @@ Examples
 _ALL = tuple(CONFIGURED)
 _TRAINS = ("fit", "bench")
 _OPTIONS = (  # option, what it does, for which verbs
-    ("--config FILE", "a file of configs/; a further --config is laid over the ones before it", _ALL),
+    ("--config FILE", "a file, or the name of one that comes with the package: demo.yaml, mtl.yaml,", _ALL),
+    ("", "paper/va.yaml; a further --config is laid over the ones before it", _ALL),
     ("--run DIR", "the run's folder (default: runs/<name of the first config>); the config.yaml", _ALL),
     ("", "of a run that is there already serves when no --config is given", _ALL),
     ("--ckpt_path last|FILE", "continue a run; `last` is its newest checkpoint that loads", ("fit",)),
@@ -70,12 +71,12 @@ _OPTIONS = (  # option, what it does, for which verbs
 )
 _EXAMPLES = {
     "fit": (
-        "abaw fit --config configs/demo.yaml",
-        "abaw fit --config configs/mtl.yaml --config configs/wandb.yaml --data.root /data/affwild2",
+        "abaw fit --config demo.yaml",
+        "abaw fit --config mtl.yaml --config wandb.yaml --data.root /data/affwild2",
         "abaw fit --run runs/mtl --ckpt_path last",
     ),
-    "extract": ("abaw extract --config configs/features.yaml --data.root /data/affwild2",),
-    "bench": ("abaw bench --config configs/demo.yaml",),
+    "extract": ("abaw extract --config features.yaml --data.root /data/affwild2",),
+    "bench": ("abaw bench --config demo.yaml",),
 }
 
 

@@ -1,7 +1,7 @@
 """A run's directory: what lies where, whether it holds a run already, and what keeps its curves."""
 
 import os
-from argparse import ArgumentParser
+from argparse import ArgumentError, ArgumentParser
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -244,10 +244,20 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 def with_own_config(args: list[str]) -> list[str]:
-    """The options; of a run that is there already, its own configuration serves where none is named."""
+    """The options; of a run that is there already, its own configuration serves where none is named.
+
+    Raises:
+        UsageError: `--run` or `--config` is the last word.
+    """
     parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--run", type=Path)
     parser.add_argument("-c", "--config", action="append")
-    given, _ = parser.parse_known_args([word for word in args if word not in ("-h", "--help")])
+    try:
+        given, _ = parser.parse_known_args([word for word in args if word not in ("-h", "--help")])
+    except ArgumentError as error:
+        option = str(error.argument_name).rpartition("/")[2]
+        raise UsageError(
+            f"{option} needs a value: {option} {'FILE' if option == '--config' else 'DIR'}"
+        ) from error
     own = Run(given.run).config if given.run is not None and not given.config else None
     return ["--config", str(own), *args] if own is not None and own.is_file() else args

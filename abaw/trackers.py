@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
+from abaw.errors import UsageError
 from abaw.files import atomic_path
 from abaw.runs import Run
 
@@ -89,7 +90,16 @@ def wandb_settings(run: Run, given: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         The settings to add.
+
+    Raises:
+        UsageError: Checkpoints are to be uploaded, which takes a key.
     """
+    offline = given.get("offline") or not (_mode_is_chosen() or _has_wandb_key())
+    if offline and given.get("log_model"):
+        raise UsageError(
+            f"trainer.logger: WandbLogger with log_model: {given['log_model']} uploads checkpoints, which"
+            " cannot be done offline; set WANDB_API_KEY, or log_model: false"
+        )
     remembered = run.folder / "wandb_id"
     number = given.get("id") or given.get("version")
     if number is None and remembered.exists():
@@ -100,7 +110,7 @@ def wandb_settings(run: Run, given: Mapping[str, Any]) -> dict[str, Any]:
         "save_dir": str(run.folder),
         "id": number,
         "name": given.get("name") or run.folder.name,
-        "offline": given.get("offline") or not (_mode_is_chosen() or _has_wandb_key()),
+        "offline": offline,
     }
 
 

@@ -167,6 +167,28 @@ def test_autocast_leaves_the_features_close() -> None:
     torch.testing.assert_close(rough, exact, atol=0.05, rtol=0.05)
 
 
+@pytest.mark.parametrize(
+    ("name", "norm", "overrides"),
+    [
+        ("hiera_tiny_224", "head.norm", {"stages": (1, 1, 1, 1)}),
+        ("vit_tiny_patch16_224", "norm", {"depth": 1}),
+        ("vit_tiny_patch16_224", "fc_norm", {"depth": 1, "global_pool": "avg", "fc_norm": True}),
+        ("test_convnext", "head.norm", {}),
+        ("swin_tiny_patch4_window7_224", "norm", {"depths": (1, 1, 1, 1)}),
+        ("cait_xxs24_224", "norm", {"depth": 1}),
+    ],
+)
+def test_the_final_norm_is_applied(name: str, norm: str, overrides: dict[str, Any]) -> None:
+    """Wherever the network has it: what pretraining put there would be lost otherwise."""
+    settings = BackboneSettings(name=name, weights="none", image_size=224, overrides=overrides)
+    backbone = Backbone(settings).eval()
+    final = backbone.pooled.net.get_submodule(norm)
+    with torch.no_grad():
+        before = backbone(some_frames(2))
+        final.weight.mul_(2)
+        torch.testing.assert_close(backbone(some_frames(2)), 2 * before)  # its bias is 0
+
+
 # -- pixels
 
 
@@ -463,6 +485,11 @@ def test_a_description_rebuilds_the_network_whatever_the_defaults_become(
         ({"image_size": 40}, r"model\.backbone\.image_size.*16-pixel.*give 32"),
         ({"image_size": 8}, r"model\.backbone\.image_size.*give 16"),
         ({"overrides": {"deth": 3}}, r"cannot build.*deth"),
+        ({"overrides": None}, r"model\.backbone\.overrides is names with values"),
+        ({"name": "crossvit_9_240", "image_size": 240, "overrides": {}}, "features are a list"),
+        ({"name": "coat_lite_tiny", "image_size": 64, "overrides": {}}, "5 tokens are no square grid"),
+        ({"name": "crossvit_9_240", "image_size": 112, "overrides": {}}, "no feature of an image of 112"),
+        ({"name": "convit_tiny", "overrides": {}, "gradient_checkpointing": True}, "timm has none"),
         ({"name": "vit_tiny_r_s16_p8_224", "image_size": 112, "overrides": {}}, "cannot build.*112"),
         ({"image_size": 0}, r"model\.backbone\.image_size"),
         ({"chunk": -1}, r"model\.backbone\.chunk"),

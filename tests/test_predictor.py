@@ -11,7 +11,7 @@ import abaw
 from abaw.apply.predictor import Predictor
 from abaw.apply.stored_calibration import store_calibration
 from abaw.checkpoints import FORMAT
-from abaw.errors import AbawError
+from abaw.errors import AbawError, UsageError
 from abaw.model.backbone import BackboneSettings
 from abaw.model.heads import HeadSettings
 from abaw.model.network import Network
@@ -123,3 +123,20 @@ def test_the_calibration_in_the_checkpoint_is_applied_on_request(
     track = Track(video="", seen=raw["seen"].to_numpy(), **values)
     pd.testing.assert_frame_equal(corrected, track_frame(calibration.apply(track)))
     assert not corrected["AU1"].equals(raw["AU1"])
+
+
+def test_frames_of_several_shapes_are_refused(model: Predictor) -> None:
+    frames = [np.zeros((32, 32, 3), np.uint8), np.zeros((30, 32, 3), np.uint8)]
+    with pytest.raises(
+        AbawError, match=r"frames: all need the same shape, got \(30, 32, 3\) and \(32, 32, 3\)"
+    ):
+        model.predict_frames(frames)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "cup"])
+def test_a_device_that_is_not_there_is_refused(name: str, checkpoint: Path) -> None:
+    with pytest.raises(
+        UsageError, match=rf"device: '{name}' cannot be used \(.+\); give cpu, or cuda"
+    ) as refused:
+        abaw.load(checkpoint, device=name)
+    assert len(str(refused.value).splitlines()) == 1

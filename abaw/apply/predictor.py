@@ -13,7 +13,7 @@ from torch import Tensor
 from abaw.apply.stored_calibration import calibration_in
 from abaw.batch import Batch
 from abaw.checkpoints import load_checkpoint, network_weights
-from abaw.errors import AbawError
+from abaw.errors import AbawError, UsageError
 from abaw.model.network import Network
 from abaw.outputs.calibration import Calibration
 from abaw.outputs.tracks import Track, track_frame
@@ -74,7 +74,11 @@ class Predictor:
         Raises:
             AbawError: The array is not a video of faces.
         """
-        frames = np.asarray(frames)
+        try:
+            frames = np.asarray(frames)
+        except ValueError as error:  # of NumPy, for frames of several shapes
+            shapes = sorted({np.shape(frame) for frame in frames})
+            raise AbawError(f"frames: all need the same shape, got {shapes[0]} and {shapes[1]}") from error
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or len(frames) == 0:
             raise AbawError(
                 f"frames: expected uint8 of shape (N, H, W, 3) with N >= 1, got {frames.dtype} {frames.shape}"
@@ -138,12 +142,24 @@ def load(checkpoint: str | Path, *, device: str | None = None, calibrated: bool 
     Raises:
         AbawError: The file is missing, damaged or of another kind, or holds no calibration to apply; nothing
             in it is ever executed.
+        UsageError: There is no such device.
     """
+    where = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     content = load_checkpoint(checkpoint)
     about: dict[str, Any] = content["abaw"]
     network = Network.from_description(about["network"])
     network.load_state_dict(network_weights(content))
     network.eval().requires_grad_(False)
-    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     calibration = calibration_in(content, Path(checkpoint)) if calibrated else None
     return Predictor(network.to(where), **about["windows"], calibration=calibration)
+
+
+def _usable(device: str) -> torch.device:
+    """The device of that name, on which a tensor can be made."""
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # the latter where torch is built without CUDA
+        reason = str(error).partition("\n")[0][:200]
+        raise UsageError(
+            f"device: {device!r} cannot be used ({reason}); give cpu, or cuda or cuda:1 for a GPU"
+        ) from error

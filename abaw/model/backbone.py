@@ -56,6 +56,7 @@ class BackboneSettings:
             "mean": (self.mean is None or len(self.mean) == 3, "three numbers, or null"),
             "std": (std is None or (len(std) == 3 and min(std) > 0), "three positive numbers, or null"),
             "interpolation": (self.interpolation in ways, "bicubic, bilinear or null"),
+            "overrides": (isinstance(self.overrides, Mapping), "names with values, or {} for none"),
         }
         check_settings("model.backbone", self, rules)
 
@@ -92,15 +93,34 @@ class Backbone(nn.Module):
         self.settings = replace(settings, **pixels)
         self.input = PixelInput(image_size=settings.image_size, **pixels)
         self.pooled = PooledFeatures(net)
-        self.dim = int(getattr(net, "head_hidden_size", None) or net.num_features)
+        self.dim = self._feature_length()
         self._layer_of, self.n_layers = _layers(net)
         self._asleep = self._freeze()
         if settings.gradient_checkpointing:
-            net.set_grad_checkpointing()
+            _checkpoint_gradients(net, settings.name)
         if settings.compile:
             self.pooled.compile()  # in place: the keys of the state dict stay
         if pretrained:
             self.load_pretrained()
+
+    @torch.no_grad()
+    def _feature_length(self) -> int:
+        """The length of a feature, from one black image, which also shows whether the network can be used.
+
+        Raises:
+            UsageError: It cannot.
+        """
+        size = self.settings.image_size
+        try:
+            features: Tensor = self.pooled.eval()(torch.zeros(1, 3, size, size))
+        except (TypeError, ValueError, AssertionError, AttributeError, RuntimeError) as error:
+            first_line = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise UsageError(
+                f"model.backbone: {self.settings.name} gives no feature of an image of {size} pixels"
+                f" ({first_line[:200]}); choose another name or image_size"
+            ) from error
+        self.pooled.train()
+        return features.shape[1]
 
     def load_pretrained(self) -> None:
         """Takes over the weights that the settings name; with `weights: none` there are none.
@@ -209,7 +229,7 @@ def _create(settings: BackboneSettings, **weights: Any) -> Any:
         extra["img_size"] = settings.image_size
     try:
         net = timm.create_model(name, num_classes=0, **extra, **weights)
-    except (TypeError, AssertionError) as error:
+    except (TypeError, ValueError, AssertionError, NotImplementedError) as error:
         raise UsageError(
             f"model.backbone: timm cannot build {name} with image_size {settings.image_size} and "
             f"overrides {settings.overrides} ({error or 'they do not fit each other'}); most networks need "
@@ -217,6 +237,16 @@ def _create(settings: BackboneSettings, **weights: Any) -> Any:
         ) from error
     _check_patches(net, settings)
     return net
+
+
+def _checkpoint_gradients(net: Any, name: str) -> None:
+    try:
+        net.set_grad_checkpointing()
+    except (AssertionError, AttributeError) as error:
+        raise UsageError(
+            f"model.backbone.gradient_checkpointing: timm has none for {name}; set it to false, and lower"
+            " model.backbone.chunk or data.batch_size where memory is short"
+        ) from error
 
 
 def _input_of(net: Any, settings: BackboneSettings) -> dict[str, Any]:

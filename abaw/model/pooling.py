@@ -1,5 +1,6 @@
 """From what a timm network makes of an image to one vector."""
 
+import math
 from typing import Any
 
 import torch
@@ -10,8 +11,8 @@ class PooledFeatures(nn.Module):
     """A timm network without classifier: one vector per image, averaged over the places of the image.
 
     Tokens: the mean of the patch tokens after the final norm, prefix tokens (CLS, registers) left out; a
-    network that was pretrained with its final norm behind the mean has it there. Maps: the network's own
-    average and what it does behind it.
+    network that was pretrained with its final norm behind the mean has it there, as `fc_norm` or in its
+    head. Maps: the network's own average and what it does behind it.
     """
 
     net: Any  # timm's networks share methods that nn.Module does not declare
@@ -22,13 +23,23 @@ class PooledFeatures(nn.Module):
         self.net = net
 
     def forward(self, images: Tensor) -> Tensor:
-        """From float (M, 3, S, S) to float32 (M, D)."""
-        places: Tensor = self.net.forward_features(images)  # (M, tokens, D), or a map
+        """From float (M, 3, S, S) to float32 (M, D).
+
+        Raises:
+            NotImplementedError: The network does not give one vector per place of the image.
+        """
+        places = self.net.forward_features(images)  # (M, tokens, D), or a map
+        if not isinstance(places, Tensor):
+            raise NotImplementedError(f"its features are a {type(places).__name__} instead of one tensor")
         if places.ndim == 3:
-            pooled: Tensor = places[:, getattr(self.net, "num_prefix_tokens", 0) :].mean(
-                1, dtype=torch.float32
-            )
-            pooled = self.net.fc_norm(pooled) if hasattr(self.net, "fc_norm") else pooled
+            patches = places[:, getattr(self.net, "num_prefix_tokens", 0) :]
+            if math.isqrt(patches.shape[1]) ** 2 != patches.shape[1]:  # other tokens are among them
+                raise NotImplementedError(f"its {patches.shape[1]} tokens are no square grid of patches")
+            pooled: Tensor = self._norm_after_mean()(patches.mean(1, dtype=torch.float32))
         else:
             pooled = self.net.forward_head(places, pre_logits=True)
         return pooled.float()
+
+    def _norm_after_mean(self) -> Any:
+        norms = (getattr(self.net, "fc_norm", None), getattr(getattr(self.net, "head", None), "norm", None))
+        return next((norm for norm in norms if norm is not None), nn.Identity())
