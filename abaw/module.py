@@ -268,6 +268,7 @@ class AffectModule(LightningModule):
                 "labels": {str(task): list(task.names) for task in self.tasks},
                 "masking": None if self.masking is None else asdict(self.masking),
                 "windows": self._data.windows,
+                "frame_size": self._data.frame_size,
                 "scores": self.scores,
             }
         )

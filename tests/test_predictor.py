@@ -1,11 +1,14 @@
 """`abaw.load`: three lines from a checkpoint to a table."""
 
+import warnings
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from aligned_faces import align_video
 
 import abaw
 from abaw.apply.predictor import Predictor
@@ -20,6 +23,9 @@ from abaw.outputs.calibration import Calibration, Smoothing
 from abaw.outputs.tracks import Track, track_frame
 from abaw.tasks import Task
 
+SHARED = Path(__file__).parents[2] / "shared"
+VIDEO = SHARED / "media/single_face.mp4"
+DETECTOR = SHARED / "models/face_detection_yunet_2023mar.onnx"
 WINDOWS = {"window": 8, "stride": 4, "step": 1}
 
 
@@ -39,7 +45,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     path = tmp_path_factory.mktemp("checkpoint") / "best.ckpt"
     weights = {f"network.{name}": weight for name, weight in network.state_dict().items()}
-    about = {"format": FORMAT, "network": network.describe(), "windows": WINDOWS}
+    about = {"format": FORMAT, "network": network.describe(), "windows": WINDOWS, "frame_size": 32}
     torch.save({"abaw": about, "state_dict": weights | {"losses.expr_weight": torch.ones(8)}}, path)
     return path
 
@@ -91,11 +97,66 @@ def test_how_many_windows_go_at_once_changes_nothing(model: Predictor) -> None:
         (np.zeros((4, 32, 32, 3), np.float32), "float32"),
         (np.zeros((32, 32, 3), np.uint8), r"\(32, 32, 3\)"),
         (np.zeros((0, 32, 32, 3), np.uint8), r"\(0, 32, 32, 3\)"),
+        (np.zeros((4, 32, 32, 4), np.uint8), r"\(4, 32, 32, 4\)"),
+        (np.zeros((4, 360, 640, 3), np.uint8), r"640 x 360 pixels are no aligned face crop"),
+        (np.zeros((4, 0, 0, 3), np.uint8), r"0 x 0 pixels"),
     ],
 )
 def test_an_array_that_is_no_video_is_refused(model: Predictor, frames: np.ndarray, met: str) -> None:
     with pytest.raises(AbawError, match=met):
         model.predict_frames(frames)
+
+
+def faces(folder: Path) -> np.ndarray:
+    """The crops of a video, RGB."""
+    return np.stack([cv2.imread(str(path))[..., ::-1] for path in sorted(folder.glob("*.jpg"))])
+
+
+def warned(model: Predictor, frames: np.ndarray, visible: np.ndarray | None = None) -> list[str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.predict_frames(frames, visible)
+    return [str(each.message) for each in caught]
+
+
+def check_channel_order(model: Predictor, rgb: np.ndarray) -> None:
+    assert (
+        warned(model, rgb) == warned(model, rgb.mean(-1, keepdims=True).astype(np.uint8).repeat(3, -1)) == []
+    )
+    (message,) = warned(model, rgb[..., ::-1])
+    assert "BGR" in message
+    assert warned(model, rgb[..., ::-1], np.zeros(len(rgb), bool)) == []  # nothing of it is looked at
+
+
+def test_faces_in_the_order_of_opencv_are_warned_of(checkpoint: Path, synth_root: Path) -> None:
+    network = abaw.load(checkpoint, device="cpu").network
+    model = Predictor(network, **WINDOWS, frame_size=112)
+    folders = sorted(path for path in synth_root.glob("cropped_aligned*/*") if path.is_dir())
+    assert len(folders) > 3
+    for folder in folders:
+        check_channel_order(model, faces(folder))
+
+
+@pytest.mark.skipif(not (VIDEO.exists() and DETECTOR.exists()), reason="no real video here")
+def test_a_real_face_in_the_order_of_opencv_is_warned_of(checkpoint: Path, tmp_path: Path) -> None:
+    network = abaw.load(checkpoint, device="cpu").network
+    align_video(VIDEO, tmp_path, DETECTOR)
+    check_channel_order(
+        Predictor(network, **WINDOWS, frame_size=112), faces(tmp_path / "cropped_aligned" / VIDEO.stem)
+    )
+    capture = cv2.VideoCapture(str(VIDEO))
+    whole = np.stack([capture.read()[1] for _ in range(3)])
+    capture.release()
+    with pytest.raises(AbawError, match="640 x 360 pixels are no aligned face crop"):
+        Predictor(network, **WINDOWS).predict_frames(whole)
+
+
+def test_crops_much_larger_than_those_of_the_training_are_warned_of(model: Predictor) -> None:
+    assert model.frame_size == 32
+    assert warned(model, video(2, 64)) == []
+    (message,) = warned(model, video(2, 65))
+    assert "65 x 65 pixels are much larger than the 32 x 32 of the training" in message
+    assert warned(Predictor(model.network, **WINDOWS), video(2, 65)) == []  # an older checkpoint
 
 
 def test_visible_must_fit(model: Predictor) -> None:
