@@ -102,7 +102,7 @@ def _dispatch(args: list[str]) -> int:
         return _run_configured_verb(verb, rest)
     if verb in VERBS:
         return _run_plain_verb(verb, VERBS[verb], rest)
-    raise UsageError(f"there is no verb {verb!r}{did_you_mean(verb, known)} `abaw --help` lists them")
+    raise UsageError(f"there is no subcommand {verb!r}{did_you_mean(verb, known)}; `abaw --help` lists them")
 
 
 def _run_configured_verb(verb: str, args: list[str]) -> int:

@@ -41,6 +41,7 @@ MISTAKES = [
     ("fit --config demo.yaml --config configs/slrm.yaml", 2, "did you mean slurm.yaml?"),
     ("fit --config=nothing-like-it.yaml", 2, "paper/va.yaml"),
     ("fit --config=demo.yaml --run=file/run", 1, "file/run: could not be written (Not a directory)"),
+    ("pack {root} file/pack", 1, "could not be written (Not a directory)"),
     ("synth file/out", 1, "file/out: could not be written (Not a directory)"),
     ("fit --config demo.yaml --model.backbone.overrides null", 2, "model.backbone.overrides is "),
     ("fit --config demo.yaml --trainer.max_epochs -1", 2, "trainer.max_epochs: -1 "),
@@ -73,7 +74,7 @@ def test_a_mistake_is_one_message(
         words = (
             f"{words} --data.root={synth_root}" if not words.endswith(("root", "run", "config")) else words
         )
-    assert main(words.split()) == code
+    assert main(words.replace("{root}", str(synth_root)).split()) == code
     printed = capfd.readouterr()
     message = printed.err[printed.err.index("abaw: ") :]
     assert says in message
