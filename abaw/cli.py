@@ -88,6 +88,10 @@ class AbawCLI(LightningCLI):
             UsageError: An option or a value that cannot be.
         """
         self._words = list(args)
+        # what a configuration says of it is on record there, but not asked for
+        self._starts_from_weights = any(word.partition("=")[0] == "--init_from" for word in args)
+        if self._starts_from_weights and args[0] != "fit":
+            raise UsageError(f"{args[0]}: --init_from is for fit; name a checkpoint with --ckpt_path")
         for path in named_files(args):
             places(path)
         options = self._subcommand_parsers[args[0]]
@@ -119,17 +123,11 @@ class AbawCLI(LightningCLI):
         settings.trainer.use_distributed_sampler = False  # the samplers do all the sharding there is
         asked, settings.ckpt_path = settings.ckpt_path, None
         self.quick = bool(settings.trainer.fast_dev_run)  # a dry run leaves nothing behind
-        # what is in a configuration alone is on record there, not asked for
-        initial = any(word.partition("=")[0] == "--init_from" for word in self._words)
         if not self.fitting:
-            if initial:
-                raise UsageError(
-                    f"{self.subcommand}: --init_from is for fit; name a checkpoint with --ckpt_path"
-                )
             self.ckpt_path: str | None = self.files.trained(asked)
             self.config_text = self._dump(settings)
         else:
-            if initial and asked not in (None, "last"):
+            if self._starts_from_weights and asked not in (None, "last"):
                 raise UsageError(
                     f"--init_from {settings.init_from} starts a new training, but --ckpt_path {asked} resumes"
                     " one; give one of them (a job's script may give both with --ckpt_path last)"

@@ -175,7 +175,8 @@ def test_what_cannot_be_started_from_is_refused(
     ("command", "more", "says"),
     [
         ("fit", ["--ckpt_path={path}"], "give one of them"),
-        ("validate", ["--ckpt_path={path}"], "--init_from is for fit"),
+        ("validate", ["--ckpt_path={path}"], "validate: --init_from is for fit"),
+        ("extract", [], "extract: --init_from is for fit"),
     ],
 )
 def test_only_a_new_training_starts_from_weights(
