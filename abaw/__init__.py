@@ -3,6 +3,7 @@
 `abaw.load(checkpoint)` gives a trained model; `abaw.__version__` names the release.
 """
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,6 +16,10 @@ else:
     def __getattr__(name: str) -> Any:
         """Fetches a public name when it is asked for: torch takes seconds to import."""
         if name in ("load", "Predictor"):
+            if "torch" not in sys.modules:  # later it would change nothing but the user's environment
+                from abaw.threads import wait_passively
+
+                wait_passively()
             from abaw.apply import predictor
 
             return getattr(predictor, name)

@@ -11,6 +11,7 @@ from abaw.errors import AbawError, UsageError, did_you_mean
 from abaw.files import CURES
 from abaw.pages import CONFIGURED, configured_page, front_page
 from abaw.signatures import parser_of, with_underscores
+from abaw.threads import wait_passively
 from abaw.verbs import VERBS
 
 
@@ -24,6 +25,7 @@ def main(args: list[str] | None = None) -> int:
     Returns:
         The exit code: 0 fine, 1 findings or failure, 2 usage, 75 pre-empted, 130 interrupted by Ctrl-C.
     """
+    wait_passively()
     try:
         code = _run(sys.argv[1:] if args is None else args)
         sys.stdout.flush()  # notices here that nobody reads any more, not when the interpreter ends

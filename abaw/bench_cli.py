@@ -101,6 +101,7 @@ class BenchCLI(AbawCLI):
             )
         self.fitting, self.quick = False, True
         self.files = Run.named(settings.run, settings.config or [])
+        self._settle_precision(settings)
         trainer = settings.trainer
         trainer.use_distributed_sampler = False
         trainer.enable_checkpointing = trainer.enable_progress_bar = trainer.enable_model_summary = False

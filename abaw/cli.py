@@ -1,11 +1,13 @@
 """The trainer verbs: LightningCLI with our run directory, obligatory callbacks and short errors."""
 
+import os
 import signal
 import sys
 from argparse import ArgumentError
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
@@ -20,6 +22,7 @@ from abaw.callbacks import EvaluationWriter, ScoreWriter, SkippedFrames, TrackWr
 from abaw.checkpoints import load_checkpoint
 from abaw.config_files import located, named_files, places, with_shipped
 from abaw.data.datamodule import AffectDataModule
+from abaw.data.processes import available_cores
 from abaw.errors import AbawError, UsageError
 from abaw.failures import in_words
 from abaw.feature_key import FeatureCheck
@@ -27,10 +30,20 @@ from abaw.fixed_settings import fixed_settings, refuse_changes, refuse_shortenin
 from abaw.module import AffectModule
 from abaw.noise import silence
 from abaw.nonfinite import NonFiniteGuard
-from abaw.options import Seed, as_list, check_training, count_whole_batches, explained, refuse_nulls
+from abaw.options import (
+    Seed,
+    as_list,
+    check_training,
+    count_whole_batches,
+    explained,
+    refuse_nulls,
+    take_auto_precision,
+)
+from abaw.precision import AUTO, BF16, settle_precision
 from abaw.resume import AtomicCheckpointIO, LastCheckpoint
 from abaw.runs import BestCheckpoint, Record, Run, changed_settings, with_own_config
 from abaw.signals import EndOnSignal, Preempted, announce
+from abaw.threads import n_threads
 from abaw.trackers import EpochLines, LossBar, MetricsFile, wandb_settings
 
 SEED = 0
@@ -78,6 +91,7 @@ class AbawCLI(LightningCLI):
         parser.add_class_arguments(LastCheckpoint, "checkpoint", skip={"folder"}, instantiate=False)
         parser.add_class_arguments(NonFiniteGuard, "nonfinite", skip={"folder"}, instantiate=False)
         count_whole_batches(parser)
+        take_auto_precision(parser)
         parser.link_arguments("data.tasks", "model.tasks")
         parser.link_arguments("seed_everything", "data.seed")
 
@@ -125,6 +139,7 @@ class AbawCLI(LightningCLI):
         self.quick = bool(settings.trainer.fast_dev_run)  # a dry run leaves nothing behind
         if not self.fitting:
             self.ckpt_path: str | None = self.files.trained(asked)
+            self._settle_precision(settings)
             self.config_text = self._dump(settings)
         else:
             if self._starts_from_weights and asked not in (None, "last"):
@@ -137,6 +152,7 @@ class AbawCLI(LightningCLI):
                 self._resume(Path(self.ckpt_path), settings)
             elif settings.init_from is not None:
                 load_checkpoint(settings.init_from)  # better now than after the data
+            self._settle_precision(settings)  # where `_resume` has not
             self.config_text = self._dump(settings)
             for logger in as_list(settings.trainer.logger):
                 if str(getattr(logger, "class_path", "")).endswith(".WandbLogger"):
@@ -154,6 +170,7 @@ class AbawCLI(LightningCLI):
             return
         if settings.init_from is None:
             settings.init_from = trained.get("init_from")  # that of the first start stays on record
+        self._settle_precision(settings, trained.get("trainer", {}))
         defaults = self._parser(self.subcommand).get_defaults()
         now, default = (fixed_settings(yaml.safe_load(self._dump(given))) for given in (settings, defaults))
         refuse_changes(path, trained, now, default)
@@ -162,6 +179,23 @@ class AbawCLI(LightningCLI):
         """The configuration as YAML."""
         text: str = self._parser(self.subcommand).dump(settings, skip_unset=False, skip_validation=True)
         return text
+
+    def _settle_precision(self, settings: Any, resumed: Any = None) -> None:
+        """Makes `auto` the precision that a resumed run has, else the best one of this machine.
+
+        The run's own config.yaml holds what its training used. An evaluation chooses for itself where that
+        may be slow here.
+
+        Args:
+            settings: All settings; changed in place.
+            resumed: The trainer's settings of the run to be resumed.
+        """
+        trainer, own = settings.trainer, str(self.files.config)
+        said = any(word.startswith("--trainer.precision") for word in self._words)
+        inherited = not said and [str(path) for path in settings.config or []] == [own]
+        if inherited and (resumed is not None or (trainer.precision == BF16 and not self.fitting)):
+            trainer.precision = AUTO
+        settle_precision(trainer, recorded=None if resumed is None else resumed.get("precision"))
 
     def instantiate_classes(self) -> None:
         """Makes data, model and trainer.
@@ -182,6 +216,24 @@ class AbawCLI(LightningCLI):
         if self.fitting:
             self.model.init_from = self.config_init[self.subcommand].init_from
             self.model.resumed = self.ckpt_path is not None
+        if self.trainer.strategy.root_device.type == "cpu":
+            self._set_threads()
+
+    def _set_threads(self) -> None:
+        """As many threads as the network is worth, unless the user says how many."""
+        if "OMP_NUM_THREADS" in os.environ:
+            return
+        n_processes = self.trainer.num_devices
+        n = n_threads(self._weights_that_run(), cores=available_cores() // n_processes)
+        torch.set_num_threads(n)
+        if n_processes > 1:  # which Lightning starts, and would give another number
+            os.environ["OMP_NUM_THREADS"] = str(n)
+
+    def _weights_that_run(self) -> int:
+        """Number of weights of the network, without a backbone whose features are cached."""
+        network = self.model.network
+        idle = network.backbone if self.datamodule.features else None
+        return n_weights(network) - (0 if idle is None else n_weights(idle))
 
     # -- the trainer
 
@@ -287,6 +339,7 @@ def run(verb: str, args: list[str], kind: type[AbawCLI] = AbawCLI) -> int:
         KeyboardInterrupt: Ctrl-C.
     """
     silence()
+    n_threads_before = torch.get_num_threads()
     try:
         kind(verb, args)
     except Preempted as stop:
@@ -302,4 +355,11 @@ def run(verb: str, args: list[str], kind: type[AbawCLI] = AbawCLI) -> int:
             signal.signal(signal.SIGINT, signal.default_int_handler)  # and leaves the signal ignored
             raise KeyboardInterrupt from None
         raise
+    finally:
+        torch.set_num_threads(n_threads_before)
     return 0
+
+
+def n_weights(module: torch.nn.Module) -> int:
+    """How many numbers the module holds as parameters."""
+    return sum(weight.numel() for weight in module.parameters())

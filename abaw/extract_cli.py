@@ -8,11 +8,11 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser
 
 from abaw.checkpoints import load_checkpoint
-from abaw.cli import AbawCLI, run
+from abaw.cli import AbawCLI, n_weights, run
 from abaw.data.loader import default_workers
 from abaw.data.shards import open_frames
 from abaw.errors import AbawError, UsageError
-from abaw.extraction import Extractor, FeatureWriter, best_precision
+from abaw.extraction import Extractor, FeatureWriter
 from abaw.runs import Run
 from abaw.signals import EndOnSignal
 
@@ -75,10 +75,13 @@ class ExtractCLI(AbawCLI):
         self.files = Run.named(settings.run, settings.config or [])
         settings.trainer.use_distributed_sampler = False
         settings.trainer.callbacks = None
-        if settings.trainer.precision is None:
-            settings.trainer.precision = best_precision(settings.trainer.accelerator)
+        self._settle_precision(settings)
         asked, settings.ckpt_path = settings.ckpt_path, None
         self.ckpt_path = None if asked is None else self.files.trained(asked)
+
+    def _weights_that_run(self) -> int:
+        backbone = self.model.network.backbone
+        return 0 if backbone is None else n_weights(backbone)
 
     def _obligatory(self, logs: bool, saves: bool) -> list[Callback]:  # noqa: ARG002
         self.writer = FeatureWriter()

@@ -193,21 +193,6 @@ class FeatureWriter(Callback):
         self._features, self._places = [], []
 
 
-def best_precision(accelerator: str) -> str:
-    """The Trainer's precision for extraction: bfloat16 where the device computes it natively, else float32.
-
-    Args:
-        accelerator: As the Trainer takes it: auto, cpu, gpu, cuda, mps.
-    """
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    elif accelerator == "cpu" or (accelerator == "auto" and not torch.backends.mps.is_available()):
-        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    else:
-        native = False
-    return "bf16-mixed" if native else "32-true"
-
-
 def _only(chunks: list[Chunk]) -> Chunk:
     """A batch is one chunk."""
     return chunks[0]

@@ -6,7 +6,7 @@ from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from pydoc import locate
 from types import NoneType
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from jsonargparse.typing import restricted_number_type
 
@@ -63,6 +63,14 @@ def count_whole_batches(parser: ArgumentParser) -> None:
     for action in parser._actions:
         if action.dest.startswith("trainer.limit_"):
             cast(Any, action)._typehint = int | float | None
+
+
+def take_auto_precision(parser: ArgumentParser) -> None:
+    """Lets `--trainer.precision` be auto, which it is unless said otherwise; see `abaw.precision`."""
+    for action in parser._actions:
+        if action.dest == "trainer.precision":
+            cast(Any, action)._typehint = Literal["auto"] | cast(Any, action)._typehint
+    cast(Any, parser).set_defaults({"trainer.precision": "auto"})
 
 
 def check_training(trainer: Any) -> None:

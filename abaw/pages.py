@@ -61,6 +61,11 @@ _OPTIONS = (  # option, what it does, for which verbs
     ("--trainer.max_epochs N", "length of the training", ("fit",)),
     ("--trainer.devices N", "devices of this machine; more than one work in parallel", _ALL),
     ("--trainer.accelerator cpu|gpu", "which kind of device (default: a GPU if there is one)", _ALL),
+    (
+        "--trainer.precision P",
+        "bf16-mixed, 32-true, ... (default: auto, by what this machine is fast with)",
+        _ALL,
+    ),
     ("--seed_everything N", "the seed of everything random", ("fit",)),
     ("--seconds X", "how long each part is timed in a round", ("bench",)),
     ("--rounds N", "how often each part is timed", ("bench",)),

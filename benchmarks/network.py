@@ -16,10 +16,11 @@ from abaw.data.datamodule import AffectDataModule
 from abaw.data.frames import RawFolder
 from abaw.data.index import build_index
 from abaw.data.synthetic import write_dataset
-from abaw.extraction import Extractor, FeatureWriter, best_precision
+from abaw.extraction import Extractor, FeatureWriter
 from abaw.model.backbone import Backbone, BackboneSettings
 from abaw.model.temporal import TemporalSettings
 from abaw.module import AffectModule
+from abaw.precision import best_precision
 from benchmarks.rows import Row
 
 QUIET: dict[str, Any] = {
@@ -77,7 +78,8 @@ def extraction(folder: Path, *, frames: int = 96, settings: BackboneSettings = V
     """Extraction with ViT-B/16 on the CPU, in both precisions."""
     write_dataset(folder / "faces", videos=2, frames=frames // 2, jobs=2, progress=False)
     index = build_index(folder / "faces", cache_dir=folder / "cache")
-    nets = {precision: Timed(settings) for precision in ("32-true", best_precision("cpu"))}
+    best = best_precision("cpu").precision
+    nets = {precision: Timed(settings) for precision in ("32-true", best)}
     outside, rates = {}, {}
     for precision, net in nets.items():
         clock = Clock()
@@ -87,7 +89,6 @@ def extraction(folder: Path, *, frames: int = 96, settings: BackboneSettings = V
         outside[precision] = 1 - net.seconds / clock.seconds
         n_visible = sum(int(index.visible(video).sum()) for video in range(len(index)))
         rates[precision] = n_visible / clock.seconds
-    best = best_precision("cpu")
     on = f"{settings.name.partition('.')[0]} at {settings.image_size}, CPU, {frames} frames"
     return [
         Row(

@@ -21,7 +21,7 @@ from abaw.data.frames import BadFrameError, RawFolder
 from abaw.data.index import build_index
 from abaw.data.visible_frames import VisibleFrames
 from abaw.errors import AbawError
-from abaw.extraction import Extractor, FeatureWriter, best_precision
+from abaw.extraction import Extractor, FeatureWriter
 from abaw.feature_key import weights_hash
 from abaw.model.backbone import Backbone, BackboneSettings
 from abaw.signals import EndOnSignal, Preempted
@@ -241,13 +241,6 @@ def test_weights_hash_sees_every_weight() -> None:
     with torch.no_grad():
         next(iter(net.parameters())).view(-1)[0] += 1e-6
     assert weights_hash(net) != first
-
-
-def test_precision_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    for native, expected in ((True, "bf16-mixed"), (False, "32-true")):
-        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda native=native: native)
-        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-        assert best_precision("cpu") == expected
 
 
 SCRIPT = """

@@ -60,23 +60,26 @@ MAY_IMPORT = {  # room or wing -> rooms and wings, besides its own wing and what
     "options": "",
     "failures": "",
     "config_files": "",
-    "cli": "tasks module data.datamodule checkpoints callbacks fixed_settings nonfinite resume signals"
-    " feature_key runs trackers noise options config_files failures",
+    "precision": "",
+    "threads": "",
+    "cli": "tasks module data.datamodule data.processes checkpoints callbacks fixed_settings nonfinite resume"
+    " signals feature_key runs trackers noise options precision threads config_files failures",
     "extract_cli": "cli runs signals checkpoints extraction data",
     "bench_cli": "cli runs trackers batch data apply",
     "signatures": "",
     "pages": "",
     "track_verbs": "checkpoints scores comparison score_table data outputs apply",
     "verbs": "track_verbs checkpoints scores comparison score_table data outputs apply",
-    "__main__": "verbs signatures pages cli extract_cli bench_cli",
-    "__init__": "apply.predictor",
+    "__main__": "verbs signatures pages threads cli extract_cli bench_cli",
+    "__init__": "apply.predictor threads",
 }
 DOORS = {  # heavy library -> the rooms through which it comes in
     "timm": {"model.backbone", "model.weights"},
     "torchmetrics": {"metrics"},
     "lightning": {
         *("module", "callbacks", "nonfinite", "averaging", "resume", "signals", "data.datamodule"),
-        *("feature_key", "extraction", "failures", "runs", "trackers", "cli", "extract_cli", "bench_cli"),
+        *("feature_key", "extraction", "failures", "precision", "runs", "trackers"),
+        *("cli", "extract_cli", "bench_cli"),
     },
     "albumentations": {"data.transforms"},
     "matplotlib": {"outputs.report"},
@@ -85,7 +88,7 @@ DOORS = {  # heavy library -> the rooms through which it comes in
     "onnxruntime": {"apply.export"},
     "wandb": set(),  # a logger's class is named in YAML
 }
-LIGHT = ("errors", "files", "verbs", "track_verbs", "signatures", "pages")  # what the front door imports
+LIGHT = ("errors", "files", "threads", "verbs", "track_verbs", "signatures", "pages")  # the front door's
 NO_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "manager", "misc"}
 
 
