@@ -189,6 +189,22 @@ def test_the_final_norm_is_applied(name: str, norm: str, overrides: dict[str, An
         torch.testing.assert_close(backbone(some_frames(2)), 2 * before)  # its bias is 0
 
 
+@pytest.mark.parametrize(
+    ("name", "overrides", "n_tokens"),
+    [("volo_d1_224", {}, 197), ("coat_lite_tiny", {}, 50)],
+)
+def test_a_class_token_that_timm_does_not_count_is_left_out(
+    name: str, overrides: dict[str, Any], n_tokens: int
+) -> None:
+    settings = BackboneSettings(name=name, weights="none", image_size=224, overrides=overrides)
+    backbone = Backbone(settings).eval()
+    net = shaken(backbone.pooled.net)
+    with torch.no_grad():
+        tokens = net.forward_features(backbone.input(some_frames(1)))
+        assert tokens.shape[1] == n_tokens
+        torch.testing.assert_close(backbone(some_frames(1)), tokens[:, 1:].mean(1))
+
+
 # -- pixels
 
 
@@ -487,7 +503,7 @@ def test_a_description_rebuilds_the_network_whatever_the_defaults_become(
         ({"overrides": {"deth": 3}}, r"cannot build.*deth"),
         ({"overrides": None}, r"model\.backbone\.overrides is names with values"),
         ({"name": "crossvit_9_240", "image_size": 240, "overrides": {}}, "features are a list"),
-        ({"name": "coat_lite_tiny", "image_size": 64, "overrides": {}}, "5 tokens are no square grid"),
+        ({"name": "pit_ti_224", "image_size": 224, "overrides": {}}, "are 1 tokens, not a square grid"),
         ({"name": "crossvit_9_240", "image_size": 112, "overrides": {}}, "no feature of an image of 112"),
         ({"name": "convit_tiny", "overrides": {}, "gradient_checkpointing": True}, "timm has none"),
         ({"name": "vit_tiny_r_s16_p8_224", "image_size": 112, "overrides": {}}, "cannot build.*112"),

@@ -32,13 +32,20 @@ class PooledFeatures(nn.Module):
         if not isinstance(places, Tensor):
             raise NotImplementedError(f"its features are a {type(places).__name__} instead of one tensor")
         if places.ndim == 3:
-            patches = places[:, getattr(self.net, "num_prefix_tokens", 0) :]
-            if math.isqrt(patches.shape[1]) ** 2 != patches.shape[1]:  # other tokens are among them
-                raise NotImplementedError(f"its {patches.shape[1]} tokens are no square grid of patches")
+            patches = places[:, self._n_prefix_tokens(places.shape[1]) :]
             pooled: Tensor = self._norm_after_mean()(patches.mean(1, dtype=torch.float32))
         else:
             pooled = self.net.forward_head(places, pre_logits=True)
         return pooled.float()
+
+    def _n_prefix_tokens(self, n: int) -> int:
+        """How many of `n` tokens come before the patches; some networks do not tell of their class token."""
+        if hasattr(self.net, "num_prefix_tokens"):
+            return int(self.net.num_prefix_tokens)
+        n_others = n - math.isqrt(n) ** 2  # as images are square
+        if n_others > 1 or n == 1:
+            raise NotImplementedError(f"its features are {n} tokens, not a square grid of patches")
+        return n_others
 
     def _norm_after_mean(self) -> Any:
         norms = (getattr(self.net, "fc_norm", None), getattr(getattr(self.net, "head", None), "norm", None))
