@@ -304,7 +304,7 @@ def test_a_signal_ends_a_run_in_order(
             assert process.poll() is None
             time.sleep(0.2)
         process.send_signal(sent)
-        _, error = process.communicate(timeout=60)
+        _, error = process.communicate(timeout=600)
     assert process.returncode == code
     assert says in error.splitlines()[-1]
     assert "Traceback" not in error
@@ -371,7 +371,7 @@ def test_wandb_is_one_offline_run_across_a_resume(
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
         )
         assert process.returncode == 0, process.stderr
         ids.append((tmp_path / "run/wandb_id").read_text().strip())
@@ -391,7 +391,7 @@ def test_two_processes_train_and_validate_as_one(command: Command, tmp_path: Pat
     for verb, more in (("fit", two), ("validate", two), ("validate", [])):
         words = command(verb, tmp_path / "run", *more)
         done = subprocess.run(
-            [sys.executable, "-m", "abaw", *words], capture_output=True, text=True, timeout=300
+            [sys.executable, "-m", "abaw", *words], capture_output=True, text=True, timeout=600
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("total ") == 1  # one process speaks

@@ -447,7 +447,7 @@ def test_two_ranks_see_what_one_does(root, tmp_path):
     script = tmp_path / "two_ranks.py"
     script.write_text(TWO_RANKS)
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
-    subprocess.run([sys.executable, script, root, tmp_path], check=True, timeout=300, env=env)
+    subprocess.run([sys.executable, script, root, tmp_path], check=True, timeout=600, env=env)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2))
     one = Stub()
     trainer(tmp_path, max_epochs=2, num_sanity_val_steps=0).fit(one, datamodule=make(root, batch_size=2))

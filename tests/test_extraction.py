@@ -271,7 +271,7 @@ SCRIPT = """
 def run_script(tmp_path: Path, *args: str) -> int:
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(SCRIPT.format(tests=str(Path(__file__).parent))))
-    return subprocess.run([sys.executable, str(script), *args], timeout=300, check=False).returncode
+    return subprocess.run([sys.executable, str(script), *args], timeout=600, check=False).returncode
 
 
 @pytest.mark.slow

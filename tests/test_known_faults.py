@@ -60,8 +60,9 @@ def some_outputs(b: int = 2, t: int = 6) -> dict[Task, Tensor]:
 
 
 def training_clips(root: Path, **settings: Any) -> tuple[AffectDataModule, list[Batch]]:
-    """All training clips of a data set, unchanged, and what made them."""
+    """All training clips of a data set, unmoved and unchanged, and what made them."""
     options = {"window": 8, "batch_size": 1, "frame_size": SIZE, "workers": 0, "augmentation": None}
+    options |= {"jitter": False}
     data = AffectDataModule(root=str(root), **options | settings)
     data.prepare_data()
     data.setup("fit")

@@ -237,7 +237,7 @@ if sys.argv[2] == "error":
 )
 def test_workers_outlive_a_signal_and_end_with_the_trainer(number, end):
     command = [sys.executable, "-c", SIGNAL_WORKERS, number, end]
-    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=600)
     n_batches, *workers = map(int, done.stdout.split())
     assert n_batches == 3
     assert len(workers) == 2

@@ -200,7 +200,7 @@ def test_two_processes_one_of_them_empty_equal_one(tmp_path):
 
     processes = [start(0, 1), start(0, 2), start(1, 2)]
     try:
-        alone, first, second = (process.communicate(timeout=120)[0].splitlines()[-1] for process in processes)
+        alone, first, second = (process.communicate(timeout=600)[0].splitlines()[-1] for process in processes)
     finally:
         for process in processes:
             process.kill()

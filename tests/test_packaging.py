@@ -123,7 +123,7 @@ def in_environment(
         env=clean | (extra or {}),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
 
 

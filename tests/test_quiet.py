@@ -51,7 +51,7 @@ def test_a_training_calls_nobody_and_writes_no_secret(synth_root: Path, tmp_path
     environment |= {"ABAW_CACHE": str(tmp_path / "cache"), "HOME": str(tmp_path)}
 
     def run(*words: str) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run([sys.executable, *words], env=environment, capture_output=True, timeout=300)
+        return subprocess.run([sys.executable, *words], env=environment, capture_output=True, timeout=600)
 
     assert run("-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:9')").returncode
     assert (tmp_path / "called").exists()  # it would be seen

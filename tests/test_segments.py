@@ -441,7 +441,7 @@ def test_a_stopped_training_on_a_stream_ends_as_an_unbroken_one_on_files(
             return {row["step"]: row[key] for row in csv.DictReader(file) if row.get(key)}
 
     def end(process: subprocess.Popen[str], code: int) -> None:
-        _, errors = process.communicate(timeout=300)
+        _, errors = process.communicate(timeout=600)
         assert process.returncode == code, errors
 
     end(start("files"), 0)

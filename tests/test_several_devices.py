@@ -79,7 +79,7 @@ class Trained:
     def on_several(self, verb: str, run: str) -> str:
         """What a command prints that starts its own processes."""
         command = [sys.executable, "-m", "abaw", *self.words(verb, run, self.devices)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -99,7 +99,7 @@ def test_a_signal_saves_and_ends_all(
     step = load_checkpoint(last)["global_step"]
     print(f"{launched}, {sent.name} to {target}: gone after {seconds:.1f} s, at step {step}")
     job = start("fit", *devices, f"--trainer.max_steps={step + 2}", "--ckpt_path=last", launcher=launcher)
-    assert job.process.wait(180) == 0, job.log.read_text()
+    assert job.process.wait(600) == 0, job.log.read_text()
     assert load_checkpoint(last)["global_step"] == step + 2
 
 

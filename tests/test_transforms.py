@@ -131,7 +131,7 @@ def test_albumentations_comes_late_and_asks_no_network():
         "socket.socket.connect = None; a(np.zeros((1, 8, 8, 3), np.uint8), 0);"
         "assert os.environ['NO_ALBUMENTATIONS_UPDATE'] == '1'"
     )
-    subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", code], check=True, timeout=600)
 
 
 def test_unknown_argument_is_an_error(monkeypatch, clip):
