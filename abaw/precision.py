@@ -12,6 +12,8 @@ from lightning.pytorch.plugins.precision import Precision
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from abaw.options import as_list
+
 AUTO = "auto"
 BF16, FLOAT32 = "bf16-mixed", "32-true"
 WORTH_IT = 1.25
@@ -106,7 +108,7 @@ def settle_precision(trainer: Any, *, recorded: str | None = None) -> None:
     """
     if trainer.precision != AUTO:
         return
-    if any(_is_precision(plugin) for plugin in trainer.plugins or []):
+    if any(_is_precision(plugin) for plugin in as_list(trainer.plugins)):
         trainer.precision = None  # the plugin decides
         return
     choice = best_precision(trainer.accelerator)

@@ -60,7 +60,7 @@ MAY_IMPORT = {  # room or wing -> rooms and wings, besides its own wing and what
     "options": "",
     "failures": "",
     "config_files": "",
-    "precision": "",
+    "precision": "options",
     "threads": "",
     "cli": "tasks module data.datamodule data.processes checkpoints callbacks fixed_settings nonfinite resume"
     " signals feature_key runs trackers noise options precision threads config_files failures",
