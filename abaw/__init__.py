@@ -7,8 +7,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from abaw.apply.predictor import Predictor as Predictor
-    from abaw.apply.predictor import load as load
+    from abaw.inference.predictor import Predictor as Predictor
+    from abaw.inference.predictor import load as load
 
     __version__: str
 else:
@@ -20,7 +20,7 @@ else:
                 from abaw.threads import wait_passively
 
                 wait_passively()
-            from abaw.apply import predictor
+            from abaw.inference import predictor
 
             return getattr(predictor, name)
         if name == "__version__":

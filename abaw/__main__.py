@@ -7,12 +7,12 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
+from abaw.cli.commands import VERBS
+from abaw.cli.help import CONFIGURED, configured_page, front_page
+from abaw.cli.parser import parser_of, with_underscores
 from abaw.errors import AbawError, UsageError, did_you_mean
 from abaw.files import CURES
-from abaw.pages import CONFIGURED, configured_page, front_page
-from abaw.signatures import parser_of, with_underscores
 from abaw.threads import wait_passively
-from abaw.verbs import VERBS
 
 
 def main(args: list[str] | None = None) -> int:
@@ -113,14 +113,14 @@ def _run_configured_verb(verb: str, args: list[str]) -> int:
         return 0
     words = ["--help" if word == "--help-all" else word for word in args]
     if verb == "extract":
-        from abaw.extract_cli import extract
+        from abaw.cli.extract import extract
 
         return extract(words)
     if verb == "bench":
-        from abaw.bench_cli import bench
+        from abaw.cli.bench import bench
 
         return bench(words)
-    from abaw.cli import run
+    from abaw.cli.trainer_commands import run
 
     return run(verb, words)
 

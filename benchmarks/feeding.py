@@ -11,20 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from abaw.apply.bench import loader_parts, time_parts
-from abaw.data.annotations import image_name
-from abaw.data.dataset import Draw
-from abaw.data.feature_files import features_path, write_features
 from abaw.data.features import FeatureStore
-from abaw.data.feeding import Feeding
+from abaw.data.formats.features import features_path, write_features
 from abaw.data.frames import RawFolder
 from abaw.data.index import Index, build_index
-from abaw.data.loader import TrainLoader
+from abaw.data.labels import image_name
 from abaw.data.processes import available_cores
-from abaw.data.selection import training_windows
-from abaw.data.synthetic import write_dataset
-from abaw.data.transforms import ClipAugmentation
+from abaw.data.synth.writer import write_dataset
+from abaw.loading.dataset import Draw
+from abaw.loading.loaders import LoaderFactory, TrainLoader
+from abaw.loading.sampling import training_windows
+from abaw.loading.transforms import ClipAugmentation
 from abaw.tasks import Task
+from abaw.training.throughput import loader_parts, time_parts
 from benchmarks.rows import Row, in_turns, ratio
 
 LENGTH, BATCH = 32, 8
@@ -140,7 +139,7 @@ def _workers(index: Index, seconds: float) -> Row:
 
 def _loader(index: Index, augmentation: Any, workers: int = 0) -> TrainLoader:
     windows = training_windows(index, TASKS, length=LENGTH, stride=LENGTH // 4)
-    feeding = Feeding(index=index, source=RawFolder(index), workers=workers)
+    feeding = LoaderFactory(index=index, source=RawFolder(index), workers=workers)
     return feeding.train_loader(windows, TASKS, batch_size=BATCH, augmentation=augmentation)
 
 

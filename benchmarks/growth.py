@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from abaw.batch import Batch
-from abaw.data.datamodule import AffectDataModule
-from abaw.losses import LossSettings, TaskLosses
+from abaw.loading.datamodule import AffectDataModule
 from abaw.model.heads import HeadSettings
 from abaw.model.network import Network
 from abaw.model.temporal import TemporalSettings
-from abaw.module import AffectModule
 from abaw.tasks import Task
+from abaw.training.losses import LossSettings, TaskLosses
+from abaw.training.module import AffectModule
 from abaw.windows import Window
 from benchmarks.memory import write_large_set
 from benchmarks.network import SMALL, epoch_seconds

@@ -62,8 +62,9 @@ def memory(folder: Path, *, videos: int = VIDEOS, frames: int = FRAMES) -> list[
 
 def write_large_set(root: Path, cache: Path, *, videos: int, frames: int, dim: int) -> None:
     """Labels of all tasks and cached features; all videos are one file, linked."""
-    from abaw.data.annotations import Labels, write_task_file
-    from abaw.data.feature_files import features_path, write_features
+    from abaw.data.formats.annotations import write_task_file
+    from abaw.data.formats.features import features_path, write_features
+    from abaw.data.labels import Labels
     from abaw.tasks import Task
 
     rng = np.random.default_rng(0)
@@ -91,7 +92,7 @@ def write_large_set(root: Path, cache: Path, *, videos: int, frames: int, dim: i
 def _measure(root: Path, cache: Path) -> dict[str, Any]:
     import multiprocessing
 
-    from abaw.data.datamodule import AffectDataModule
+    from abaw.loading.datamodule import AffectDataModule
 
     data = AffectDataModule(
         root=str(root),

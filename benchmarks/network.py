@@ -12,15 +12,15 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
-from abaw.data.datamodule import AffectDataModule
+from abaw.cli.precision import best_precision
 from abaw.data.frames import RawFolder
 from abaw.data.index import build_index
-from abaw.data.synthetic import write_dataset
-from abaw.extraction import Extractor, FeatureWriter
+from abaw.data.synth.writer import write_dataset
+from abaw.loading.datamodule import AffectDataModule
 from abaw.model.backbone import Backbone, BackboneSettings
 from abaw.model.temporal import TemporalSettings
-from abaw.module import AffectModule
-from abaw.precision import best_precision
+from abaw.training.extraction import Extractor, FeatureWriter
+from abaw.training.module import AffectModule
 from benchmarks.rows import Row
 
 QUIET: dict[str, Any] = {

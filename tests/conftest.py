@@ -41,7 +41,7 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def synth_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A generated data set in the official layout, shared by all tests: read it, do not write into it."""
-    from abaw.data.synthetic import write_dataset
+    from abaw.data.synth.writer import write_dataset
 
     root = tmp_path_factory.mktemp("data") / "synth"
     write_dataset(root, videos=12, frames=40, seed=0, jobs=1, preset="demo", progress=False)

@@ -1,15 +1,14 @@
 """Streams of random numbers: one per purpose and key, and none that the table does not know."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from abaw.data.dataset import Draw
-from abaw.data.samplers import Slot, TrainSampler
+from abaw.loading.dataset import Draw
+from abaw.loading.sampling import Slot, TrainSampler
 from abaw.randomness import Purpose, keyed_generator, keyed_seed
+from tests.support.project import PROJECT
 
-PACKAGE = Path(__file__).parents[1] / "abaw"
+PACKAGE = PROJECT / "abaw"
 KEYS: list[tuple[int, ...]] = [
     *((), (0,), (1,), (0, 0), (0, 1), (1, 0), (1, 1), (0, 0, 0), (1, 0, 0), (0, 1, 0)),
     *((2**32,), (2**32 + 1,), (0, 2**32), (2**64 + 1,), (2**64,)),
@@ -45,7 +44,7 @@ def test_the_first_slot_does_not_share_the_order_of_its_epoch() -> None:
 
 def test_every_stream_of_the_package_comes_from_here() -> None:
     """Generated data sets have streams of their own, which their bytes rest on."""
-    synthesis = {PACKAGE / "data/synthetic.py", *(PACKAGE / "data/synthesis").glob("*.py")}
+    synthesis = set((PACKAGE / "data/synth").glob("*.py"))
     for path in set(PACKAGE.rglob("*.py")) - synthesis - {PACKAGE / "randomness.py"}:
         found = [word for word in ("default_rng", "SeedSequence") if word in path.read_text(encoding="utf-8")]
         assert not found, f"{path} makes a generator of its own: {found}"

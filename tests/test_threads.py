@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from abaw.__main__ import main
-from abaw.cli import AbawCLI
+from abaw.cli.trainer_commands import AbawCLI
 from abaw.data.processes import available_cores
 from abaw.threads import WEIGHTS_PER_THREAD, n_threads, wait_passively
+from tests.support.project import PROJECT
 
-PROJECT = Path(__file__).parents[1]
 NAMES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")
 SLACK = 2
 
@@ -75,7 +75,7 @@ def test_a_training_has_the_threads_its_network_is_worth(
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if user is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", user)
-    monkeypatch.setattr("abaw.cli.available_cores", lambda: 2)
+    monkeypatch.setattr("abaw.cli.trainer_commands.available_cores", lambda: 2)
     seen: list[int] = []
     monkeypatch.setattr(AbawCLI, "_run_subcommand", lambda *_: seen.append(torch.get_num_threads()))
     before = torch.get_num_threads()
@@ -100,7 +100,7 @@ STEPS = """
 import sys, time
 from abaw.__main__ import main
 assert main(["--version"]) == 0  # the front door comes before torch
-import abaw.cli
+import abaw.cli.trainer_commands
 from lightning.pytorch import Callback
 seconds = []
 
@@ -108,8 +108,8 @@ class Clock(Callback):
     def on_train_batch_end(self, *args, **kwargs):
         seconds.append(time.process_time())
 
-made = abaw.cli.AbawCLI._callbacks
-abaw.cli.AbawCLI._callbacks = lambda cli, given: [*made(cli, given), Clock()]
+made = abaw.cli.trainer_commands.AbawCLI._callbacks
+abaw.cli.trainer_commands.AbawCLI._callbacks = lambda cli, given: [*made(cli, given), Clock()]
 assert main(sys.argv[1:]) == 0
 print("seconds per step:", (seconds[-1] - seconds[2]) / (len(seconds) - 3))
 """

@@ -1,4 +1,4 @@
-"""What lies below the folder a user names: image roots, annotation files, and the images of a video."""
+"""Search for image roots and annotation files below the folder that a user names."""
 
 import os
 import re
@@ -10,19 +10,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from abaw.data.annotations import IMAGE_NAME
-from abaw.data.feature_files import SUFFIX, features_path, open_features
-from abaw.data.packs import PACK, open_packed
+from abaw.data.formats.features import SUFFIX, features_path, open_features
+from abaw.data.formats.flat_shards import PACK, open_packed
+from abaw.data.labels import IMAGE_NAME
 from abaw.errors import AbawError
 from abaw.tasks import Task
 
 SPLITS = ("train", "val", "test")
 
 _DEPTH = 5  # levels of folders below the root that are searched, e.g. Images/batch1/cropped_aligned/<video>
+
 _ALIGNED = "cropped_aligned"
+
 _PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 MTL = "mtl"
+
 _MEANINGS: dict[str, str] = {
     **dict.fromkeys(("va", "valence", "arousal"), Task.VA),
     **dict.fromkeys(("expr", "expression", "expressions"), Task.EXPR),
@@ -33,11 +36,13 @@ _MEANINGS: dict[str, str] = {
     **dict.fromkeys(("test", "testing", "testset"), "test"),
 }
 """Words in the name of a folder or an MTL file that say for which task, or in which split, it annotates."""
+
 _FILLERS = re.compile(
     "(sub)?set|split|data|(sub)?challenge|sub|track|task|learning|estimation|recognition|classification"
     "|detection|annotations?|labels?|units?|facial|basic|abaw|s|aff|affwild|wild|v|\\d+(st|nd|rd|th)?",
     re.IGNORECASE,
 )
+
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+(?:st|nd|rd|th)?", re.ASCII)
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from abaw.data.feature_files import (
+from abaw.data.formats.features import (
     SUFFIX,
     VideoFeatures,
     differences,
     features_path,
-    key_of,
+    fingerprint_of,
     open_features,
     read_parts,
 )
@@ -112,7 +112,7 @@ class FeatureStore:
             name, n_frames = self.index.videos[video], int(self.index.n_frames[video])
             mark = None
             if frames is not None and has_images(self.index, video):
-                mark = images_mark(self.index, frames, video)
+                mark = images_fingerprint(self.index, frames, video)
             for folder, cache in zip(self._folders, self._caches(video), strict=True):
                 if len(cache.visible) < n_frames:
                     short.setdefault(folder.path, []).append(f"{name} ({len(cache.visible)} of {n_frames})")
@@ -163,7 +163,7 @@ def has_images(index: Index, video: int) -> bool:
     return bool(len(seen)) and index.folder(video, int(sources[seen[0]])).is_dir()
 
 
-def images_mark(index: Index, frames: FrameSource, video: int) -> str:
+def images_fingerprint(index: Index, frames: FrameSource, video: int) -> str:
     """What tells a video's images from others: which frames have a crop, and the pixels of the first.
 
     It is the same wherever the images lie and however they are packed.
@@ -195,7 +195,9 @@ def _look_into(folder: Path) -> _Folder:
         what = "holds no features" if folder.is_dir() else "does not exist"
         raise AbawError(f"data.features: {folder} {what}; make them with {_extract(folder)}")
     features, parts = open_features(first).features, read_parts(folder)
-    return _Folder(folder, features.shape[1], features.dtype, None if parts is None else key_of(parts))
+    return _Folder(
+        folder, features.shape[1], features.dtype, None if parts is None else fingerprint_of(parts)
+    )
 
 
 def _open_checked(folder: _Folder, video: str) -> VideoFeatures:

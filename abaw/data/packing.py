@@ -1,7 +1,4 @@
-"""Packing a data set's images: every video once, byte for byte, passing over what is packed already.
-
-Packed again, a pack holds what the data set holds now: videos that it no longer has are removed.
-"""
+"""Packing of images into flat shards or litdata shards."""
 
 import hashlib
 import json
@@ -17,10 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from abaw.data.formats.flat_shards import (
+    is_packed,
+    open_packed,
+    packed_videos,
+    remove_packed,
+    write_packed,
+)
+from abaw.data.formats.litdata_shards import (
+    CONTENTS,
+    read_contents,
+    write_segments,
+)
+from abaw.data.frames import PackedFrames, RawFolder, images_state, read_images
 from abaw.data.index import Index, build_index
-from abaw.data.packs import is_packed, packed_videos, remove_packed
-from abaw.data.segments import CONTENTS, read_contents, write_segments
-from abaw.data.shards import PackedFrames, images_state, read_images, write_flat
 from abaw.errors import AbawError, UsageError
 
 SEGMENT_FRAMES = 128
@@ -164,3 +171,30 @@ def _each(work: Callable[[int], _T], videos: Sequence[int], jobs: int, progress:
                     waiting.append(pool.submit(work, videos[k]))
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def write_flat(frames: RawFolder, video: int, out: Path) -> int:
+    """Packs the images of a video into `out/<video>`, byte for byte, damaged ones too.
+
+    Args:
+        frames: Where the images are.
+        video: Its number.
+        out: The pack.
+
+    Returns:
+        The number of images packed now: 0 when an earlier pack of the same images is there.
+
+    Raises:
+        AbawError: An image cannot be read, or the pack cannot be written.
+    """
+    state = images_state(frames, video)
+    folder = out / frames.index.videos[video]
+    if is_packed(folder):
+        try:
+            if open_packed(folder).about.get("state") == state:
+                return 0
+        except AbawError:
+            pass  # cut short: written anew
+    sizes, images = read_images(frames, video, range(int(frames.index.n_frames[video])))
+    write_packed(folder, sizes, images, state=state)
+    return len(images)

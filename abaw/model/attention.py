@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from abaw.model.positions import Rotation, rotate
 
 
-class Sight(NamedTuple):
+class AttentionMask(NamedTuple):
     """Which frames each frame looks at; by default all."""
 
     mask: Tensor | None = None
@@ -25,7 +25,7 @@ def look(
     causal: bool = False,
     context: int | None = None,
     device: torch.device | None = None,
-) -> Sight:
+) -> AttentionMask:
     """Who may look at whom; each frame always at itself, so that none looks at nothing.
 
     Args:
@@ -39,14 +39,14 @@ def look(
         The cheapest form: a mask only where it is needed, one for all clips if they need the same.
     """
     if keys is None and context is None:
-        return Sight(causal=causal)
+        return AttentionMask(causal=causal)
     place = torch.arange(length, device=device)
     ahead = place - place[:, None]  # (T, T), how far the key lies ahead of the query
     back = length if context is None else context
     mask = (ahead >= -back) & (ahead <= (0 if causal else back))  # (T, T)
     if keys is not None:
         mask = mask & (keys[:, None, None, :] | (ahead == 0))  # (B, 1, T, T)
-    return Sight(mask)
+    return AttentionMask(mask)
 
 
 class SelfAttention(nn.Module):
@@ -63,7 +63,7 @@ class SelfAttention(nn.Module):
         nn.init.zeros_(self.qkv.bias)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, x: Tensor, sight: Sight, turn: Rotation | None = None) -> Tensor:
+    def forward(self, x: Tensor, sight: AttentionMask, turn: Rotation | None = None) -> Tensor:
         """From (B, T, width) to (B, T, width); `turn` is that of rotary positions."""
         b, t, width = x.shape
         q, k, v = self.qkv(x).view(b, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # (B, heads, T, head)

@@ -1,18 +1,93 @@
-"""The network that sees single faces: any timm model, from uint8 pixels to one feature vector per frame."""
+"""Backbone: a timm network that turns uint8 face crops into one feature vector per frame."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from abaw.errors import UsageError, check_settings, did_you_mean
-from abaw.model.pixels import PixelInput
-from abaw.model.pooling import PooledFeatures
 from abaw.model.weights import build_with, hub_file, read_state_dict
+
+
+class PixelInput(nn.Module):
+    """Normalises crops, then resizes them, in float32 under autocast too.
+
+    In this order, equal to the usual one up to rounding, fewer pixels are touched when crops are enlarged.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, *, image_size: int, mean: Sequence[float], std: Sequence[float], interpolation: str
+    ) -> None:
+        """Side of the square in pixels, colours' statistics in [0, 1], a mode of F.interpolate."""
+        super().__init__()
+        self.size = (image_size, image_size)
+        self.interpolation = interpolation
+        # not in the state dict: they are settings, and a checkpoint holds its settings
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """From uint8 (M, H, W, 3), RGB, to float32 (M, 3, image_size, image_size)."""
+        images = frames.permute(0, 3, 1, 2).float()  # (M, 3, H, W)
+        images = (images - self.mean) / self.std
+        if images.shape[-2:] == self.size:
+            return images
+        shrinks = images.shape[-2] > self.size[0] or images.shape[-1] > self.size[1]
+        return F.interpolate(images, self.size, mode=self.interpolation, antialias=shrinks)
+
+
+class PooledFeatures(nn.Module):
+    """A timm network without classifier: one vector per image, averaged over the places of the image.
+
+    Tokens: the mean of the patch tokens after the final norm, prefix tokens (CLS, registers) left out; a
+    network that was pretrained with its final norm behind the mean has it there, as `fc_norm` or in its
+    head. Maps: the network's own average and what it does behind it.
+    """
+
+    net: Any  # timm's networks share methods that nn.Module does not declare
+
+    def __init__(self, net: Any) -> None:
+        super().__init__()
+        net.attn_pool = None  # the pooling of some, unused here: DDP refuses unused parameters
+        self.net = net
+
+    def forward(self, images: Tensor) -> Tensor:
+        """From float (M, 3, S, S) to float32 (M, D).
+
+        Raises:
+            NotImplementedError: The network does not give one vector per place of the image.
+        """
+        places = self.net.forward_features(images)  # (M, tokens, D), or a map
+        if not isinstance(places, Tensor):
+            raise NotImplementedError(f"its features are a {type(places).__name__} instead of one tensor")
+        if places.ndim == 3:
+            patches = places[:, self._n_prefix_tokens(places.shape[1]) :]
+            pooled: Tensor = self._norm_after_mean()(patches.mean(1, dtype=torch.float32))
+        else:
+            pooled = self.net.forward_head(places, pre_logits=True)
+        return pooled.float()
+
+    def _n_prefix_tokens(self, n: int) -> int:
+        """How many of `n` tokens come before the patches; some networks do not tell of their class token."""
+        if hasattr(self.net, "num_prefix_tokens"):
+            return int(self.net.num_prefix_tokens)
+        n_others = n - math.isqrt(n) ** 2  # as images are square
+        if n_others > 1 or n == 1:
+            raise NotImplementedError(f"its features are {n} tokens, not a square grid of patches")
+        return n_others
+
+    def _norm_after_mean(self) -> Any:
+        norms = (getattr(self.net, "fc_norm", None), getattr(getattr(self.net, "head", None), "norm", None))
+        return next((norm for norm in norms if norm is not None), nn.Identity())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from abaw.batch import Batch
 from abaw.errors import AbawError, UsageError
 from abaw.model.backbone import Backbone, BackboneSettings
 from abaw.model.heads import Heads, HeadSettings, predictions
-from abaw.model.temporal import Temporal, TemporalSettings
+from abaw.model.temporal import TemporalEncoder, TemporalSettings
 from abaw.tasks import Task
 
 
@@ -60,7 +60,7 @@ class Network(nn.Module):
         if self.backbone is None and dim is None:
             raise UsageError("model.backbone: null takes cached features; give their length as model.dim")
         self.dim = int(dim or 0) if self.backbone is None else self.backbone.dim
-        self.temporal = Temporal(temporal, dim=self.dim)
+        self.temporal = TemporalEncoder(temporal, dim=self.dim)
         self.head_settings = heads
         self.heads = Heads(heads, self.tasks, width=self.temporal.width)
 

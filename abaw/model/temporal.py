@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from abaw.errors import UsageError, check_settings
-from abaw.model.attention import SelfAttention, Sight, look
+from abaw.model.attention import AttentionMask, SelfAttention, look
 from abaw.model.positions import LearnedPositions, Rotation, rotation, sinusoidal
 
 Positions = Literal["sinusoidal", "learned", "rotary", "none"]
@@ -108,7 +108,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(settings.dropout)
         self.drop_path = drop_path
 
-    def forward(self, x: Tensor, sight: Sight, turn: Rotation | None) -> Tensor:
+    def forward(self, x: Tensor, sight: AttentionMask, turn: Rotation | None) -> Tensor:
         """From (B, T, width) to (B, T, width)."""
         first, second = self.norms
         if self.pre:
@@ -140,7 +140,7 @@ class Blocks(nn.Module):
         ends = settings.norm == "pre" and settings.layers
         self.norm = nn.LayerNorm(width) if ends else nn.Identity()
 
-    def forward(self, x: Tensor, sight: Sight, turn: Rotation | None) -> Tensor:
+    def forward(self, x: Tensor, sight: AttentionMask, turn: Rotation | None) -> Tensor:
         """From (B, T, width) to (B, T, width)."""
         for block in self.blocks:
             x = block(x, sight, turn)
@@ -148,7 +148,7 @@ class Blocks(nn.Module):
         return normed
 
 
-class Temporal(nn.Module):
+class TemporalEncoder(nn.Module):
     """Turns the features of frames into states that know the frames around them.
 
     A frame that is not visible holds the fill. It looks at visible frames and at itself; nothing looks at

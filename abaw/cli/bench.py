@@ -1,0 +1,343 @@
+"""`abaw bench`: frames/s of loader, network and training step, and where the time goes."""
+
+import json
+import math
+import subprocess
+import sys
+import tempfile
+from argparse import ArgumentParser
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, LearningRateMonitor
+from lightning.pytorch.cli import LightningArgumentParser
+
+from abaw.batch import Batch
+from abaw.cli.trainer_commands import AbawCLI, run
+from abaw.data.processes import available_cores
+from abaw.errors import UsageError
+from abaw.loading.sampling import Slot
+from abaw.training.loggers import CSVLogger
+from abaw.training.run_directory import Run
+from abaw.training.throughput import (
+    MATMUL,
+    Clock,
+    Rates,
+    flop_per_frame,
+    loader_parts,
+    matmul_part,
+    network_parts,
+    time_parts,
+)
+
+_FOREVER = 1_000_000  # epochs: the clock ends the training, and the schedule wants to know an end
+
+
+def bench(args: list[str]) -> int:
+    """Runs the verb.
+
+    Args:
+        args: The options after it.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        AbawError: What the user can mend.
+        KeyboardInterrupt: Ctrl-C.
+    """
+    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--devices")
+    given, rest = parser.parse_known_args(args)
+    return run("bench", args, BenchCLI) if given.devices is None else _scaling(given.devices, rest)
+
+
+def _scaling(devices: str, args: list[str]) -> int:
+    """Runs the verb once for each number of devices, in a process of its own, and compares."""
+    try:
+        numbers = [int(number) for number in devices.strip("[]").split(",")]
+    except ValueError as error:
+        raise UsageError(f"bench: --devices takes numbers such as 1,2,4, got {devices!r}") from error
+    reports = {}
+    for number in numbers:
+        options = [f"--trainer.devices={number}", *(["--trainer.strategy=ddp"] if number > 1 else [])]
+        words = [sys.executable, "-m", "abaw", "bench", *args, *options, "--json"]
+        done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            return done.returncode
+        reports[number] = json.loads(done.stdout)
+    print(json.dumps(reports, indent=2) if "--json" in args else scaling_table(reports))
+    return 0
+
+
+class BenchCLI(AbawCLI):
+    """Times loader, network and the training of the configuration; leaves nothing behind.
+
+    Args:
+        verb: bench.
+        args: The options after it, those of `abaw fit`, and `--seconds`, `--rounds`, `--json`.
+            `--devices` is taken out before.
+    """
+
+    def __init__(self, verb: str, args: list[str]) -> None:  # noqa: ARG002
+        super().__init__("fit", args)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Ours, beside those of `fit`."""
+        super().add_arguments_to_parser(parser)
+        parser.add_argument("--seconds", type=float, default=1.0, help="How long each part takes in a round.")
+        parser.add_argument("--rounds", type=int, default=5, help="How often every part is timed.")
+        parser.add_argument("--json", action="store_true", help="Print the figures as JSON.")
+
+    def before_instantiate_classes(self) -> None:
+        """Leaves out what writes files, validates or needs the network.
+
+        Raises:
+            UsageError: There is no time to measure in.
+        """
+        settings = self.config.fit
+        if settings.seconds <= 0 or settings.rounds < 1:
+            raise UsageError(
+                f"bench: --seconds must be positive and --rounds at least 1, got {settings.seconds} and"
+                f" {settings.rounds}"
+            )
+        self.fitting, self.quick = False, True
+        self.files = Run.named(settings.run, settings.config or [])
+        self._settle_precision(settings)
+        trainer = settings.trainer
+        trainer.use_distributed_sampler = False
+        trainer.enable_checkpointing = trainer.enable_progress_bar = trainer.enable_model_summary = False
+        trainer.limit_val_batches, trainer.num_sanity_val_steps = 0, 0
+        trainer.max_epochs, trainer.max_steps, trainer.max_time = _FOREVER, -1, None
+        if settings.model.backbone is not None:
+            settings.model.backbone.weights = "none"  # any weights are equally fast
+
+    def _callbacks(self, given: Any) -> list[Callback]:
+        """Without those that wait for a score, which never comes."""
+        return [
+            each for each in super()._callbacks(given) if not isinstance(each, EarlyStopping | Checkpoint)
+        ]
+
+    def _loggers(self, given: Any) -> list[Any]:  # noqa: ARG002
+        """Curves are kept as in a training, but nowhere for long."""
+        self.folder = tempfile.TemporaryDirectory()
+        return [CSVLogger(self.folder.name)]
+
+    def _obligatory(self, logs: bool, saves: bool) -> list[Callback]:  # noqa: ARG002
+        self.clock = Clock(self.config.fit.seconds, self.config.fit.rounds)
+        return [LearningRateMonitor("step"), self.clock]
+
+    def _run_subcommand(self, subcommand: str) -> None:  # noqa: ARG002
+        """Times everything, in place of the trainer verb."""
+        settings, trainer, data, module = self.config.fit, self.trainer, self.datamodule, self.model
+        device = trainer.strategy.root_device
+        ratio = 0.0 if module.masking is None else module.masking.ratio
+        ratios = tuple(sorted({0.0, 0.5, ratio}))
+        data.trainer = trainer
+        data.prepare_data()
+        data.setup("fit")
+        rates: Rates = {}
+        flop: dict[str, float] = {}
+        loader = data.train_dataloader()
+        if trainer.is_global_zero:
+            module.losses.set_label_counts(data.label_counts())
+            module.to(device)
+            autocast = trainer.precision_plugin.forward_context
+            clip = loader.dataset[Slot(0, 0, 0)]
+            batch = Batch.cat([loader.dataset[Slot(0, k, k)] for k in range(loader.batch_size)])
+            parts = loader_parts(loader)
+            parts |= network_parts(module.network, module.losses, batch, ratios=ratios, autocast=autocast)
+            parts |= {"matmul": matmul_part(device, autocast)}
+            flop = flop_per_frame(module.network, module.losses, clip, ratios)
+            rates = time_parts(parts, seconds=settings.seconds, rounds=settings.rounds, device=device)
+            del parts
+        n_workers = loader.num_workers
+        del loader
+        trainer.fit(module, data)
+        if not trainer.is_global_zero:
+            return
+        rates[END_TO_END] = self.clock.rates
+        backbone = module.network.backbone
+        setting = Setting(
+            device=torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+            accelerated=device.type != "cpu",
+            devices=trainer.world_size,
+            precision=str(trainer.precision),
+            cores=available_cores(),
+            workers=n_workers,
+            clips=data.batch_size,
+            frames=data.window,
+            ratio=ratio,
+            network="cached features" if backbone is None else backbone.settings.name,
+        )
+        report = Report(
+            setting=setting, rates=rates, flop=flop, logging=self.clock.logging, memory=self.clock.memory
+        )
+        print(report.to_json() if settings.json else report.table())
+
+    def after_fit(self) -> None:
+        """There are no scores to show."""
+
+
+END_TO_END = "end to end"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What was timed, and on what.
+
+    Attributes:
+        device: Its name.
+        accelerated: Whether it is another device than the CPU, which the loader shares with the network.
+        devices: How many of them train together.
+        precision: As in the trainer's settings.
+        cores: Cores this process may use.
+        workers: Loader processes per device.
+        clips: Windows in a batch, per device.
+        frames: Frames in a window.
+        ratio: Share of the visible frames that training masks.
+        network: The backbone's name, or what stands in its place.
+    """
+
+    device: str
+    accelerated: bool
+    devices: int
+    precision: str
+    cores: int
+    workers: int
+    clips: int
+    frames: int
+    ratio: float
+    network: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The figures of one run of `abaw bench`.
+
+    Attributes:
+        setting: What was timed, and on what.
+        rates: Per part its rate in every round, in frames per second; of `matmul` in FLOP per second.
+        flop: FLOP per frame of the parts of the network.
+        logging: Of every round end to end, the share of the time that metrics and logging took.
+        memory: Bytes at the highest, by where.
+    """
+
+    setting: Setting
+    rates: Rates
+    flop: Mapping[str, float]
+    logging: Sequence[float]
+    memory: Mapping[str, int]
+
+    def median(self, part: str) -> float:
+        """The median rate of a part."""
+        return median(self.rates[part])
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Per part of the network, the share of the rate of bare matrix products that it reaches."""
+        return {part: self.median(part) * flop / self.median(MATMUL) for part, flop in self.flop.items()}
+
+    @property
+    def training(self) -> float:
+        """Frames per second that one device could train on."""
+        return self.median(f"training p={self.setting.ratio:g}")
+
+    @property
+    def workers_needed(self) -> int:
+        """Loader processes that would feed one device, if each gives what one of the present ones does."""
+        return math.ceil(self.training * max(self.setting.workers, 1) / self.median("loader"))
+
+    @property
+    def verdict(self) -> str:
+        """What the rest waits for, and the cure."""
+        loader, training, setting = self.median("loader"), self.training, self.setting
+        if loader >= training:
+            found = (
+                f"network-bound: the loader gives {loader:,.0f} frames/s, {loader / training:.1f} times what"
+                f" training takes ({training:,.0f})"
+            )
+        else:
+            needed = self.workers_needed
+            found = (
+                f"loader-bound: the loader gives {loader:,.0f} frames/s where training could take"
+                f" {training:,.0f}; {needed} workers would feed this device (now {setting.workers})"
+            )
+            if needed * setting.devices > setting.cores:
+                found += (
+                    f", but this machine has {setting.cores} cores: augment less, or train on features cached"
+                    " by `abaw extract`"
+                )
+        reached, possible = self.median(END_TO_END), self._possible
+        if reached < 0.85 * possible:
+            found += (
+                f"; end to end reaches {reached:,.0f} of {possible:,.0f} possible: transfers, callbacks and"
+                " logging take the rest"
+            )
+        return found
+
+    @property
+    def _possible(self) -> float:
+        """Frames per second end to end if nothing but loader and network took time."""
+        loader, training = self.median("loader"), self.training
+        shared = not self.setting.accelerated or not self.setting.workers  # one after the other
+        one = 1 / (1 / loader + 1 / training) if shared else min(loader, training)
+        return one * self.setting.devices
+
+    def to_json(self) -> str:
+        """All figures as JSON."""
+        rates = {
+            part: {"median": median(values), "min": min(values), "max": max(values)}
+            for part, values in self.rates.items()
+        }
+        peak = rates.pop(MATMUL)
+        content: dict[str, Any] = {
+            "setting": asdict(self.setting),
+            "frames_per_second": rates,
+            "matmul_flop_per_second": peak,
+            "flop_per_frame": dict(self.flop),
+            "share_of_matmul": self.shares,
+            "share_of_logging": median(self.logging),
+            "memory_bytes": dict(self.memory),
+            "workers_needed": self.workers_needed,
+            "verdict": self.verdict,
+        }
+        return json.dumps(content, indent=2)
+
+    def table(self) -> str:
+        """All figures as lines of text, the verdict last."""
+        s = self.setting
+        lines = [
+            f"{s.network} on {s.devices} × {s.device}, {s.precision}, {s.cores} cores, {s.workers} workers,"
+            f" batches of {s.clips} × {s.frames} frames",
+            "",
+            f"{'':<20}{'frames/s':>12}{'lowest':>12}{'highest':>12}  of matmul",
+        ]
+        for part, values in self.rates.items():
+            if part != MATMUL:
+                share = f"{self.shares[part]:11.0%}" if part in self.flop else ""
+                lines.append(
+                    f"{part:<20}{median(values):>12,.0f}{min(values):>12,.0f}{max(values):>12,.0f}{share}"
+                )
+        lines.append(f"{MATMUL:<20}{self.median(MATMUL) / 1e12:>12.2f} TFLOP/s on a ViT-B's matrices")
+        lines.append(f"{'logging':<20}{median(self.logging):>12.2%} of the time end to end")
+        lines += [f"memory, {where:<12}{size / 2**30:>12.2f} GiB" for where, size in self.memory.items()]
+        return "\n".join([*lines, "", self.verdict])
+
+
+def scaling_table(reports: Mapping[int, Mapping[str, Any]]) -> str:
+    """How training speeds up with the number of devices, as lines of text, and each verdict.
+
+    Args:
+        reports: By number of devices what `Report.to_json` gives.
+    """
+    lines = [f"{'devices':<10}{'frames/s':>12}{'per device':>12}  of linear"]
+    rates = {n: report["frames_per_second"][END_TO_END]["median"] for n, report in reports.items()}
+    first = next(iter(rates))
+    for n, rate in rates.items():
+        linear = rate / n / (rates[first] / first)
+        lines.append(f"{n:<10}{rate:>12,.0f}{rate / n:>12,.0f}{linear:11.0%}")
+    return "\n".join([*lines, "", *(f"{n}: {report['verdict']}" for n, report in reports.items())])

@@ -1,0 +1,156 @@
+"""The plain verbs: typed functions whose signature and docstring make the command line."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from abaw.cli.track_commands import calibrate, ensemble, score, submit, verify
+
+
+def synth(
+    out: Path,
+    *,
+    videos: int = 32,
+    frames: int = 300,
+    seed: int = 0,
+    jobs: int | None = None,
+    preset: Literal["demo", "real"] = "demo",
+) -> None:
+    """Write generated videos and labels in the official layout.
+
+    Args:
+        out: Folder to make; it must not hold anything yet.
+        videos: How many videos, over training, validation and test.
+        frames: Mean number of frames of a video.
+        seed: The same seed gives the same bytes.
+        jobs: Processes that draw; null takes one per core.
+        preset: `demo` is mild and quickly learnt, `real` as imbalanced as Aff-Wild2.
+    """
+    from abaw.data.synth.writer import write_dataset
+
+    done = write_dataset(
+        out, videos=videos, frames=frames, seed=seed, jobs=jobs, preset=preset, progress=sys.stderr.isatty()
+    )
+    print(f"{done.root}: {done.videos} videos, {done.frames:,} frames, {done.images:,} with a face")
+
+
+def check(
+    root: Path,
+    *,
+    image_roots: list[Path] | None = None,
+    annotations: Path | None = None,
+    sample: Path | None = None,
+    size: int = 112,
+    ignore: list[str] | None = None,
+    jobs: int | None = None,
+    json: bool = False,
+) -> int:
+    """Look at every image and every label of a data set; exits with 1 when something is wrong.
+
+    Args:
+        root: Folder below which images and annotations are searched.
+        image_roots: Folders with one folder of images per video, instead of those found.
+        annotations: Folder with the annotations, instead of what is found below the root.
+        sample: Sample submission, or list of videos, whose images must be there.
+        size: Height and width that every image must have.
+        ignore: Kinds of finding that are not to count.
+        jobs: Processes that read images; null takes one per core.
+        json: Print everything as JSON.
+    """
+    from abaw.data.check.check import check_dataset
+    from abaw.evaluation.submission.formats import read_sample
+
+    report = check_dataset(
+        root,
+        image_roots=image_roots,
+        annotations=annotations,
+        size=size,
+        ignore=ignore or (),
+        jobs=jobs,
+        progress=sys.stderr.isatty(),
+        asked=None if sample is None else read_sample(sample).numbers(),
+    )
+    print(report.to_json() if json else report.table())
+    return 0 if report.ok else 1
+
+
+def folds(
+    root: Path,
+    out: Path,
+    *,
+    k: int = 5,
+    seed: int = 0,
+    annotations: Path | None = None,
+    label_set: Literal["challenge", "mtl"] = "challenge",
+) -> None:
+    """Divide the annotated videos into folds alike in labels and length, each recording in one of them.
+
+    `abaw fit --data.folds OUT --data.fold 0` then validates on the first fold.
+
+    Args:
+        root: The data set.
+        out: JSON file to write.
+        k: How many folds.
+        seed: Another seed gives other folds.
+        annotations: Folder with the annotations, instead of what is found below the root.
+        label_set: Labels of the single-task challenges, or of the multi-task one.
+    """
+    from abaw.data.index import build_index
+    from abaw.loading.splits import make_folds, write_folds
+
+    index = build_index(root, annotations=annotations, label_set=label_set, progress=sys.stderr.isatty())
+    fold_of = make_folds(index, k, seed)
+    write_folds(out, fold_of)
+    sizes = [sum(fold == number for fold in fold_of.values()) for number in range(k)]
+    print(f"{out}: {len(fold_of)} videos in folds of {', '.join(map(str, sizes))}")
+
+
+def pack(
+    root: Path,
+    out: Path,
+    *,
+    format: Literal["flat", "litdata"] = "flat",
+    image_roots: list[Path] | None = None,
+    segment: int = 128,
+    jobs: int = 8,
+    json: bool = False,
+) -> None:
+    """Pack images into few large files for streaming; what is packed already is left alone.
+
+    Videos that the data set no longer has are removed from the pack.
+
+    Args:
+        root: The data set.
+        out: Folder of the pack; it serves as an image root.
+        format: `flat` for local and network disks, `litdata` for object storage.
+        image_roots: Folders with one folder of images per video, instead of those found below the root.
+        segment: Frames in a segment of litdata; a window must fit into one.
+        jobs: Videos read at the same time.
+        json: Print what was packed as JSON.
+    """
+    from abaw.data.packing import pack as write_pack
+
+    done = write_pack(
+        root,
+        out,
+        format=format,
+        image_roots=image_roots,
+        segment=segment,
+        jobs=jobs,
+        progress=sys.stderr.isatty(),
+    )
+    print(done.to_json() if json else done.line())
+
+
+VERBS: dict[str, Callable[..., int | None]] = {
+    "synth": synth,
+    "check": check,
+    "folds": folds,
+    "pack": pack,
+    "score": score,
+    "calibrate": calibrate,
+    "ensemble": ensemble,
+    "submit": submit,
+    "verify": verify,
+}

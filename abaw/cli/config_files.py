@@ -1,0 +1,152 @@
+"""Configuration files: which the command line names, and where in them an error lies."""
+
+import os
+import re
+from argparse import ArgumentError, ArgumentParser
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import yaml
+
+from abaw.errors import UsageError, did_you_mean
+from abaw.training.run_directory import Run
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # that of the parser, to agree with it
+
+_OPTION = re.compile(r"""['"]([^'"\n]+)['"]|([a-z]\w*(?:\.\w+)+)""")
+
+
+def shipped() -> Path:
+    """The folder of the configurations that come with the package.
+
+    A wheel holds it inside the package, a repository beside it.
+    """
+    package = Path(str(files("abaw")))
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def with_shipped(args: Sequence[str]) -> list[str]:
+    """The words of a command, with paths in place of the names of shipped configurations.
+
+    A file of the working directory is taken before a shipped one of the same name.
+
+    Raises:
+        UsageError: There is neither.
+    """
+    words: list[str] = []
+    for word in args:
+        option, equals, value = word.partition("=")
+        if words and words[-1] in ("-c", "--config"):
+            words.append(_shipped_path(word))
+        elif option == "--config" and equals:
+            words.append(f"--config={_shipped_path(value)}")
+        else:
+            words.append(word)
+    return words
+
+
+def _shipped_path(name: str) -> str:
+    if os.path.exists(name) or set(name) & set(":{\n"):  # noqa: PTH110 - the options themselves may be given
+        return name
+    folder = shipped()
+    path = folder / name.removeprefix("configs/")
+    if path.is_file():
+        return str(path)
+    known = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.yaml"))
+    raise UsageError(
+        f"--config {name}: there is no such file{did_you_mean(name, known)}\n"
+        f"configurations that come with the package: {', '.join(known)}"
+    )
+
+
+def named_files(args: Sequence[str]) -> list[Path]:
+    """The files given with `--config`, in order; of those that do not exist the parser will speak."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("-c", "--config", action="append", type=Path, default=[])
+    given, _ = parser.parse_known_args([word for word in args if word not in ("-h", "--help")])
+    # a configuration may be given as text instead, at which Path.is_file may raise
+    return [path for path in given.config if os.path.isfile(path)]  # noqa: PTH113
+
+
+def places(path: Path) -> dict[str, str]:
+    """Where every option of a file stands, as `file:line`, by its dotted name.
+
+    Raises:
+        UsageError: It is no YAML, or not a list of options with their values.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        root = yaml.compose(text, Loader=_LOADER)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{path}:{line}: is no text ({error.reason}); save it as UTF-8") from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise UsageError(f"{path}:{line}: holds a control character; remove it") from error
+    except yaml.MarkedYAMLError as error:
+        line = 1 if error.problem_mark is None else error.problem_mark.line + 1
+        raise UsageError(f"{path}:{line}: is no YAML ({error.problem}); correct the line") from error
+    except RecursionError as error:
+        raise UsageError(f"{path}: is nested too deeply; correct it") from error
+    if not isinstance(root, yaml.MappingNode):
+        raise UsageError(f"{path}:1: holds no options; a configuration has lines such as `data:`")
+    return {name: f"{path}:{line}" for name, line in _options(root, "", [])}
+
+
+def _options(node: yaml.MappingNode, prefix: str, above: list[yaml.Node]) -> Iterator[tuple[str, int]]:
+    for key, value in node.value:
+        name = prefix + (key.value.removesuffix("+") if isinstance(key, yaml.ScalarNode) else "")
+        yield name, key.start_mark.line + 1
+        if isinstance(value, yaml.MappingNode) and value not in above:
+            yield from _options(value, f"{name}.", [*above, node])
+
+
+def located(message: str, args: Sequence[str], *, in_file: bool = False) -> str:
+    """A message about an option, with the line that the option stands on if a file brought it.
+
+    Args:
+        message: Names the option, as `data.window` or in quotation marks.
+        args: The words of the command.
+        in_file: Nothing but a file, or a word that the message names, can have brought what it is about.
+    """
+    configs = named_files(args)
+    of_files = {name: place for path in configs for name, place in places(path).items()}
+    given = {word.lstrip("-").partition("=")[0] for word in args if word.startswith("-")}
+    for quoted, dotted in _OPTION.findall(message):
+        name = quoted or dotted
+        if any(
+            option == name or option.endswith(f".{name}") or option.startswith(f"{name}.") for option in given
+        ):
+            return message
+        for option, place in reversed(of_files.items()):  # of an option and one in it, the one in it
+            if (
+                option == name
+                or option.endswith(f".{name}")
+                or ("." in name and name.startswith(f"{option}."))
+            ):
+                return f"{place}: {message}"
+    return f"{', '.join(map(str, configs))}: {message}" if configs and in_file else message
+
+
+def with_own_config(args: list[str]) -> list[str]:
+    """The options; of a run that is there already, its own configuration serves where none is named.
+
+    Raises:
+        UsageError: `--run` or `--config` is the last word.
+    """
+    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--run", type=Path)
+    parser.add_argument("-c", "--config", action="append")
+    try:
+        given, _ = parser.parse_known_args([word for word in args if word not in ("-h", "--help")])
+    except ArgumentError as error:
+        option = str(error.argument_name).rpartition("/")[2]
+        raise UsageError(
+            f"{option} needs a value: {option} {'FILE' if option == '--config' else 'DIR'}"
+        ) from error
+    own = Run(given.run).config if given.run is not None and not given.config else None
+    return ["--config", str(own), *args] if own is not None and own.is_file() else args

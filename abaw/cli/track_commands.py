@@ -1,0 +1,248 @@
+"""The verbs about tracks and submissions; `verbs` says how a function becomes a verb."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from abaw.errors import AbawError, UsageError
+
+SHOWN = 50
+"""Findings that a person is shown; a program gets all of them."""
+
+
+def score(
+    tracks: Path,
+    root: Path,
+    *,
+    split: Literal["train", "val", "test"] = "val",
+    against: Path | None = None,
+    calibration: Path | None = None,
+    against_calibration: Path | None = None,
+    per_video: bool = False,
+    annotations: Path | None = None,
+    label_set: Literal["challenge", "mtl"] = "challenge",
+    draws: int = 1000,
+    seed: int = 0,
+    json: bool = False,
+) -> None:
+    """Score tracks officially, with 95 % intervals by bootstrap over recordings.
+
+    Args:
+        tracks: Folder of tracks, as `abaw predict` leaves them.
+        root: The data set.
+        split: Whose labels to score against; every video annotated there needs a track.
+        against: Tracks of another run, or the same raw ones, to say how much better these are.
+        calibration: A checkpoint or JSON file whose calibration is applied to `tracks`; null scores them raw.
+        against_calibration: Likewise for the tracks of `against`.
+        per_video: Give every video's own scores too.
+        annotations: Folder with the annotations, instead of what is found below the root.
+        label_set: Labels of the single-task challenges, or of the multi-task one.
+        draws: Bootstrap draws; 0 leaves the intervals out.
+        seed: Of the draws.
+        json: Print everything as JSON.
+    """
+    from json import dumps
+
+    from abaw.evaluation.calibration import read_calibration
+    from abaw.evaluation.labelled_tracks import LabelledTracks
+    from abaw.evaluation.scores import best_constant, compare, official, summarise
+    from abaw.evaluation.scores import per_video as score_videos
+    from abaw.evaluation.tables import baseline_table, comparison_table, score_table
+    from abaw.evaluation.tracks import score_tracks
+
+    labelled = LabelledTracks(root, split, annotations=annotations, label_set=label_set)
+    chosen, others = (
+        None if path is None else read_calibration(path) for path in (calibration, against_calibration)
+    )
+
+    def sums_of(folder: Path, chosen: Any) -> Any:
+        videos, tasks = labelled.videos_and_tasks(folder)
+        read = labelled.read(folder, videos)
+        changed = read if chosen is None else map(chosen.apply, read)
+        return score_tracks(changed, labelled.labels_of, tasks)
+
+    sums = sums_of(tracks, chosen)
+    other = None if against is None else sums_of(against, others)
+    result = summarise(sums, draws, seed)
+    known = [] if chosen is None else sorted(set(chosen.chosen_on) & set(sums.videos))
+    if chosen is not None:
+        result["calibration"] = {"path": str(calibration), "chosen_on": known}
+    if per_video:
+        result["videos"] = score_videos(sums)
+    if other is not None:
+        result["against"] = compare(sums, other, draws, seed)
+    if json:
+        print(dumps(result, indent=2))
+        return
+    print(score_table(result, labels=True))
+    if known:
+        print(
+            f"optimistic: the calibration was chosen on {len(known)} of these {len(sums.videos)} videos; "
+            "`abaw calibrate` says what to expect on new ones"
+        )
+    for video, scores in result.get("videos", {}).items():
+        parts = "  ".join(f"{task} {part['score']:.4f}" for task, part in scores.items() if task != "total")
+        print(f"{video}: {parts}")
+    columns = {
+        f"{tracks}{' calibrated' * (chosen is not None)}": official(sums),
+        "best constant": best_constant(sums),
+    }
+    if other is not None:
+        columns[f"{against}{' calibrated' * (others is not None)}"] = official(other)
+        print(f"\nbetter than {against} by\n{comparison_table(result['against'])}")
+    print(f"\n{baseline_table(columns)}")
+
+
+def calibrate(
+    tracks: Path,
+    root: Path,
+    *,
+    ckpt: Path | None = None,
+    out: Path | None = None,
+    split: Literal["train", "val", "test"] = "val",
+    folds: int = 5,
+    annotations: Path | None = None,
+    label_set: Literal["challenge", "mtl"] = "challenge",
+    seed: int = 0,
+    json: bool = False,
+) -> None:
+    """Choose smoothing, AU thresholds, EXPR prior and temperature on held-out folds of recordings.
+
+    Args:
+        tracks: Folder of raw tracks, as `abaw predict` leaves them.
+        root: The data set.
+        ckpt: Checkpoint to store the calibration with.
+        out: JSON file to store it in.
+        split: Whose labels to choose on; every video annotated there needs a track.
+        folds: How many; all videos of a recording are in one.
+        annotations: Folder with the annotations, instead of what is found below the root.
+        label_set: Labels of the single-task challenges, or of the multi-task one.
+        seed: Of the bootstrap that decides what is kept.
+        json: Print everything as JSON.
+    """
+    from json import dumps
+
+    from abaw.evaluation.calibration import store_calibration
+    from abaw.evaluation.cross_fitting import calibrate as choose
+    from abaw.evaluation.labelled_tracks import LabelledTracks
+    from abaw.evaluation.track_metadata import common_metadata
+    from abaw.evaluation.tracks import find_tracks
+    from abaw.model.checkpoints import load_checkpoint, network_weights, weights_fingerprint
+
+    stored = [path for path in (ckpt, out) if path is not None]
+    if out is not None and out.suffix != ".json":
+        raise UsageError(f"calibrate: --out {out} is a JSON file; give it the suffix .json")
+    if ckpt is not None:  # a wrong one is better found now than after the search
+        used = weights_fingerprint(network_weights(load_checkpoint(ckpt)))
+        made_by = common_metadata(tracks, find_tracks(tracks))
+        if made_by is not None and made_by.weights != used:
+            raise AbawError(
+                f"{tracks}: the tracks are of {made_by}, not of {ckpt} (weights {used[:12]}); name the"
+                " checkpoint that made them, predict again with this one into an empty folder, or store the"
+                " calibration in a JSON file with --out"
+            )
+    labelled = LabelledTracks(root, split, annotations=annotations, label_set=label_set)
+    videos, _ = labelled.videos_and_tasks(tracks)
+    result = choose(list(labelled.read(tracks, videos)), labelled.labels_of, folds, seed)
+    for path in stored:
+        store_calibration(result.calibration, path)
+    if json:
+        print(dumps(result.to_dict(), indent=2))
+        return
+    for task, report in result.reports.items():
+        ends = report.gain_interval
+        gain = f"{report.cross_fitted - report.raw:+.4f}"
+        gain += "" if ends is None else f", 95 % [{ends[0]:+.4f}, {ends[1]:+.4f}]"
+        print(
+            f"{task:<5} raw {report.raw:.4f}   on new videos {report.cross_fitted:.4f} ({gain})   "
+            f"on the videos it was chosen on {report.optimistic:.4f} (optimistic)"
+        )
+        print(*(f"      {note}" for note in report.notes), sep="\n")
+    print("a gain on new videos allows for having chosen the best of several corrections; theirs do not")
+    print(f"stored in {' and '.join(map(str, stored))}" if stored else "not stored: give --ckpt or --out")
+
+
+def ensemble(tracks: list[Path], out: Path, *, weights: list[float] | None = None) -> None:
+    """Average the tracks of several checkpoints, window lengths or folds.
+
+    Args:
+        tracks: Folders of tracks of the same videos, two or more.
+        out: Folder for the mean tracks.
+        weights: One per folder; null weighs all alike.
+    """
+    from abaw.evaluation.tracks import ensemble_tracks
+
+    written = ensemble_tracks(tracks, out, weights)
+    print(f"{out}: {len(written)} tracks, each the mean of {len(tracks)}")
+
+
+def submit(
+    tracks: Path,
+    out: Path,
+    *,
+    sample: Path,
+    task: Literal["va", "expr", "au", "mtl"],
+    calibration: Path | None = None,
+    allow_missing: bool = False,
+    json: bool = False,
+) -> None:
+    """Write the submission of one task, or of all three as mtl; only a valid one is written.
+
+    Args:
+        tracks: Folder of tracks, as `abaw predict` leaves them.
+        out: The file; for a list of videos (3rd edition) the folder that gets a file for each.
+        sample: The organisers' sample file, or their list of videos.
+        task: What is submitted.
+        calibration: A checkpoint or JSON file whose calibration is applied; null submits raw decisions.
+        allow_missing: Also submit videos whose track ends long before their rows do.
+        json: Print how the rows of every video were obtained as JSON.
+    """
+    from json import dumps
+
+    from abaw.evaluation.calibration import read_calibration
+    from abaw.evaluation.submission.write import write_submission
+
+    change = (lambda track: track) if calibration is None else read_calibration(calibration).apply
+    done = write_submission(tracks, sample, task, out, change, allow_missing)
+    if json:
+        print(dumps(done.to_dict(), indent=2))
+        return
+    rows = done.total
+    print(done.table(SHOWN))
+    if done.cut_short:
+        print(f"allowed by --allow_missing, beyond the last crop: {done.named_cut_short()}")
+    print(
+        f"{out}: {rows.rows:,} rows, verified: {rows.seen:,} seen, {rows.from_context:,} from the frames "
+        f"around them, {rows.beyond_the_last_crop:,} beyond the last crop"
+    )
+
+
+def verify(
+    file: Path,
+    *,
+    sample: Path,
+    task: Literal["va", "expr", "au", "mtl"] | None = None,
+    json: bool = False,
+) -> int:
+    """Compare a submission with the organisers' sample; exits with 1 when something is wrong.
+
+    Args:
+        file: The submission; for a list of videos (3rd edition) the folder of its files.
+        sample: The organisers' sample file, or their list of videos.
+        task: What is submitted; null finds it out from the file.
+        json: Print all findings as JSON.
+    """
+    from dataclasses import asdict
+    from json import dumps
+
+    from abaw.evaluation.submission.verify import verify_submission
+
+    findings = verify_submission(file, sample, task)
+    if json:
+        print(dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        print(*findings[:SHOWN], sep="\n", end="\n" if findings else "")
+        if len(findings) > SHOWN:
+            print(f"... and {len(findings) - SHOWN:,} more; --json lists all")
+        count = f"{len(findings):,} finding{'s' * (len(findings) > 1)}"
+        print(f"{file}: {count if findings else 'valid'}")
+    return 1 if findings else 0

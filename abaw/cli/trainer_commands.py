@@ -1,0 +1,374 @@
+"""The trainer verbs: LightningCLI with our run directory, obligatory callbacks and short errors."""
+
+import os
+import signal
+import sys
+from argparse import ArgumentError
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor
+from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_warn
+
+import abaw
+from abaw.cli.config_files import located, named_files, places, with_own_config, with_shipped
+from abaw.cli.messages import (
+    Seed,
+    as_list,
+    check_training,
+    count_whole_batches,
+    explained,
+    refuse_nulls,
+    silence,
+    take_auto_precision,
+    user_message,
+)
+from abaw.cli.precision import AUTO, BF16, settle_precision
+from abaw.data.processes import available_cores
+from abaw.errors import AbawError, UsageError
+from abaw.loading.datamodule import AffectDataModule
+from abaw.model.checkpoints import load_checkpoint
+from abaw.threads import n_threads
+from abaw.training.callbacks import EvaluationWriter, ScoreWriter, SkippedFrames, TrackWriter
+from abaw.training.checkpointing import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
+from abaw.training.extraction import FeatureCheck
+from abaw.training.loggers import CSVLogger, EpochLogger, ProgressBar, wandb_settings
+from abaw.training.module import AffectModule
+from abaw.training.nonfinite import NonFiniteGuard
+from abaw.training.preemption import EndOnSignal, Preempted, announce
+from abaw.training.run_directory import (
+    Run,
+    SaveConfig,
+    changed_settings,
+    fixed_settings,
+    refuse_changes,
+    refuse_shortening,
+    trained_settings,
+)
+
+SEED = 0
+
+VERBS = ("fit", "validate", "test", "predict")
+
+
+class AbawCLI(LightningCLI):
+    """Builds model, data and trainer from configuration and options, and runs one verb.
+
+    Args:
+        verb: fit, validate, test or predict.
+        args: The options after it.
+    """
+
+    def __init__(self, verb: str, args: list[str]) -> None:
+        # errors are raised instead of printing a page of usage
+        short: dict[str, Any] = {"exit_on_error": False, "dump_header": [f"abaw {abaw.__version__}"]}
+        super().__init__(
+            AffectModule,
+            AffectDataModule,
+            args=[verb, *with_own_config(with_shipped(args))],
+            save_config_callback=None,  # SaveConfig does it: Lightning's refuses to run twice
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,  # a checkpoint describes its network itself
+            parser_kwargs={"prog": "abaw", **short} | {name: dict(short) for name in VERBS},
+        )
+
+    # -- options
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """One seed for everything, a fixed one unless said otherwise."""
+        parser.add_argument("--seed_everything", type=Seed, default=SEED, help="Seed of everything random.")
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Our own options, and each fact that two rooms need given once."""
+        parser.add_argument(
+            "--run", type=str | None, default=None, help="The run's directory (default: runs/<first config>)."
+        )
+        parser.add_argument(
+            "--init_from",
+            type=str | None,
+            default=None,
+            help="fit: a checkpoint whose weights a new training starts from, as far as they fit.",
+        )
+        parser.add_class_arguments(LastCheckpoint, "checkpoint", skip={"folder"}, instantiate=False)
+        parser.add_class_arguments(NonFiniteGuard, "nonfinite", skip={"folder"}, instantiate=False)
+        count_whole_batches(parser)
+        take_auto_precision(parser)
+        parser.link_arguments("data.tasks", "model.tasks")
+        parser.link_arguments("seed_everything", "data.seed")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses; a mistake becomes one message.
+
+        Raises:
+            UsageError: An option or a value that cannot be.
+        """
+        self._words = list(args)
+        # what a configuration says of it is on record there, but not asked for
+        self._starts_from_weights = any(word.partition("=")[0] == "--init_from" for word in args)
+        if self._starts_from_weights and args[0] != "fit":
+            raise UsageError(f"{args[0]}: --init_from is for fit; name a checkpoint with --ckpt_path")
+        for path in named_files(args):
+            places(path)
+        options = self._subcommand_parsers[args[0]]
+        try:
+            self.config = parser.parse_args(args)
+            refuse_nulls(options, self.config[args[0]])
+        except (ArgumentError, UsageError, RecursionError) as error:
+            message = explained(str(error), [action.dest for action in options._actions])
+            raise UsageError(f"{args[0]}: {located(message, args, in_file=True)}") from error
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning's own lets the checkpoint's settings overrule the command line."""
+
+    # -- what must be settled before anything is made
+
+    def before_instantiate_classes(self) -> None:
+        """Finds the run's directory and the checkpoint, and refuses what cannot end well.
+
+        Raises:
+            AbawError: See `Run.start` and `Run.trained`.
+            UsageError: No directory is named, or a precision cannot train.
+        """
+        settings = self.config[self.subcommand]
+        self.fitting = self.subcommand == "fit"
+        if self.fitting:
+            check_training(settings.trainer)
+        self.files = Run.named(settings.run, settings.config or [])
+        settings.run = str(self.files.folder)
+        settings.trainer.use_distributed_sampler = False  # the samplers do all the sharding there is
+        asked, settings.ckpt_path = settings.ckpt_path, None
+        self.quick = bool(settings.trainer.fast_dev_run)  # a dry run leaves nothing behind
+        if not self.fitting:
+            self.ckpt_path: str | None = self.files.trained(asked)
+            self._settle_precision(settings)
+            self.config_text = self._dump(settings)
+        else:
+            if self._starts_from_weights and asked not in (None, "last"):
+                raise UsageError(
+                    f"--init_from {settings.init_from} starts a new training, but --ckpt_path {asked} resumes"
+                    " one; give one of them (a job's script may give both with --ckpt_path last)"
+                )
+            self.ckpt_path = None if self.quick else self.files.start(asked)
+            if self.ckpt_path is not None:
+                self._resume(Path(self.ckpt_path), settings)
+            elif settings.init_from is not None:
+                load_checkpoint(settings.init_from)  # better now than after the data
+            self._settle_precision(settings)  # where `_resume` has not
+            self.config_text = self._dump(settings)
+            for logger in as_list(settings.trainer.logger):
+                if str(getattr(logger, "class_path", "")).endswith(".WandbLogger"):
+                    for name, value in wandb_settings(self.files, logger.init_args.as_dict()).items():
+                        logger.init_args[name] = value
+
+    def _resume(self, path: Path, settings: Any) -> None:
+        """Compares this start with the training that a checkpoint is of."""
+        checkpoint = load_checkpoint(path)
+        limits = settings.trainer
+        refuse_shortening(path, checkpoint, max_epochs=limits.max_epochs, max_steps=limits.max_steps)
+        trained = trained_settings(path, checkpoint)
+        if trained is None:
+            rank_zero_warn(f"{path}: does not tell its settings, so they are not compared with those given")
+            return
+        if settings.init_from is None:
+            settings.init_from = trained.get("init_from")  # that of the first start stays on record
+        self._settle_precision(settings, trained.get("trainer", {}))
+        defaults = self._parser(self.subcommand).get_defaults()
+        now, default = (fixed_settings(yaml.safe_load(self._dump(given))) for given in (settings, defaults))
+        refuse_changes(path, trained, now, default)
+
+    def _dump(self, settings: Any) -> str:
+        """The configuration as YAML."""
+        text: str = self._parser(self.subcommand).dump(settings, skip_unset=False, skip_validation=True)
+        return text
+
+    def _settle_precision(self, settings: Any, resumed: Any = None) -> None:
+        """Makes `auto` the precision that a resumed run has, else the best one of this machine.
+
+        The run's own config.yaml holds what its training used. An evaluation chooses for itself where that
+        may be slow here.
+
+        Args:
+            settings: All settings; changed in place.
+            resumed: The trainer's settings of the run to be resumed.
+        """
+        trainer, own = settings.trainer, str(self.files.config)
+        said = any(word.startswith("--trainer.precision") for word in self._words)
+        inherited = not said and [str(path) for path in settings.config or []] == [own]
+        if inherited and (resumed is not None or (trainer.precision == BF16 and not self.fitting)):
+            trainer.precision = AUTO
+        settle_precision(trainer, recorded=None if resumed is None else resumed.get("precision"))
+
+    def instantiate_classes(self) -> None:
+        """Makes data, model and trainer.
+
+        Raises:
+            AbawError: One of them refuses its settings.
+        """
+        try:
+            super().instantiate_classes()
+        except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
+            # of an optional setting jsonargparse wraps the refusal
+            refusal = error.__cause__ if isinstance(error.__cause__, AbawError) else error
+            if isinstance(refusal, AbawError) and not isinstance(refusal, UsageError):
+                raise refusal from None
+            ours = isinstance(refusal, AbawError)
+            message = str(refusal) if ours else f"settings do not fit: {explained(str(refusal), [])}"
+            raise UsageError(located(message, self._words, in_file=not ours)) from error
+        if self.fitting:
+            self.model.init_from = self.config_init[self.subcommand].init_from
+            self.model.resumed = self.ckpt_path is not None
+        if self.trainer.strategy.root_device.type == "cpu":
+            self._set_threads()
+
+    def _set_threads(self) -> None:
+        """As many threads as the network is worth, unless the user says how many."""
+        if "OMP_NUM_THREADS" in os.environ:
+            return
+        n_processes = self.trainer.num_devices
+        n = n_threads(self._weights_that_run(), cores=available_cores() // n_processes)
+        torch.set_num_threads(n)
+        if n_processes > 1:  # which Lightning starts, and would give another number
+            os.environ["OMP_NUM_THREADS"] = str(n)
+
+    def _weights_that_run(self) -> int:
+        """Number of weights of the network, without a backbone whose features are cached."""
+        network = self.model.network
+        idle = network.backbone if self.datamodule.features else None
+        return n_weights(network) - (0 if idle is None else n_weights(idle))
+
+    # -- the trainer
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """A trainer with our callbacks, in the run's directory.
+
+        Raises:
+            UsageError: The trainer refuses its settings.
+        """
+        given = self.config_init[self.subcommand].trainer
+        callbacks = self._callbacks(given.callbacks)
+        plugins = as_list(given.plugins)
+        if SLURMEnvironment.detect() and not any(isinstance(p, ClusterEnvironment) for p in plugins):
+            plugins.append(SLURMEnvironment(auto_requeue=False))  # the job script requeues
+        loggers = self._loggers(given.logger)
+        bar = any(isinstance(callback, LightningProgressBar) for callback in callbacks)
+        if given.enable_progress_bar is not False and not bar:
+            given.enable_progress_bar = sys.stderr.isatty()
+            callbacks.append(ProgressBar() if given.enable_progress_bar else EpochLogger())
+        try:
+            return super().instantiate_trainer(
+                default_root_dir=str(self.files.folder),
+                logger=loggers or False,
+                plugins=[AtomicCheckpointIO(), *plugins],
+                callbacks=callbacks
+                + self._obligatory(bool(loggers), given.enable_checkpointing is not False),
+                **kwargs,
+            )
+        except (MisconfigurationException, ValueError) as error:
+            raise UsageError(f"trainer: {error}") from error
+
+    def _callbacks(self, given: Any) -> list[Callback]:
+        return as_list(given)
+
+    def _loggers(self, given: Any) -> list[Any]:
+        if not self.fitting or self.quick or given is False:
+            return []
+        asked = [logger for logger in as_list(given) if logger is not True]
+        return [CSVLogger(str(self.files.folder)), *asked]
+
+    def _obligatory(self, logs: bool, saves: bool) -> list[Callback]:
+        """What every run has, whatever its configuration says."""
+        always = [FeatureCheck(), SkippedFrames(str(self.files.folder))]
+        if self.subcommand == "predict":
+            return [*always, TrackWriter(str(self.files.tracks), str(self.files.folder)), EndOnSignal()]
+        self.score_writer: ScoreWriter | EvaluationWriter
+        if not self.fitting:
+            assert self.ckpt_path is not None
+            changed = changed_settings(self.files.config, self.config_text)
+            path = str(self.files.evaluation(str(self.subcommand)))
+            self.score_writer = EvaluationWriter(path, self.ckpt_path, changed)
+            return [*always, self.score_writer, EndOnSignal()]
+        if self.quick:
+            return always
+        settings = self.config.fit
+        self.score_writer = ScoreWriter(str(self.files.scores), self.files.best if saves else None)
+        callbacks = [*always, SaveConfig(self.files, self.config_text), self.score_writer]
+        callbacks.append(NonFiniteGuard(str(self.files.folder), **settings.nonfinite.as_dict()))
+        if logs:
+            callbacks.append(LearningRateMonitor("step"))
+        if saves:
+            folder = str(self.files.checkpoints)
+            callbacks += [BestCheckpoint(folder), LastCheckpoint(folder, **settings.checkpoint.as_dict())]
+        return callbacks
+
+    # -- the verb
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        kwargs |= {"ckpt_path": self.ckpt_path, "weights_only": True}  # never execute what a file contains
+        if subcommand == "predict":
+            kwargs["return_predictions"] = False  # they are on disk; all of Aff-Wild2 does not fit in memory
+        elif subcommand != "fit":
+            kwargs["verbose"] = False  # our table is shown instead
+        return kwargs
+
+    def after_fit(self) -> None:
+        """Shows the official scores."""
+        if not self.quick:
+            self.score_writer.show()
+
+    after_validate = after_test = after_fit
+
+    def after_predict(self) -> None:
+        """Says where the tracks are."""
+        if self.trainer.is_global_zero:
+            print(f"tracks: {self.files.tracks}")
+
+
+def run(verb: str, args: list[str], kind: type[AbawCLI] = AbawCLI) -> int:
+    """Runs a trainer verb, or another one that takes the same configuration.
+
+    Args:
+        verb: The verb.
+        args: The options after it.
+        kind: What parses the options and does the work.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        AbawError: What the user can mend.
+        KeyboardInterrupt: Ctrl-C.
+    """
+    silence()
+    n_threads_before = torch.get_num_threads()
+    try:
+        kind(verb, args)
+    except Preempted as stop:
+        announce(stop, verb)
+        return stop.code
+    except (MisconfigurationException, RuntimeError) as error:
+        told = user_message(error, verb)
+        if told is None:
+            raise
+        raise told from error
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into an exit with 1
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # and leaves the signal ignored
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        torch.set_num_threads(n_threads_before)
+    return 0
+
+
+def n_weights(module: torch.nn.Module) -> int:
+    """How many numbers the module holds as parameters."""
+    return sum(weight.numel() for weight in module.parameters())

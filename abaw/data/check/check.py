@@ -1,0 +1,160 @@
+"""The data doctor: is this data set whole, readable and consistent, before anyone trains on it?"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from abaw.data.cache import cache_folder
+from abaw.data.check.annotations import check_mtl_file, check_task_file, find_unrecognised
+from abaw.data.check.consistency import (
+    Balance,
+    VideoCounts,
+    compare_lengths,
+    find_constant_labels,
+    find_missing_annotations,
+    find_opencv_wheels,
+    find_repeated_annotations,
+    find_shared_subjects,
+    find_strays,
+    find_unequal_rows,
+)
+from abaw.data.check.duplicates import find_duplicates
+from abaw.data.check.images import examine_all
+from abaw.data.check.kinds import KINDS, Finding
+from abaw.data.check.report import Report
+from abaw.data.discovery import AnnotationFile
+from abaw.data.labels import Labels
+from abaw.data.layout import Sources, find_sources
+from abaw.errors import UsageError
+
+Images = Mapping[str, NDArray[np.int64]]
+
+
+def check_dataset(
+    root: Path,
+    *,
+    image_roots: Sequence[Path] | None = None,
+    annotations: Path | None = None,
+    size: int = 112,
+    ignore: Sequence[str] = (),
+    jobs: int | None = None,
+    progress: bool = True,
+    cache_dir: Path | None = None,
+    asked: Mapping[str, NDArray[np.int64]] | None = None,
+) -> Report:
+    """Looks at every image and every annotation below `root`.
+
+    Images that have not changed since the last time (name, size, time) are not read again.
+
+    Args:
+        root: Folder below which images and annotations are searched.
+        image_roots: Folders with one folder of images per video, instead of those found.
+        annotations: Folder with the annotations, instead of what is found below `root`.
+        size: Height and width that every image must have.
+        ignore: Kinds of finding that are to count as notes; hyphens may stand for their spaces.
+        jobs: Processes that read images; None: one per core.
+        progress: Show a progress bar on stderr.
+        cache_dir: Where it is remembered what was looked at, instead of $ABAW_CACHE or ~/.cache/abaw.
+        asked: By video, the numbers of the images that a sample submission asks for; none where it only
+            names the video.
+
+    Raises:
+        AbawError: There is nothing to look at.
+        UsageError: A kind to ignore does not exist.
+    """
+    hyphenated = {kind.replace(" ", "-"): kind for kind in KINDS}
+    ignored = frozenset(hyphenated.get(kind, kind) for kind in ignore)
+    unknown = ignored - set(KINDS)
+    if unknown:
+        raise UsageError(
+            f"ignore: {sorted(unknown)} is not a kind of finding; the kinds are {', '.join(KINDS)}"
+        )
+    root, asked = Path(root), asked or {}
+    sources = find_sources(root, image_roots=image_roots, annotations=annotations, label_set=None)
+    folders = [folder / video for folder, videos in sources.image_roots.items() for video in videos]
+    examined = examine_all(folders, size, cache_folder(cache_dir) / "check", jobs, progress)
+    images: dict[str, NDArray[np.int64]] = {}  # by video, the numbers of its images in all roots
+    for name, numbers in [(folder.folder.name, folder.numbers) for folder in examined]:
+        images[name] = np.union1d(images.get(name, np.empty(0, np.int64)), numbers)
+    videos, balance, annotated, findings = _read_annotations(sources, images, progress)
+    for name, numbers in asked.items():
+        video = videos.setdefault(name, VideoCounts(name))
+        video.frames = max(video.frames, int(numbers.max(initial=0)))
+    findings += find_unrecognised(sources.other_texts)
+    findings += [finding for folder in examined for finding in folder.findings]
+    findings += find_duplicates(
+        examined, {name: "+".join(sorted(set(v.splits.values()))) for name, v in videos.items()}
+    )
+    findings += find_strays(sources, root.resolve())
+    findings += find_missing_annotations(sources, root.resolve(), annotations)
+    findings += find_repeated_annotations(annotated)
+    findings += find_shared_subjects(annotated)
+    findings += find_opencv_wheels()
+    findings += compare_videos(videos.values(), images, sources, root, asked)
+    return Report(
+        root=root,
+        image_roots=tuple(sources.image_roots),
+        videos=[videos[name] for name in sorted(videos)],
+        balance=dict(sorted(balance.items())),
+        findings=sorted(findings, key=lambda f: (list(KINDS).index(f.kind), f.place)),
+        ignored=ignored,
+        n_read=sum(folder.n_read for folder in examined),
+    )
+
+
+def compare_videos(
+    videos: Collection[VideoCounts],
+    images: Images,
+    sources: Sources,
+    root: Path,
+    asked: Mapping[str, NDArray[np.int64]],
+) -> Iterator[Finding]:
+    """What the counts of the videos say about each, and about all of a split."""
+    folders: dict[str, Path] = {}
+    for image_root, names in sources.image_roots.items():
+        for name in names:
+            folders.setdefault(name, image_root / name)
+    paths: dict[str, Path] = {}
+    for file in sources.annotations:
+        if file.video is not None:
+            paths.setdefault(file.video, file.path)
+    for video in videos:
+        annotation = paths.get(video.name)
+        if annotation is not None:
+            yield from find_unequal_rows(video, annotation)
+        if sources.image_roots:
+            numbers = images.get(video.name, np.empty(0, np.int64))
+            where = folders.get(video.name, annotation or root)
+            yield from compare_lengths(video, numbers, where, asked.get(video.name))
+    yield from find_constant_labels(videos, sources.annotations)
+
+
+def _read_annotations(
+    sources: Sources, images: Images, progress: bool
+) -> tuple[dict[str, VideoCounts], dict[str, Balance], list[AnnotationFile], list[Finding]]:
+    """Counts of every video, label balance, which file annotates which video, and what is wrong with it."""
+    videos = {name: VideoCounts(name, len(ns), int(ns.max(initial=0))) for name, ns in images.items()}
+    balance: dict[str, Balance] = {}
+    annotated: list[AnnotationFile] = []
+    findings: list[Finding] = []
+    for file in tqdm(sources.annotations, desc="annotations", unit="file", disable=not progress):
+        of_video: dict[str, Labels]
+        if file.task is not None and file.video is not None:
+            labels, in_file = check_task_file(file.path, file.task)
+            of_video = {} if labels is None else {file.video: labels}
+            videos.setdefault(file.video, VideoCounts(file.video))
+            annotated.append(file)
+        else:
+            of_video, in_file = check_mtl_file(file.path)
+            annotated += [replace(file, video=name) for name in of_video]
+        findings += in_file
+        for name, labels in of_video.items():
+            numbers = images.get(name, np.empty(0, np.int64))
+            videos.setdefault(name, VideoCounts(name)).add(file.task, file.split, labels, numbers)
+            label_set = "mtl" if file.task is None else "challenge"
+            balance.setdefault(f"{label_set} {file.split}", Balance()).add(labels)
+    return videos, balance, annotated, findings

@@ -1,0 +1,335 @@
+"""Official annotation files: strict reader and writer. Row k (from 0) is frame k.
+
+The markers -5 and -1 become masks here and appear nowhere else.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from abaw.data.labels import IMAGE_NAME, Labels, image_name, is_video_name
+from abaw.errors import AbawError
+from abaw.files import atomic_path
+from abaw.tasks import EXPR_NAMES, Task
+
+_NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+_IN_NUMBERS = b"0123456789+-.eE"
+
+_BLANKS = b" \t\r"  # around a cell; the last for Windows' line ends
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a column of an annotation file may hold.
+
+    Attributes:
+        name: As in the official header.
+        lowest: Smallest label.
+        highest: Largest label.
+        unlabelled: The marker of a missing label.
+        whole: True where only whole numbers are labels.
+    """
+
+    name: str
+    lowest: int
+    highest: int
+    unlabelled: int
+    whole: bool
+
+    def admits(self, values: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Bool, shape of `values`: a label or the marker."""
+        inside = (values >= self.lowest) & (values <= self.highest)  # false for nan
+        if self.whole:
+            inside &= np.trunc(values) == values
+        admitted: NDArray[np.bool_] = inside | (values == self.unlabelled)
+        return admitted
+
+    def __str__(self) -> str:
+        kind = "a whole number" if self.whole else "a number"
+        return f"{kind} from {self.lowest} to {self.highest}, or {self.unlabelled} for unlabelled"
+
+
+def columns_of(task: Task) -> tuple[Column, ...]:
+    """The columns of a task's annotation rows: 2 for VA, 1 for EXPR, 12 for AU."""
+    if task is Task.VA:
+        return tuple(Column(name, -1, 1, task.unlabelled, whole=False) for name in task.names)
+    if task is Task.EXPR:
+        return (Column("expression", 0, task.size - 1, task.unlabelled, whole=True),)
+    return tuple(Column(name, 0, 1, task.unlabelled, whole=True) for name in task.names)
+
+
+@dataclass(frozen=True)
+class Defect:
+    """Something wrong in a text file.
+
+    Attributes:
+        kind: `empty annotation`, `encoding`, `header`, `blank line`, `columns`, `number`, `range`,
+            `image` or `duplicate row`.
+        line: Line number, from 1.
+        detail: What is wrong, with the value met.
+    """
+
+    kind: str
+    line: int
+    detail: str
+
+
+class AnnotationError(AbawError):
+    """An annotation file that cannot be trusted; names file, line, value and cure.
+
+    Attributes:
+        path: The file.
+        defect: What is wrong, and on which line.
+    """
+
+    def __init__(self, path: Path, defect: Defect) -> None:
+        super().__init__(path, defect)  # so that it travels between processes
+        self.path, self.defect = path, defect
+
+    def __str__(self) -> str:
+        where = f"{self.path}:{self.defect.line}: {self.defect.detail}"
+        return f"{where}; correct it or fetch the annotations again (`abaw check` lists every defect)"
+
+
+def shown(cell: bytes) -> str:
+    """A cell as it may stand in a message: printable, quoted, cut at 40 characters."""
+    text = cell.decode("utf-8", "backslashreplace")
+    return repr(text if len(text) <= 40 else f"{text[:40]}…")
+
+
+def text_defect(data: bytes) -> Defect | None:
+    """Why a file holds no text to be read at all: it is empty, or UTF-16 as some editors save it."""
+    if not data.strip():
+        return Defect("empty annotation", 1, "the file is empty")
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0\0" in (data[:4:2], data[1:4:2]):
+        cure = "save it as UTF-8, for instance with `iconv -f UTF-16 -t UTF-8`"
+        return Defect("encoding", 1, f"the file is UTF-16; {cure}")
+    return None
+
+
+def split_header(data: bytes) -> tuple[list[str], bytes]:
+    """Parts a file into the names of its first line and the rows, which end in a line feed each.
+
+    A byte-order mark, Windows' line ends and blank lines at the end are tolerated.
+    """
+    data = data.removeprefix(b"\xef\xbb\xbf").rstrip(_BLANKS + b"\n").replace(b"\r\n", b"\n")
+    header, _, body = data.partition(b"\n")
+    names = [name.strip() for name in header.decode("utf-8", "backslashreplace").split(",")]
+    return names, body + b"\n" if body else b""
+
+
+def read_rows(path: Path, body: bytes, columns: Sequence[Column], named: bool = False) -> NDArray[np.float64]:
+    """The values of all rows.
+
+    Args:
+        path: For messages.
+        body: Lines of comma-separated cells, each line ending in a line feed; the first is line 2.
+        columns: What each cell may hold.
+        named: Each row begins with one more cell, a name, which is passed over.
+
+    Returns:
+        float64 (R, len(columns)), all admitted by their columns.
+
+    Raises:
+        AnnotationError: A row is blank, has too few or too many cells, or a cell is wrong.
+    """
+    numbers = body
+    if named:
+        numbers = b"".join([line.partition(b",")[2] + b"\n" for line in body.split(b"\n")[:-1]])
+    values = _read_fast(numbers, columns)
+    if values is None:
+        for defect in row_defects(body, columns, named):
+            raise AnnotationError(path, defect)
+        cells = numbers.replace(b"\n", b",").split(b",")[:-1]
+        values = np.array([float(cell) for cell in cells]).reshape(-1, len(columns))
+    return values
+
+
+def _read_fast(body: bytes, columns: Sequence[Column]) -> NDArray[np.float64] | None:
+    """The values, or None where the file must be looked at cell by cell."""
+    n_rows = body.count(b"\n")
+    separators = b"," * (len(columns) - 1) + b"\n"
+    if body.translate(None, delete=_IN_NUMBERS) != separators * n_rows:
+        return None  # a wrong number of cells, or something that belongs to no number
+    single = body.replace(b"-1", b"/")  # the character before "0": a class or a marker is one byte
+    if all(column.whole for column in columns) and len(single) == 2 * n_rows * len(columns):
+        # a cell of another width would bring a separator into an even place, which no column admits
+        values = np.frombuffer(single, np.uint8)[::2].astype(np.float64) - ord("0")
+    else:
+        try:
+            values = np.array([float(cell) for cell in body.replace(b"\n", b",").split(b",")[:-1]])
+        except ValueError:
+            return None
+    values = values.reshape(n_rows, len(columns))
+    good = all(column.admits(values[:, k]).all() for k, column in enumerate(columns))
+    return values if good else None
+
+
+def row_defects(body: bytes, columns: Sequence[Column], named: bool = False) -> Iterator[Defect]:
+    """Everything wrong in the rows, line by line (slow: for what `read_rows` refuses, and for the doctor)."""
+    expected = len(columns) + named
+    for number, line in enumerate(body.split(b"\n")[:-1], start=2):
+        cells = [cell.strip(_BLANKS) for cell in line.split(b",")]
+        if cells == [b""]:
+            yield Defect("blank line", number, "the line is blank, so it is not clear which frame follows")
+        elif len(cells) != expected:
+            yield Defect("columns", number, f"the row has {len(cells)} cells instead of {expected}")
+        else:
+            for column, cell in zip(columns, cells[named:], strict=True):
+                if not _NUMBER.fullmatch(cell):
+                    yield Defect("number", number, f"{column.name} is {shown(cell)}, not a number")
+                elif not column.admits(np.array(float(cell))):
+                    yield Defect("range", number, f"{column.name} is {shown(cell)}, not {column}")
+
+
+MTL_HEADER = ("image", "valence", "arousal", "expression", "aus")
+
+MTL_COLUMNS = tuple(column for task in Task for column in columns_of(task))
+
+_MTL_SLICES = {Task.VA: slice(0, 2), Task.EXPR: slice(2, 3), Task.AU: slice(3, 15)}
+
+
+def read_task_file(path: Path, task: Task) -> Labels:
+    """The labels of one video for one task; the other tasks are unlabelled.
+
+    The seven-class EXPR files of 2021 (no Other) are read too: their classes are the first seven.
+
+    Raises:
+        AnnotationError: The header or a row is wrong; the message names line and value.
+        AbawError: The file cannot be read.
+    """
+    data = read_bytes(path)
+    names, body = split_header(data)
+    if (defect := text_defect(data) or header_defect(names, task)) is not None:
+        raise AnnotationError(path, defect)
+    labels = _labels(task, read_rows(path, body, columns_of(task)))
+    if task is Task.EXPR and len(names) < task.size and (labels.expr == len(names)).any():
+        row = int((labels.expr == len(names)).argmax())
+        detail = f"expression is '{len(names)}', but the header names only classes 0 to {len(names) - 1}"
+        raise AnnotationError(path, Defect("range", row + 2, detail))
+    return labels
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        AbawError: It cannot be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise AbawError(
+            f"{path}: cannot be read ({error.strerror}); check the path and its permissions"
+        ) from error
+
+
+def header_defect(names: Sequence[str], task: Task | None) -> Defect | None:
+    """What is wrong with the first line of a task's file, or of an MTL file (`task` None)."""
+    wanted = [MTL_HEADER if task is None else task.names]
+    if task is Task.EXPR:
+        wanted.append(EXPR_NAMES[:7])
+    if tuple(names) in wanted:
+        return None
+    met = shown(",".join(names).encode())
+    for other in (None, *Task):
+        if tuple(names) == (MTL_HEADER if other is None else other.names):
+            met += f" (that of {'an MTL' if other is None else other.upper()} file)"
+    return Defect("header", 1, f"the header is {met} instead of '{','.join(wanted[0])}'")
+
+
+def _labels(task: Task, values: NDArray[np.float64]) -> Labels:
+    """Labels of one task from rows with markers, float64 (R, columns)."""
+    valid = values != task.unlabelled
+    values = np.where(valid, values, 0)
+    labels = Labels.unlabelled(len(values))
+    if task is Task.VA:
+        both = valid.all(1)
+        return replace(labels, va=(values * both[:, None]).astype(np.float32), va_valid=both)
+    if task is Task.EXPR:
+        return replace(labels, expr=values[:, 0].astype(np.int64), expr_valid=valid[:, 0])
+    return replace(labels, au=values.astype(np.float32), au_valid=valid)
+
+
+def read_mtl_file(path: Path) -> dict[str, Labels]:
+    """The labels of every video of an MTL file; frames the file does not list are unlabelled.
+
+    Raises:
+        AnnotationError: The header, an image name or a row is wrong, or an image is listed twice.
+        AbawError: The file cannot be read.
+    """
+    data = read_bytes(path)
+    names, body = split_header(data)
+    if (defect := text_defect(data) or header_defect(names, None)) is not None:
+        raise AnnotationError(path, defect)
+    values = read_rows(path, body, MTL_COLUMNS, named=True)
+    frames: dict[str, dict[int, int]] = {}  # of each video: row of the file by frame
+    for row, line in enumerate(body.split(b"\n")[:-1]):
+        image = line.partition(b",")[0]
+        place = parse_image(image)
+        if isinstance(place, str):
+            raise AnnotationError(path, Defect("image", row + 2, place))
+        video, frame = place
+        if (first := frames.setdefault(video, {}).setdefault(frame, row)) != row:
+            detail = f"{shown(image)} was listed before, on line {first + 2}"
+            raise AnnotationError(path, Defect("duplicate row", row + 2, detail))
+    return {video: _scattered(values[list(rows.values())], list(rows)) for video, rows in frames.items()}
+
+
+def parse_image(cell: bytes) -> tuple[str, int] | str:
+    """Video and frame (from 0) of an entry `video/00001.jpg`, or what is wrong with it."""
+    video, _, name = cell.strip().decode("utf-8", "backslashreplace").rpartition("/")
+    match = IMAGE_NAME.fullmatch(name)
+    if not is_video_name(video) or match is None or (number := int(match[1])) == 0:
+        return f"the image is {shown(cell)}, not of the form 'video/00001.jpg'"
+    return video, number - 1
+
+
+def _scattered(values: NDArray[np.float64], frames: list[int]) -> Labels:
+    """Labels up to the last of `frames` from their rows (len(frames), 15)."""
+    n_rows = max(frames) + 1
+    labels = Labels.unlabelled(n_rows)
+    for task in Task:
+        sparse = _labels(task, values[:, _MTL_SLICES[task]])
+        labels.values(task)[frames] = sparse.values(task)
+        labels.valid(task)[frames] = sparse.valid(task)
+    return labels
+
+
+def _cells(labels: Labels, task: Task) -> list[str]:
+    """The official text of every row."""
+    values, valid = labels.values(task), labels.valid(task)
+    if task is Task.VA:
+        valid = valid[:, None]
+    # a float32 as text is the shortest that reads back as the same number
+    text = (values if task is Task.VA else values.astype(np.int64)).astype(np.str_)
+    text = np.where(valid, text, str(task.unlabelled)).reshape(len(labels), -1)
+    return [",".join(row) for row in text.tolist()]
+
+
+def write_task_file(path: Path, task: Task, labels: Labels) -> None:
+    """Writes one video's labels of one task as an official annotation file."""
+    _write_lines(path, [",".join(task.names), *_cells(labels, task)])
+
+
+def write_mtl_file(path: Path, labels: Mapping[str, Labels]) -> None:
+    """Writes an MTL file with every frame that carries a label of any task."""
+    lines = [",".join(MTL_HEADER)]
+    for video, of_video in labels.items():
+        rows = [_cells(of_video, task) for task in Task]
+        labelled = of_video.va_valid | of_video.expr_valid | of_video.au_valid.any(1)
+        for frame in np.flatnonzero(labelled).tolist():
+            lines.append(
+                ",".join([f"{video}/{image_name(frame + 1)}", *(task_rows[frame] for task_rows in rows)])
+            )
+    _write_lines(path, lines)
+
+
+def _write_lines(path: Path, lines: list[str]) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")

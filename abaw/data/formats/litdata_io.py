@@ -1,0 +1,118 @@
+"""The samples of a litdata data set, on disk or in object storage, one at a time and in any order."""
+
+import json
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from abaw.errors import AbawError
+
+_PAUSES = (0.1, 1.0, 5.0, 15.0, 30.0, 60.0)  # seconds before another attempt at a broken connection
+
+_CHUNK = re.compile(r"chunk-\d+-\d+\.bin", re.ASCII)
+
+_PLAIN = {  # what litdata writes into its index for samples of bytes
+    "data_format": ["bytes"],
+    "data_spec": '[1, {"type": null, "context": null, "children_spec": []}]',
+    "compression": None,
+    "encryption": None,
+    "item_loader": "PyTreeLoader",
+}
+
+_T = TypeVar("_T")
+
+
+def open_stream(root: Path, url: str | None = None) -> Any:
+    """The data set whose index lies in `root`; with `url` it is fetched from there, and later the samples.
+
+    Raises:
+        AbawError: There is none, it cannot be reached, or litdata is not installed.
+    """
+    litdata, options = _litdata(), {}
+    if url is not None and url.startswith("s3://"):
+        from botocore.config import Config  # type: ignore[import-untyped]
+
+        retries = {"max_attempts": 3, "mode": "standard"}  # litdata's own go on for hours
+        options["config"] = Config(retries=retries, connect_timeout=10, read_timeout=30)
+    where = litdata.streaming.resolver.Dir(path=str(root), url=url)
+    stream = _retry(lambda: litdata.StreamingDataset(where, storage_options=options), f"{url or root}")
+    _check_index(root, url or root)
+    return stream
+
+
+def _check_index(root: Path, where: Path | str) -> None:
+    """Refuses an index by which litdata would unpickle samples, or follow names out of the data set.
+
+    Raises:
+        AbawError: It is no index of plain bytes in files beside it.
+    """
+    try:
+        index = json.loads((root / "index.json").read_bytes())
+        config, names = index["config"], [chunk["filename"] for chunk in index["chunks"]]
+        as_ours = {name: config.get(name) for name in _PLAIN} == _PLAIN
+        if not as_ours or not all(_CHUNK.fullmatch(name) for name in names):
+            raise ValueError("it describes something else than plain bytes in files beside it")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise AbawError(f"{where}: index.json is none of a pack ({error}); pack again") from error
+
+
+def sample(stream: Any, number: int, where: Path | str) -> bytes:
+    """A sample by its number; `where` names the data set in messages.
+
+    Raises:
+        AbawError: It is not there, or its storage cannot be reached for minutes.
+    """
+    return _retry(lambda: bytes(stream[number]), f"{where}: segment {number}")
+
+
+def open_writer(out: Path, chunk_bytes: int) -> Any:
+    """A litdata writer of files of about `chunk_bytes`.
+
+    Raises:
+        AbawError: litdata is not installed.
+    """
+    _litdata()
+    from litdata.streaming.writer import BinaryWriter
+
+    return BinaryWriter(str(out), chunk_bytes=chunk_bytes)
+
+
+def _retry(work: Callable[[], _T], what: str) -> _T:
+    """Does `work`, again and again where a connection broke.
+
+    Raises:
+        AbawError: It never succeeded, or could not.
+    """
+    for pause in (*_PAUSES, None):
+        try:
+            return work()
+        except Exception as error:  # each storage's library raises its own
+            if pause is None or not _may_pass(error):
+                raise AbawError(
+                    f"{what} cannot be read ({type(error).__name__}: {error}); check the address, the"
+                    " credentials and the network"
+                ) from error
+            time.sleep(pause)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether another attempt may do better: the storage did not answer, or blames itself."""
+    answer = getattr(error, "response", None) or {}
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    if status is not None:
+        return bool(status >= 500 or status in (408, 429))
+    final = isinstance(
+        error, FileNotFoundError | PermissionError | ValueError | LookupError | TypeError | ImportError
+    )
+    return not final and "Credentials" not in type(error).__name__
+
+
+def _litdata() -> Any:
+    try:
+        import litdata
+    except ImportError as error:
+        raise AbawError("segments need litdata; install it with: pip install 'abaw[stream]'") from error
+    return litdata

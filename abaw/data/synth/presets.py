@@ -1,0 +1,177 @@
+"""What is decided about a generated data set before anything is drawn: presets, splits, names, scripts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from abaw.data.synth.camera import CaptureConditions
+from abaw.data.synth.script import LabelStatistics, Script, ScriptSampler
+from abaw.tasks import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """One kind of generated data set.
+
+    Attributes:
+        society: Who does what, how often.
+        weather: What the camera makes of it.
+        variation: How far people differ from the mean face.
+        annotated: Share of the videos with labels of each task.
+        unlabelled: Share of the rows of an annotated video without a label, per task.
+        splits: Share of the videos in train, val and test.
+    """
+
+    society: LabelStatistics
+    weather: CaptureConditions
+    variation: float
+    annotated: dict[Task, float]
+    unlabelled: dict[Task, float]
+    splits: tuple[float, float, float]
+
+
+def _shares(counts: Sequence[int], total: int | None = None) -> tuple[float, ...]:
+    """Gives counts as shares of their sum, or of `total`."""
+    whole = total or sum(counts)
+    return tuple(count / whole for count in counts)
+
+
+PRESETS = {
+    "demo": Preset(
+        society=LabelStatistics(
+            expressions=(0.20, 0.11, 0.11, 0.10, 0.14, 0.12, 0.11, 0.11),
+            units=(0.28, 0.22, 0.28, 0.16, 0.20, 0.16, 0.20, 0.14, 0.13, 0.13, 0.32, 0.16),
+            episode=50,
+            strength=(0.85, 1.0),
+            lag=(8, 14),
+        ),
+        weather=CaptureConditions(pose=0.4, jitter=0.4, spoilt=0.35, bursts=0.05, covered=0.08),
+        variation=0.5,
+        annotated={Task.VA: 0.75, Task.EXPR: 0.75, Task.AU: 0.75},
+        unlabelled={Task.VA: 0.03, Task.EXPR: 0.08, Task.AU: 0.05},
+        splits=(0.65, 0.25, 0.10),
+    ),
+    "real": Preset(
+        society=LabelStatistics(  # label counts of Aff-Wild2's training set
+            expressions=_shares((177198, 16573, 10771, 9080, 95463, 78751, 31615, 165866)),
+            units=_shares(
+                (160261, 67513, 209982, 362236, 538960, 467113, 332788, 38163, 42787, 34746, 851020, 100978),
+                1357376,
+            ),
+            episode=120,
+            strength=(0.5, 1.0),
+            lag=(10, 30),
+        ),
+        weather=CaptureConditions(pose=1.0, jitter=0.9, spoilt=0.15, bursts=0.05, covered=0.1),
+        variation=1.0,
+        annotated={Task.VA: 0.73, Task.EXPR: 0.54, Task.AU: 0.67},
+        unlabelled={Task.VA: 0.05, Task.EXPR: 0.5, Task.AU: 0.07},
+        splits=(0.62, 0.18, 0.20),
+    ),
+}
+"""The kinds of data set there are: mild and quickly learnt, or as imbalanced as the real one."""
+
+_SIZES = ("30-1280x720", "24-1920x1080", "60-1920x1080", "25-640x480")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shot:
+    """All that is decided about one video beforehand; the rest follows from its seed.
+
+    Attributes:
+        video: The stem of its files.
+        split: `train`, `val` or `test`.
+        tasks: What it is annotated for; nothing in the test split.
+        n_frames: Frames of the decoded video.
+        second_root: Its images belong to the second delivery.
+        scene: Seed of the background, shared by the people of one recording.
+        script: What its person does, one row more than frames.
+        seed: Of everything drawn in it.
+        must_miss: At least one burst of frames has no crop.
+    """
+
+    video: str
+    split: str
+    tasks: tuple[Task, ...]
+    n_frames: int
+    second_root: bool
+    scene: int
+    script: Script
+    seed: tuple[int, int]
+    must_miss: bool
+
+
+def plan(*, videos: int, frames: int, seed: int, preset: Preset) -> list[Shot]:
+    """Gives all videos of a data set, those of train first.
+
+    Args:
+        videos: Number of stems, at least 2.
+        frames: Mean number of frames of a video.
+        seed: Of all choices.
+        preset: The kind of data set.
+    """
+    rng = np.random.default_rng((seed, 0))
+    recordings = _recordings(rng, videos, preset)
+    lengths = rng.uniform(0.6, 1.4, len(recordings))
+    lengths *= frames * videos / (lengths * [len(stems) for _, stems in recordings]).sum()
+    annotated = {
+        split: iter(_task_sets(rng, preset, sum(len(stems) for where, stems in recordings if where == split)))
+        for split in ("train", "val")
+    }
+    writers: dict[tuple[str, bool], ScriptSampler] = {}
+    shots: list[Shot] = []
+    for (split, stems), length in zip(recordings, lengths.tolist(), strict=True):
+        n_frames, scene = max(round(length), 8), int(rng.integers(2**31))
+        for video in stems:
+            tasks = next(annotated[split]) if split in annotated else ()
+            key = (split, Task.EXPR in tasks)  # so that the expressions of each split have their shares
+            writer = writers.setdefault(key, ScriptSampler(rng, preset.society))
+            shots.append(
+                Shot(
+                    video=video,
+                    split=split,
+                    tasks=tasks,
+                    n_frames=n_frames,
+                    second_root=len(shots) % 11 == 1,
+                    scene=scene,
+                    script=writer.write(n_frames + 1),
+                    seed=(seed, len(shots) + 1),
+                    must_miss=len(shots) % 8 == 0,
+                )
+            )
+    return shots
+
+
+def _recordings(rng: np.random.Generator, videos: int, preset: Preset) -> list[tuple[str, list[str]]]:
+    """Gives recordings as (split, stems): one person each, or two; nobody is in two recordings."""
+    n_val = max(round(videos * preset.splits[1]), 1)
+    n_test = max(round(videos * preset.splits[2]), 1) if videos > 2 else 0
+    counts = {"train": videos - n_val - n_test, "val": n_val, "test": n_test}
+    numbers = iter(rng.permutation(np.arange(1, 12 * videos + 1)).tolist())
+    found: list[tuple[str, list[str]]] = []
+    for split, left in counts.items():
+        while left:
+            number, k = next(numbers), len(found)
+            names = (
+                f"{number}-{_SIZES[k // 4 % 4]}",
+                f"{number}",
+                f"video{number}_1",
+                f"{number}-30-1920x1080-3",
+            )
+            stems = [names[k % 4]]
+            if k % 6 == 0 and left > 1:  # two people: named by side, or the main person without
+                stems = [stems[0] + "_left" * (k % 12 == 6), stems[0] + "_right"]
+            found.append((split, stems))
+            left -= len(stems)
+    return found
+
+
+def _task_sets(rng: np.random.Generator, preset: Preset, count: int) -> list[tuple[Task, ...]]:
+    """Gives the tasks each of `count` videos is annotated for: every share kept, no video without any."""
+    sets: list[set[Task]] = [set() for _ in range(count)]
+    for task, share in preset.annotated.items():
+        order = sorted(rng.permutation(count).tolist(), key=lambda k: len(sets[k]) > 0)  # the bare ones first
+        for k in order[: max(round(share * count), 1)]:
+            sets[k].add(task)
+    return [tuple(task for task in Task if task in chosen) or (Task.VA,) for chosen in sets]

@@ -1,0 +1,231 @@
+"""Calibration of tracks: smoothing, AU thresholds, EXPR prior and temperature, applied and stored."""
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage, special
+
+from abaw.errors import AbawError
+from abaw.evaluation.tracks import Track
+from abaw.files import atomic_path
+from abaw.model.checkpoints import load_checkpoint
+from abaw.tasks import AU_NAMES, EXPR_NAMES, Task
+
+Kind = Literal["none", "box", "gaussian", "median"]
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+_TINY = 1e-6
+"""Probabilities are kept this far from 0 and 1, where logarithms end."""
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """A moving average over the frames of one video; at the video's ends the window is cut, not filled.
+
+    Attributes:
+        kind: `box` and `gaussian` (standard deviation half the half-width) average, `median` takes the
+            middle value; `none` leaves the track alone.
+        half_width: Frames on either side.
+    """
+
+    kind: Kind = "none"
+    half_width: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS or self.half_width < 0:
+            raise AbawError(
+                f"smoothing: {self.kind!r} over {self.half_width} frames is none; calibrate again"
+            )
+
+    def __call__(self, values: NDArray) -> NDArray:
+        """The values (N, K) smoothed along N."""
+        if self.kind == "none" or self.half_width == 0 or len(values) < 2:
+            return values
+        if self.kind == "median":
+            return self._medians(values)
+        inside = np.ones((len(values), 1))  # how much of the window lies within the video
+        smooth: NDArray = self._average(values.astype(np.float64)) / self._average(inside)
+        return smooth.astype(values.dtype)
+
+    def _average(self, values: NDArray) -> NDArray:
+        if self.kind == "box":
+            averages = ndimage.uniform_filter1d(values, 2 * self.half_width + 1, axis=0, mode="constant")
+        else:
+            averages = ndimage.gaussian_filter1d(
+                values, self.half_width / 2, axis=0, mode="constant", radius=self.half_width
+            )
+        return np.asarray(averages)
+
+    def _medians(self, values: NDArray) -> NDArray:
+        # as many +inf as -inf beyond the ends (one more at most): the middle stays that of the frames
+        padding = np.where(np.arange(self.half_width) % 2, -np.inf, np.inf)
+        columns = [np.concatenate([-padding[::-1], column, padding]) for column in values.T]
+        size, rows = 2 * self.half_width + 1, slice(self.half_width, self.half_width + len(values))
+        return np.stack([ndimage.median_filter(c, size)[rows] for c in columns], 1).astype(values.dtype)
+
+    def __str__(self) -> str:
+        return "no smoothing" if self.kind == "none" else f"{self.kind} of ±{self.half_width} frames"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Corrections of a model's tracks; the default changes nothing.
+
+    Attributes:
+        smoothing: Per task; a task that is not named stays as it is.
+        temperature: Per task with probabilities: above 1 they become less sure. Changes no decision.
+        expr_prior: Eight class frequencies as the model predicts them.
+        expr_prior_strength: How far classes are freed of their prior: p is divided by prior ** strength.
+        au_thresholds: Twelve probabilities from which an AU counts as present.
+        chosen_on: Videos whose labels decided all this, so that scores on them are optimistic.
+    """
+
+    smoothing: Mapping[Task, Smoothing] = field(default_factory=dict)
+    temperature: Mapping[Task, float] = field(default_factory=dict)
+    expr_prior: tuple[float, ...] = (1 / len(EXPR_NAMES),) * len(EXPR_NAMES)
+    expr_prior_strength: float = 0.0
+    au_thresholds: tuple[float, ...] = (0.5,) * len(AU_NAMES)
+    chosen_on: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        shares = (*self.expr_prior, *self.au_thresholds)
+        sizes = (len(self.expr_prior), len(self.au_thresholds)) == (Task.EXPR.size, Task.AU.size)
+        positive = all(0 < share < 1 for share in shares) and all(t > 0 for t in self.temperature.values())
+        if not (sizes and positive and 0 <= self.expr_prior_strength < np.inf):
+            raise AbawError(
+                "calibration: needs eight prior and twelve threshold values between 0 and 1, temperatures "
+                f"above 0 and a prior strength from 0, got {self}; calibrate again"
+            )
+
+    def apply(self, track: Track) -> Track:
+        """The corrected track."""
+        values = {task: self.smoothed(task, raw) for task, raw in track.values.items()}
+        if Task.EXPR in values:
+            values[Task.EXPR] = self._expr(values[Task.EXPR])
+        if Task.AU in values:
+            values[Task.AU] = self._au(values[Task.AU])
+        return track.with_values(values)
+
+    def smoothed(self, task: Task, values: NDArray) -> NDArray:
+        """The first of the corrections alone: predictions (N, K) smoothed as the task's are."""
+        smoothing = self.smoothing.get(task, Smoothing())
+        values = smoothing(values)
+        if task is Task.EXPR and smoothing.kind == "median":  # medians need not add up to 1
+            values = values + np.float32(_TINY)
+            values = values / values.sum(1, keepdims=True)
+        return values
+
+    def _expr(self, probabilities: NDArray) -> NDArray:
+        temperature = self.temperature.get(Task.EXPR, 1.0)
+        if temperature == 1 and self.expr_prior_strength == 0:
+            return probabilities
+        scores = log_probabilities(probabilities) - self.expr_prior_strength * np.log(self.expr_prior)
+        return np.asarray(special.softmax(scores / temperature, axis=1), np.float32)
+
+    def _au(self, probabilities: NDArray) -> NDArray:
+        temperature, thresholds = self.temperature.get(Task.AU, 1.0), np.asarray(self.au_thresholds)
+        if temperature == 1 and (thresholds == 0.5).all():
+            return probabilities
+        scores = log_odds(probabilities) - log_odds(thresholds)
+        corrected = special.expit(scores / temperature).astype(np.float32)
+        # float32 rounds a score just below 0 up to 0.5, which would be another decision
+        below_half = np.nextafter(np.float32(0.5), np.float32(0))
+        return np.asarray(np.where(scores < 0, np.minimum(corrected, below_half), corrected))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for a checkpoint or JSON."""
+        plain = asdict(self)
+        plain["smoothing"] = {str(task): asdict(smoothing) for task, smoothing in self.smoothing.items()}
+        plain["temperature"] = {str(task): float(value) for task, value in self.temperature.items()}
+        return plain | {name: list(plain[name]) for name in ("expr_prior", "au_thresholds", "chosen_on")}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> "Calibration":
+        """What `to_dict` gave.
+
+        Raises:
+            AbawError: It is something else.
+        """
+        try:
+            return cls(
+                smoothing={Task(task): Smoothing(**s) for task, s in plain["smoothing"].items()},
+                temperature={Task(task): float(value) for task, value in plain["temperature"].items()},
+                expr_prior=tuple(plain["expr_prior"]),
+                expr_prior_strength=plain["expr_prior_strength"],
+                au_thresholds=tuple(plain["au_thresholds"]),
+                chosen_on=tuple(plain["chosen_on"]),
+            )
+        except AbawError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            wrong = f"lacks {error}" if isinstance(error, KeyError) else f"is damaged ({error})"
+            raise AbawError(f"calibration: {wrong}; calibrate again") from error
+
+
+def log_probabilities(probabilities: NDArray) -> NDArray[np.float64]:
+    """Logarithms of probabilities, finite also at 0."""
+    return np.asarray(np.log(np.maximum(probabilities, _TINY, dtype=np.float64)))
+
+
+def log_odds(probabilities: NDArray) -> NDArray[np.float64]:
+    """Log-odds of probabilities, finite also at 0 and 1."""
+    return np.asarray(special.logit(np.clip(probabilities.astype(np.float64), _TINY, 1 - _TINY)))
+
+
+def read_calibration(path: Path) -> Calibration:
+    """The calibration in a checkpoint or a JSON file.
+
+    Raises:
+        AbawError: The file cannot be read or holds none.
+    """
+    if path.suffix == ".json":
+        try:
+            return _checked(json.loads(path.read_text(encoding="utf-8")), path)
+        except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise AbawError(f"{path}: cannot be read as a calibration ({error})") from error
+    return calibration_in(load_checkpoint(path), path)
+
+
+def calibration_in(checkpoint: dict[str, Any], path: Path) -> Calibration:
+    """The calibration in a loaded checkpoint.
+
+    Raises:
+        AbawError: It holds none.
+    """
+    plain = checkpoint["abaw"].get("calibration")
+    if plain is None:
+        raise AbawError(f"{path}: holds no calibration; `abaw calibrate TRACKS ROOT --ckpt {path}` adds one")
+    return _checked(plain, path)
+
+
+def _checked(plain: dict[str, Any], path: Path) -> Calibration:
+    try:
+        return Calibration.from_dict(plain)
+    except AbawError as error:
+        raise AbawError(f"{path}: {error}") from error
+
+
+def store_calibration(calibration: Calibration, path: Path) -> None:
+    """Writes a calibration into a JSON file, or adds it to a checkpoint in place of an earlier one.
+
+    Raises:
+        AbawError: The file cannot be read or written.
+    """
+    plain: dict[str, Any] = calibration.to_dict()
+    buffer = io.BytesIO()
+    if path.suffix == ".json":
+        buffer.write(json.dumps(plain, indent=2).encode() + b"\n")
+    else:
+        checkpoint = load_checkpoint(path)
+        checkpoint["abaw"]["calibration"] = plain
+        torch.save(checkpoint, buffer)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())

@@ -1,0 +1,86 @@
+"""Tracks on disk beside the labels of a data set."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from tqdm import tqdm
+
+from abaw.data.index import build_index
+from abaw.data.labels import Labels
+from abaw.errors import AbawError
+from abaw.evaluation.track_metadata import common_metadata
+from abaw.evaluation.tracks import Track, find_tracks, read_track, track_path
+from abaw.tasks import Task
+
+
+class LabelledTracks:
+    """The labels of one split of a data set, and what was predicted for its videos.
+
+    Args:
+        root: The data set.
+        split: train, val or test.
+        annotations: Folder with the annotations, instead of what is found below the root.
+        label_set: Labels of the single-task challenges, or of the multi-task one.
+
+    Raises:
+        AbawError: A folder is missing, or an annotation is wrong.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        split: str,
+        *,
+        annotations: Path | None = None,
+        label_set: Literal["challenge", "mtl"] = "challenge",
+    ) -> None:
+        self._root, self._split = root, split
+        progress = sys.stderr.isatty()
+        self._index = build_index(root, annotations=annotations, label_set=label_set, progress=progress)
+        self._place = {video: place for place, video in enumerate(self._index.videos)}
+
+    def labels_of(self, video: str) -> Labels:
+        """All label rows of a video that belong to the split."""
+        return self._index.labels(self._place[video], self._split)
+
+    def videos_and_tasks(self, folder: Path) -> tuple[list[str], tuple[Task, ...]]:
+        """The videos annotated for what the tracks of `folder` predict, and what that is.
+
+        Raises:
+            AbawError: There is none, one that has frames has no track, or the folder mixes tracks of several
+                checkpoints.
+        """
+        paths = find_tracks(folder)
+        common_metadata(folder, paths)
+        tasks = read_track(next(iter(paths.values()))).tasks
+        places = self._index.annotated(self._split, tasks)
+        # an annotation that ends behind its header, without images: no frame, so no label and no track
+        videos = [self._index.videos[place] for place in places if self._index.n_frames[place]]
+        if not videos:
+            raise AbawError(
+                f"{self._root}: no video is annotated for {', '.join(tasks)} in the split {self._split}"
+            )
+        if missing := [video for video in videos if video not in paths]:
+            raise AbawError(
+                f"{folder}: {len(missing)} of {len(videos)} annotated videos have no track, such as"
+                f" {', '.join(missing[:5])}; every labelled frame counts, so predict them first"
+            )
+        return videos, tasks
+
+    def read(self, folder: Path, videos: list[str]) -> Iterator[Track]:
+        """The tracks of those videos, one by one.
+
+        Raises:
+            AbawError: A track is damaged or shorter than its video.
+        """
+        for video in tqdm(videos, desc="tracks", disable=None):
+            track = read_track(track_path(folder, video))
+            n_rows = len(self.labels_of(video))
+            if len(track) < n_rows - 1:  # the official files have one row more than frames
+                raise AbawError(
+                    f"{track_path(folder, video)}: holds {len(track)} frames, but the video has"
+                    f" {n_rows} label rows; predict it again from all its frames"
+                )
+            yield track

@@ -1,0 +1,299 @@
+"""Tracks: the predictions for all frames of a video as one Parquet table; reading, writing, averaging."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from abaw.data.labels import Labels
+from abaw.errors import AbawError, UsageError
+from abaw.evaluation.scores import Sums, au_counts, au_present, expr_class, expr_confusion, extend, va_sums
+from abaw.evaluation.track_metadata import KEY, TrackMetadata, check_fits, common_metadata, ensemble_metadata
+from abaw.files import atomic_path
+from abaw.tasks import Task
+
+SUFFIX = ".parquet"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Track:
+    """All frames of one video: row k is frame k (from 0). A task that was not predicted is None.
+
+    Attributes:
+        video: Name of the video.
+        seen: bool (N,), the network saw the frame; elsewhere its values come from the context.
+        va: float32 (N, 2), valence and arousal.
+        expr: float32 (N, 8), probabilities.
+        au: float32 (N, 12), probabilities.
+    """
+
+    video: str
+    seen: NDArray[np.bool_]
+    va: NDArray[np.float32] | None = None
+    expr: NDArray[np.float32] | None = None
+    au: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        for task, values in self.values.items():
+            if values.shape != (len(self), task.size):
+                raise ValueError(f"track.{task} has shape {values.shape}, expected {(len(self), task.size)}")
+
+    def __len__(self) -> int:
+        return len(self.seen)
+
+    @property
+    def values(self) -> dict[Task, NDArray[np.float32]]:
+        """The predictions of every task that has some, (N, K) each."""
+        return {task: values for task in Task if (values := getattr(self, task)) is not None}
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What was predicted."""
+        return tuple(self.values)
+
+    def with_values(self, values: Mapping[Task, NDArray[np.float32]]) -> "Track":
+        """The same frames with these predictions and no others."""
+        va, expr, au = (values.get(task) for task in Task)
+        return Track(video=self.video, seen=self.seen, va=va, expr=expr, au=au)
+
+
+def track_frame(track: Track) -> pd.DataFrame:
+    """The track as a table: `frame` (from 1), `seen`, and the columns of each task."""
+    columns: dict[str, NDArray] = {"frame": np.arange(1, len(track) + 1, dtype=np.int32), "seen": track.seen}
+    for task, values in track.values.items():
+        columns |= dict(zip(task.columns, np.asarray(values, np.float32).T, strict=True))
+    return pd.DataFrame(columns)
+
+
+def write_track(track: Track, folder: Path | str, metadata: TrackMetadata | None = None) -> Path:
+    """Writes `<video>.parquet`; a reader finds the old file or the new one, never half.
+
+    Args:
+        track: What was predicted for a video.
+        folder: Where to.
+        metadata: What made it; null where that is unknown.
+
+    Raises:
+        AbawError: A value is not finite, or the video's name is no file name.
+    """
+    path = track_path(folder, track.video)
+    if problem := _first_problem(track):
+        raise AbawError(f"{path}: not written, because {problem}; look at the checkpoint and its training")
+    table = pa.Table.from_pandas(track_frame(track), preserve_index=False)
+    if metadata is not None:
+        table = table.replace_schema_metadata({**table.schema.metadata, KEY: metadata.to_json()})
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary)
+    return path
+
+
+def track_path(folder: Path | str, video: str) -> Path:
+    """Where the track of a video lies in a folder of tracks.
+
+    Raises:
+        AbawError: The name would leave the folder or is none at all.
+    """
+    if video in ("", ".", "..") or set(video) & set("/\\\0"):
+        raise AbawError(f"video name {video!r} cannot name a file; rename the video's folder")
+    return Path(folder) / f"{video}{SUFFIX}"
+
+
+def read_track(path: Path | str) -> Track:
+    """Reads and checks one track.
+
+    Raises:
+        AbawError: The file is no track: damaged, other columns, a row missing or out of order, a value that
+            is not finite.
+    """
+    path = Path(path)
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise AbawError(f"{path}: cannot be read as a track ({error}); predict it again") from error
+    columns = _checked_columns(path, table)
+    values = {
+        str(task): np.stack([columns[name] for name in task.columns], axis=1)
+        for task in Task
+        if task.columns[0] in columns
+    }
+    track = Track(video=path.name.removesuffix(SUFFIX), seen=columns["seen"], **values)
+    if problem := _first_problem(track):
+        raise AbawError(f"{path}: {problem}; predict it again")
+    return track
+
+
+def _checked_columns(path: Path, table: pa.Table) -> dict[str, NDArray]:
+    """The columns of a track's table in memory, in their types, one row per frame."""
+    names = set(table.column_names)
+    tasks = [task for task in Task if names & set(task.columns)]
+    types = {"frame": pa.int32(), "seen": pa.bool_()}
+    types |= {column: pa.float32() for task in tasks for column in task.columns}
+    wrong = [f"lacks {name!r}" for name in types if name not in names]
+    wrong += [f"has {name!r}" for name in sorted(names - set(types))]
+    wrong += [f"has empty cells in {name!r}" for name in types if name in names and table[name].null_count]
+    if wrong or not tasks:
+        raise AbawError(
+            f"{path}: is no track: it {wrong[0] if wrong else 'holds no task'}; a track has the columns "
+            "frame, seen and all columns of each predicted task; predict it again"
+        )
+    try:
+        table = table.select(list(types)).cast(pa.schema(types))
+    except pa.ArrowException as error:
+        raise AbawError(f"{path}: is no track: a column has the wrong type ({error})") from error
+    columns = {name: table[name].to_numpy() for name in types}
+    displaced = columns["frame"] != np.arange(1, len(table) + 1)
+    if displaced.any():
+        row = int(displaced.argmax())
+        raise AbawError(
+            f"{path}: row {row + 1} is frame {columns['frame'][row]}; a track has one row per frame, from 1; "
+            "predict it again"
+        )
+    return columns
+
+
+def find_tracks(folder: Path | str) -> dict[str, Path]:
+    """The files of a folder of tracks by video, sorted by name.
+
+    Raises:
+        AbawError: There is no track.
+    """
+    paths = list_tracks(folder)
+    if not paths:
+        raise AbawError(f"{folder}: holds no track (<video>{SUFFIX}); `abaw predict` writes them")
+    return paths
+
+
+def list_tracks(folder: Path | str) -> dict[str, Path]:
+    """As `find_tracks`, but empty where there is no track."""
+    paths = {path.name.removesuffix(SUFFIX): path for path in Path(folder).glob(f"*{SUFFIX}")}
+    return dict(sorted(paths.items()))
+
+
+def read_tracks(folder: Path | str) -> Iterator[Track]:
+    """The tracks of a folder one by one, sorted by video.
+
+    Raises:
+        AbawError: There is none, or one of them is damaged.
+    """
+    return map(read_track, find_tracks(folder).values())
+
+
+def score_tracks(tracks: Iterable[Track], labels_of: Callable[[str], Labels], tasks: Sequence[Task]) -> Sums:
+    """The sums behind the official scores, of raw decisions: the likeliest class, AUs from 0.5.
+
+    Label rows beyond the last frame are scored by the last prediction.
+
+    Args:
+        tracks: One per video; held one at a time.
+        labels_of: Gives the labels of a video by name, all rows.
+        tasks: What to score; every track must have predicted it.
+
+    Raises:
+        AbawError: A track lacks a task.
+    """
+    videos: list[str] = []
+    sums: dict[Task, list[NDArray]] = {task: [] for task in tasks}
+    for track in tracks:
+        labels = labels_of(track.video)
+        videos.append(track.video)
+        for task in tasks:
+            if task not in track.values:
+                have = ", ".join(track.tasks)
+                raise AbawError(f"track of {track.video}: {task} was not predicted there, only {have}")
+            sums[task].append(video_sums(task, track.values[task], labels))
+    return Sums(tuple(videos), **{str(task): np.stack(values) for task, values in sums.items() if values})
+
+
+def video_sums(task: Task, values: NDArray, labels: Labels) -> NDArray:
+    """The sums of one video and task, shaped as `scores.SHAPES` says, from predictions (N, K)."""
+    values, target, valid = extend(values, len(labels)), labels.values(task), labels.valid(task)
+    if task is Task.VA:
+        return va_sums(values, target, valid)
+    if task is Task.EXPR:
+        return expr_confusion(expr_class(values), target, valid)
+    return au_counts(au_present(values), target, valid)
+
+
+def _first_problem(track: Track) -> str | None:
+    for task, values in track.values.items():
+        bad = ~np.isfinite(values).all(1)
+        if bad.any():
+            return f"frame {int(bad.argmax()) + 1} has a value of {task} that is no number"
+    return None
+
+
+def ensemble_tracks(
+    folders: Sequence[Path | str], out: Path | str, weights: Sequence[float] | None = None
+) -> list[Path]:
+    """Writes the mean track of every video.
+
+    Args:
+        folders: At least two folders of tracks of the same videos, from other checkpoints, window lengths
+            or folds.
+        out: Folder for the means, none of `folders`.
+        weights: One per folder, not negative; null weighs all alike.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UsageError: Too few folders, or weights that do not fit.
+        AbawError: The folders disagree in videos, frames or tasks; one mixes tracks of several checkpoints,
+            or `out` holds those of another ensemble.
+    """
+    weights = [1.0] * len(folders) if weights is None else list(weights)
+    if len(folders) < 2 or Path(out).resolve() in [Path(folder).resolve() for folder in folders]:
+        raise UsageError("an ensemble takes at least two folders of tracks and another one for the result")
+    if len(weights) != len(folders) or min(weights) < 0 or not 0 < sum(weights) < np.inf:
+        raise UsageError(
+            f"weights: got {weights} for {len(folders)} folders; give one per folder, not negative, not all 0"
+        )
+    shares = [weight / sum(weights) for weight in weights]
+    found = [find_tracks(folder) for folder in folders]
+    members = [common_metadata(folder, paths) for folder, paths in zip(folders, found, strict=True)]
+    metadata = ensemble_metadata(out, folders, members, shares)
+    check_fits(out, list_tracks(out), metadata)
+    for folder, paths in zip(folders, found, strict=True):
+        if differing := sorted(set(paths) ^ set(found[0])):
+            raise AbawError(
+                f"{folder} and {folders[0]} hold tracks of different videos: {len(differing)} are in one of "
+                f"them only, such as {', '.join(differing[:5])}; predict the same videos with each checkpoint"
+            )
+    # all means first, 88 bytes a frame: where any tracks disagree, nothing is written
+    videos = tqdm(found[0], desc="tracks", disable=None)
+    means = [mean_track([read_track(paths[video]) for paths in found], weights) for video in videos]
+    return [write_track(mean, out, metadata) for mean in means]
+
+
+def mean_track(tracks: Sequence[Track], weights: Sequence[float]) -> Track:
+    """The weighted mean of tracks of one video: of VA values and of probabilities.
+
+    A frame is seen where any track of some weight saw it.
+
+    Raises:
+        AbawError: The tracks disagree in frames or tasks.
+    """
+    first = tracks[0]
+    for track in tracks[1:]:
+        if len(track) != len(first) or track.tasks != first.tasks:
+            raise AbawError(
+                f"track of {first.video}: one has {_described(first)}, another {_described(track)}; "
+                "an ensemble needs the same frames and tasks"
+            )
+    shares = np.asarray(weights, np.float64) / np.sum(weights)
+    means = {}
+    for task in first.tasks:
+        members = np.stack([track.values[task] for track in tracks])  # (M, N, K)
+        means[task] = np.tensordot(shares, members, axes=1).astype(np.float32)
+    seen = np.any([track.seen for track, share in zip(tracks, shares, strict=True) if share > 0], axis=0)
+    return replace(first.with_values(means), seen=seen)
+
+
+def _described(track: Track) -> str:
+    return f"{len(track)} frames of {', '.join(track.tasks)}"

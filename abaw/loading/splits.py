@@ -1,0 +1,243 @@
+"""Split selection: which videos a stage uses, and subject-disjoint folds."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from abaw.data.index import Index
+from abaw.data.labels import constant_label, recording
+from abaw.errors import AbawError, UsageError, did_you_mean
+from abaw.files import atomic_path
+from abaw.randomness import Purpose, keyed_generator
+from abaw.tasks import Task
+
+Stage = Literal["validate", "test", "predict"]
+
+TestSplit = Literal["auto", "train", "val", "test"]
+
+PredictSplit = Literal["auto", "train", "val", "test", "all"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSelection:
+    """Finds the videos of a stage in an index.
+
+    Attributes:
+        index: The data set.
+        tasks: Whose annotations count.
+        test_split: Which videos `test` scores; auto takes those annotated for the test. A test split in which
+            all labels of a task are one value holds placeholders, and is not annotated.
+        predict_split: Which videos `predict` is for; auto takes val, and all where nothing is annotated.
+            test takes those without an annotation for one of the tasks where none is annotated for the test.
+        predict_videos: List of videos, or a sample submission with their images, instead of a split.
+    """
+
+    index: Index
+    tasks: tuple[Task, ...]
+    test_split: TestSplit = "auto"
+    predict_split: PredictSplit = "auto"
+    predict_videos: Path | None = None
+
+    def split(self, stage: Stage) -> str | None:
+        """The split a stage is about; None where it is about videos of any."""
+        if stage == "validate":
+            return "val"
+        if stage == "test":
+            return "test" if self.test_split == "auto" else self.test_split
+        if self.predict_videos is not None or self.predict_split == "all":
+            return None
+        if self.predict_split == "auto":
+            return "val" if self._annotated("val") else None
+        return self.predict_split
+
+    def videos(self, stage: Stage) -> list[int]:
+        """The videos of a stage, by name.
+
+        Raises:
+            AbawError: There is none, or one that is listed does not exist.
+        """
+        split = self.split(stage)
+        if stage == "predict" and self.predict_videos is not None:
+            videos, what = self._listed(self.predict_videos), f"in {self.predict_videos}"
+        elif split is None:
+            videos, what = self._with_images(), "with images"
+        elif stage == "predict" and split == "test" and not self._annotated("test"):
+            # the organisers keep the labels of the test videos, so those are known by having none; each
+            # task has its own, and those of one may be annotated for another
+            videos = [v for v in self._with_images() if set(self.tasks) - self.index.splits(v).keys()]
+            what = f"with images and without annotation for one of {', '.join(self.tasks)}"
+        elif stage == "test" and self.test_split == "auto" and not self._test_is_labelled:
+            videos, what = [], ""
+        else:
+            videos, what = self._annotated(split), f"annotated for {', '.join(self.tasks)} in {split}"
+        if not videos and stage == "test" and split == "test":
+            raise AbawError(
+                f"there are no test labels of {', '.join(self.tasks)} in this data set, or only placeholders,"
+                " so nothing to score: `abaw validate` scores the validation videos, as --data.test_split val"
+                " does; `abaw predict --data.predict_split test` predicts those of the test"
+            )
+        if not videos:
+            raise AbawError(
+                f"there is no video {what} to {stage}; correct data.root, data.annotations or the choice of"
+                f" videos (data.{'predict' if stage == 'predict' else 'test'}_split, data.folds)"
+            )
+        return videos
+
+    @cached_property
+    def _test_is_labelled(self) -> bool:
+        """Whether a task has labels of the test, which placeholders of one value are not."""
+        for task in self.tasks:
+            videos = self.index.annotated("test", [task])
+            labels = [self.index.labels(video, "test").labelled(task) for video in videos]
+            if any(map(len, labels)) and constant_label(labels) is None:
+                return True
+        return False
+
+    def _with_images(self) -> list[int]:
+        return [video for video in range(len(self.index)) if self.index.visible(video).any()]
+
+    def _annotated(self, split: str) -> list[int]:
+        return self.index.annotated(split, self.tasks)
+
+    def _listed(self, path: Path) -> list[int]:
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise AbawError(f"{path}: cannot be read ({error}); correct data.predict_videos") from error
+        cells = {line.partition(",")[0].strip(' "') for line in lines} - {"", "image", "image_location"}
+        names = {cell.partition("/")[0].removesuffix(".txt") for cell in cells}
+        if unknown := sorted(names - set(self.index.videos)):
+            hint = did_you_mean(unknown[0], self.index.videos)
+            raise AbawError(f"{path}: the data set has no video {unknown[0]!r}{hint}; correct the list")
+        return [video for video, name in enumerate(self.index.videos) if name in names]
+
+
+_TRIES = 10
+
+_JITTER = 0.2  # how far chance changes the order of size in which recordings are dealt out
+
+_WORTHWHILE = 1e-9  # a smaller gain is rounding
+
+_WEIGHT_OF_LENGTH = 4.0  # in units of one label's
+
+
+def make_folds(index: Index, k: int, seed: int = 0) -> dict[str, int]:
+    """Deals the videos annotated in train or val into `k` folds, all those of a recording together.
+
+    Every fold gets about the same share of the frames, of each task's labels, of every expression and
+    action unit, and of each quadrant of valence and arousal. Recordings are dealt out from the largest to
+    the smallest, each to the fold that lacks most of what it holds, and exchanged as long as that helps;
+    the best of a few attempts counts.
+
+    Args:
+        index: The data set.
+        k: Number of folds.
+        seed: Another seed gives other folds, about as good.
+
+    Returns:
+        The fold of every video, from 0, by name.
+
+    Raises:
+        UsageError: There are fewer than two folds, or more than recordings; or the seed is negative.
+    """
+    videos = sorted({v for split in ("train", "val") for v in index.annotated(split, Task)})
+    recordings: dict[str, list[int]] = {}
+    for video in videos:
+        recordings.setdefault(recording(index.videos[video]), []).append(video)
+    if not 2 <= k <= len(recordings):
+        raise UsageError(
+            f"folds: {k} folds of {len(recordings)} recordings; choose from 2 to {len(recordings)}"
+        )
+    contents = np.stack([sum(_content(index, v) for v in group) for group in recordings.values()])
+    contents = contents[:, contents.any(0)]
+    shares = contents / contents.sum(0)  # (recordings, kinds), every kind sums to 1
+    shares[:, 0] *= _WEIGHT_OF_LENGTH
+    if seed < 0:
+        raise UsageError(f"seed: {seed} is too small; give 0 or more")
+    rng = keyed_generator(Purpose.FOLDS, seed)
+    tries = [_exchanged(_dealt(shares, k, rng), shares, k) for _ in range(_TRIES)]
+    fold_of = min(tries, key=lambda folds: sum((shares[folds == f].sum(0) ** 2).sum() for f in range(k)))
+    return {
+        index.videos[video]: int(fold)
+        for group, fold in zip(recordings.values(), fold_of, strict=True)
+        for video in group
+    }
+
+
+def _content(index: Index, video: int) -> NDArray[np.float64]:
+    """What a video holds, float64 (26,): frames, VA by quadrant, expressions, AU rows, present units."""
+    content = np.zeros(26)
+    content[0] = max(index.n_frames[video], 1)
+    for split in ("train", "val"):
+        labels = index.labels(video, split)
+        quadrants = (labels.va[labels.va_valid] >= 0) @ np.array([1, 2])
+        content[1:5] += np.bincount(quadrants, minlength=4)
+        content[5:13] += np.bincount(labels.expr[labels.expr_valid], minlength=8)
+        content[13] += labels.au_valid.any(1).sum()
+        content[14:26] += labels.au.sum(0)
+    return content
+
+
+def _dealt(shares: NDArray[np.float64], k: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """The fold of every recording, dealt out from the largest to the smallest."""
+    sizes = shares.sum(1) * rng.uniform(1 - _JITTER, 1 + _JITTER, len(shares))
+    loads = np.zeros((k, shares.shape[1]))
+    fold_of = np.empty(len(shares), np.int64)
+    for group in np.argsort(-sizes):
+        fold = int((loads @ shares[group]).argmin())  # where the sum of squared loads grows least
+        loads[fold] += shares[group]
+        fold_of[group] = fold
+    return fold_of
+
+
+def _exchanged(fold_of: NDArray[np.int64], shares: NDArray[np.float64], k: int) -> NDArray[np.int64]:
+    """The same folds after every move or swap of recordings that makes the loads more equal."""
+    fold_of = fold_of.copy()
+    loads = np.stack([shares[fold_of == fold].sum(0) for fold in range(k)])
+    partners = np.concatenate([np.zeros((k, shares.shape[1])), shares])  # nothing from a fold, or a recording
+    changed = True
+    while changed:
+        changed = False
+        for group, content in enumerate(shares):
+            here, there = fold_of[group], np.concatenate([np.arange(k), fold_of])
+            given = content - partners
+            growth = ((loads[there] - loads[here] + given) * given).sum(1)  # half of what the squares gain
+            growth[there == here] = 0
+            best = int(growth.argmin())
+            if growth[best] < -_WORTHWHILE:
+                loads[here] -= given[best]
+                loads[there[best]] += given[best]
+                fold_of[group] = there[best]
+                if best >= k:
+                    fold_of[best - k] = here
+                changed = True
+    return fold_of
+
+
+def write_folds(path: Path, folds: Mapping[str, int]) -> None:
+    """Writes folds as JSON, `{"folds": {video: fold}}`."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps({"folds": dict(folds)}, indent=1) + "\n", encoding="utf-8")
+
+
+def read_folds(path: Path) -> dict[str, int]:
+    """The folds that `write_folds` wrote.
+
+    Raises:
+        AbawError: The file cannot be read or is something else.
+    """
+    try:
+        folds = json.loads(Path(path).read_text(encoding="utf-8"))["folds"]
+        if not all(type(fold) is int and fold >= 0 for fold in folds.values()):
+            raise ValueError("a fold is not a number from 0")
+    except OSError as error:
+        raise AbawError(f"{path}: cannot be read ({error.strerror}); make it with `abaw folds`") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise AbawError(f"{path}: not a file of folds ({error}); make it anew with `abaw folds`") from error
+    return dict(folds)

@@ -1,0 +1,248 @@
+"""Callbacks for what a run computes and leaves on disk: EMA weights, tracks, scores, skipped images."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+
+from abaw.batch import Batch
+from abaw.data.frames import BAD_FRAMES, count_bad_frames
+from abaw.evaluation.stitching import Stitched, Stitcher
+from abaw.evaluation.tables import score_table
+from abaw.evaluation.track_metadata import TrackMetadata, check_fits
+from abaw.evaluation.tracks import Track, list_tracks, write_track
+from abaw.files import atomic_path
+from abaw.model.checkpoints import best_scores, weights_fingerprint
+from abaw.tasks import Task
+
+
+class TrackWriter(Callback):
+    """Writes one track per video as soon as its last window is predicted.
+
+    Every video lives on one device, so every file has one writer.
+
+    Args:
+        folder: Where the tracks go.
+        run: Name of the run, for the tracks' metadata.
+    """
+
+    def __init__(self, folder: str, run: str) -> None:
+        self.folder = Path(folder)
+        self.run = run
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuses a folder with tracks of another checkpoint.
+
+        Raises:
+            AbawError: It holds some.
+        """
+        data = cast(Any, trainer).datamodule
+        self._metadata = TrackMetadata(
+            run=self.run,
+            weights=weights_fingerprint(cast(Any, pl_module).network.state_dict()),
+            settings={**data.windows, "hide_frames": data.hide_frames},
+        )
+        check_fits(self.folder, list_tracks(self.folder), self._metadata)
+
+    def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Starts with no video in progress."""
+        self._stitcher: Stitcher[Task] = Stitcher(cast(Any, trainer).datamodule.n_frames)
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,  # noqa: ARG002
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,  # noqa: ARG002
+        dataloader_idx: int = 0,  # noqa: ARG002
+    ) -> None:
+        """Adds a batch of predicted windows."""
+        self._stitcher.add(batch.where, outputs, batch.visible)
+        self._write(trainer, self._stitcher.finished())
+
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Writes the last video."""
+        self._write(trainer, self._stitcher.flush())
+
+    def _write(self, trainer: Trainer, videos: list[Stitched]) -> None:
+        data = cast(Any, trainer).datamodule
+        for video in videos:
+            if (
+                not video.covered.all()
+            ):  # only a limited run (`--trainer.limit_predict_batches`) ends in mid-video
+                continue
+            values = {str(task): tensor.cpu().numpy() for task, tensor in video.predictions.items()}
+            seen = video.seen.cpu().numpy()
+            track = Track(video=data.video_name(video.video), seen=seen, **values)
+            write_track(track, self.folder, self._metadata)
+
+
+class ScoreWriter(Callback):
+    """Keeps the official scores of a training's best epoch in `scores.json`, and prints them at its end.
+
+    They are those of `checkpoints/best.ckpt`.
+
+    Args:
+        path: The file.
+        best: The best checkpoint of a run that is resumed, if it has one: its score is the one to beat.
+    """
+
+    def __init__(self, path: str, best: Path | None = None) -> None:
+        self.path = Path(path)
+        self.best = best
+        self._scores: dict[str, Any] | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
+        """Reads the scores to beat."""
+        if self.best is not None:
+            self._scores = best_scores(self.best)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Writes the scores of the best checkpoint where a kill came between the two files."""
+        if self._scores is not None and not (self.path.is_file() and self.path.read_text() == self._text()):
+            self._write(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the scores of a new best epoch."""
+        scores = cast(Any, pl_module).scores
+        if trainer.sanity_checking:
+            return
+        if self._scores is not None and _total(scores) <= _total(self._scores):
+            return
+        self._scores = scores
+        self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
+        if trainer.is_global_zero:
+            with atomic_path(self.path) as temporary:
+                temporary.write_text(self._text(), encoding="utf-8")
+
+    def _text(self) -> str:
+        return _json(self._scores)
+
+    @rank_zero_only
+    def show(self) -> None:
+        """Prints the scores as a short table."""
+        print(
+            "not validated, so there are no scores and no best checkpoint"
+            if self._scores is None
+            else score_table(self._scores)
+        )
+
+
+class EvaluationWriter(Callback):
+    """Keeps the official scores of `validate` or `test` beside those of the training, and prints them.
+
+    Args:
+        path: The file.
+        checkpoint: What is scored.
+        settings: Those in force that are not the training's, by name; null where the run records none.
+    """
+
+    def __init__(self, path: str, checkpoint: str, settings: Mapping[str, Any] | None) -> None:
+        self.path = Path(path)
+        self.checkpoint = checkpoint
+        self.settings = settings
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the scores and what they are of."""
+        self._write(trainer, pl_module, "validate")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """As for validation."""
+        self._write(trainer, pl_module, "test")
+
+    def _write(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._scores: dict[str, Any] = cast(Any, pl_module).scores
+        about = {
+            "split": cast(Any, trainer).datamodule.eval_split(stage),
+            "checkpoint": self.checkpoint,
+            "settings": self.settings,
+        }
+        if trainer.is_global_zero:
+            with atomic_path(self.path) as temporary:
+                temporary.write_text(_json(self._scores | about), encoding="utf-8")
+
+    @rank_zero_only
+    def show(self) -> None:
+        """Prints the scores as a short table."""
+        print(score_table(self._scores))
+
+
+def _json(content: Mapping[str, Any] | None) -> str:
+    return json.dumps(content, indent=2) + "\n"
+
+
+def _total(scores: Mapping[str, Any]) -> float:
+    """The monitored score, rounded as the tensor that decides about `best.ckpt`."""
+    return float(np.float32(scores.get("total", 0.0)))
+
+
+class SkippedFrames(Callback):
+    """Tells how many images could not be read and counted as not visible, where that is allowed.
+
+    Args:
+        folder: The run's directory, in which a file names them, those of an interrupted part too.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.path = Path(folder) / BAD_FRAMES
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Adds the number so far to the curves."""
+        if trainer.is_global_zero and (n_frames := count_bad_frames(self.path)):
+            pl_module.log("bad_frames", float(n_frames), rank_zero_only=True)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
+        """Says it when the run ends."""
+        if n_frames := count_bad_frames(self.path):
+            rank_zero_info(
+                f"{n_frames:,} images could not be read and counted as not visible; {self.path} names them"
+            )
+
+
+class EMA(WeightAveraging):
+    """Averages the weights exponentially over the steps; the average is validated, saved and used.
+
+    Lightning's `EMAWeightAveraging` makes the average before the network is on its device, so it stays in
+    the host's memory and every step waits until all weights have been copied there. This one never waits.
+    Weights that do not change stay as they are to the last bit, and buffers are taken over as they are.
+
+    Args:
+        decay: What is left of the average after a step, in [0, 1).
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        super().__init__(use_buffers=False)
+        self.decay = decay
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Takes the average to where the weights are by now."""
+        assert self._average_model is not None
+        self._average_model.to(pl_module.device)
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ARG002
+        batch: Any,  # noqa: ARG002
+        batch_idx: int,  # noqa: ARG002
+    ) -> None:
+        """Moves the average after every step of the optimizer; the first one makes it."""
+        if trainer.global_step == self._latest_update_step:
+            return  # a micro-batch
+        assert self._average_model is not None
+        average = self._average_model.module
+        weight = 1 - self.decay if self._latest_update_step else 1.0
+        torch._foreach_lerp_([*average.parameters()], [*pl_module.parameters()], weight)
+        torch._foreach_copy_([*average.buffers()], [*pl_module.buffers()])
+        self._latest_update_step = trainer.global_step

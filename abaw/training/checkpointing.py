@@ -1,0 +1,253 @@
+"""Checkpoint files of a run: written atomically, the best and the newest kept, saved on a signal.
+
+A run that is killed at any moment and continued with `--ckpt_path last` ends with the same weights as a run
+left alone. Checkpoints are therefore taken between two steps, never between the last step of an epoch and
+the validation that belongs to it.
+"""
+
+import io
+import os
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
+
+from abaw.errors import AbawError, check_settings
+from abaw.files import atomic_path
+from abaw.model.checkpoints import best_scores, load_checkpoint, oldest_first
+from abaw.model.network import Network
+from abaw.training.preemption import PreemptionFlag, agreed
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the target and renames, so a checkpoint is the old one or the new one."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ARG002
+        """Saves plain values and tensors.
+
+        Raises:
+            AbawError: The disk refused.
+        """
+        buffer = io.BytesIO()  # so that a full disk shows as the OSError it is
+        torch.save(checkpoint, buffer)
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
+
+
+class LastCheckpoint(Checkpoint):
+    """Saves by steps and minutes, and at once when a signal asks the run to end.
+
+    The newest checkpoint is `last.ckpt`; it and the ones before it also stand under their step's name.
+    SIGTERM and SIGUSR1 only set a flag; the ranks agree on it after every step, save, and raise `Preempted`.
+
+    Args:
+        folder: Where the checkpoints go.
+        every_n_steps: Save after this many optimizer steps; null leaves it to the clock.
+        every_n_minutes: Save after this many minutes.
+        keep: How many to keep.
+    """
+
+    def __init__(
+        self, folder: str, every_n_steps: int | None = None, every_n_minutes: float = 10.0, keep: int = 2
+    ) -> None:
+        rules = {
+            "every_n_steps": (every_n_steps is None or every_n_steps >= 1, "at least 1, or null"),
+            "every_n_minutes": (every_n_minutes > 0, "above 0"),
+            "keep": (keep >= 1, "at least 1"),
+        }
+        self.folder = Path(folder)
+        self.every_n_steps = every_n_steps
+        self.every_n_minutes = every_n_minutes
+        self.keep = keep
+        check_settings("checkpoint", self, rules)
+        self._request = PreemptionFlag()
+
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """From here on a signal waits for the end of a step."""
+        self._request.listen()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Listens for signals, and removes what a run that was killed left half written."""
+        self._request.listen()
+        self._saved_step = trainer.global_step
+        self._saved_time = time.monotonic()
+        self._has_saved = trainer.ckpt_path is not None
+        if trainer.is_global_zero:
+            for leftover in self.folder.glob(".*.tmp"):
+                leftover.unlink(missing_ok=True)
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,  # noqa: ARG002
+        outputs: Any,  # noqa: ARG002
+        batch: Any,  # noqa: ARG002
+        batch_idx: int,
+    ) -> None:
+        """Saves when it is time. After an epoch's last step its validation comes first."""
+        n_left = trainer.num_training_batches - (batch_idx + 1)
+        if (batch_idx + 1) % trainer.accumulate_grad_batches and n_left:
+            return  # between the micro-batches of a step there is nothing whole to save
+        seconds = 60 * self.every_n_minutes
+        if n_left <= trainer.accumulate_grad_batches:  # the next step is followed by validation
+            seconds = seconds / 10 if self._has_saved else 0
+        told, due = agreed(trainer, self._request.noted, self._is_due(trainer, seconds))
+        if self.every_n_steps is not None:
+            due = due or trainer.global_step - self._saved_step >= self.every_n_steps
+        ends_here = trainer.global_step == trainer.max_steps
+        if (told or due or ends_here) and n_left:
+            self.save(trainer)
+        if told:
+            self._request.leave(trainer)
+
+    def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        """A signal in mid-validation ends the run; it goes on from the newest checkpoint."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._leave_if_told(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Saves what validation has just judged; a run that ended in mid-epoch is saved already."""
+        if trainer.global_step != self._saved_step:
+            self.save(trainer)
+        self._leave_if_told(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Writes a checkpoint, names it the last one and removes those too old to keep. All ranks call it."""
+        path = self.folder / f"step-{trainer.global_step:09d}.ckpt"
+        trainer.save_checkpoint(path, weights_only=False)  # the optimizer too
+        if trainer.is_global_zero:
+            with atomic_path(self.folder / "last.ckpt") as temporary:
+                _same_file(path, temporary)
+            for old in oldest_first(self.folder.glob("step-*.ckpt"))[: -self.keep]:
+                old.unlink()
+        self._saved_step, self._saved_time, self._has_saved = trainer.global_step, time.monotonic(), True
+
+    def _is_due(self, trainer: Trainer, seconds: float) -> bool:
+        """Whether `seconds` have passed by the clock of rank 0."""
+        return trainer.is_global_zero and time.monotonic() - self._saved_time >= seconds
+
+    def _leave_if_told(self, trainer: Trainer) -> None:
+        if agreed(trainer, self._request.noted)[0]:
+            self._request.leave(trainer)
+
+
+def _same_file(source: Path, target: Path) -> None:
+    """Gives a file a second name, or a copy where the file system has no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        target.write_bytes(source.read_bytes())
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps `best.ckpt`: the state that validation scored highest.
+
+    The score to beat is that of the `best.ckpt` in the folder, whatever the resumed checkpoint says: a run
+    that was moved or copied keeps its best, and a run that starts from another one's checkpoint has none yet.
+
+    Args:
+        folder: Where it goes.
+    """
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(
+            folder,
+            "best",
+            "val/score",
+            mode="max",
+            save_on_train_epoch_end=False,  # when it has been scored
+            enable_version_counter=False,
+        )
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Reads the score to beat."""
+        super().setup(trainer, pl_module, stage)
+        assert self.dirpath is not None
+        path = os.path.join(self.dirpath, "best.ckpt")  # noqa: PTH118 - as Lightning spells it
+        if (scores := best_scores(path)) is not None:
+            total = torch.tensor(scores.get("total", 0.0))
+            self.best_model_path = self.kth_best_model_path = path
+            self.best_model_score = self.kth_value = total
+            self.best_k_models = {path: total}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Leaves the score to beat as `setup` found it."""
+
+
+_PREFIX = "network."  # of the network in a checkpoint
+
+_BACKBONE = "backbone."
+
+_MOST_NAMED = 4
+
+
+def load_initial_weights(network: Network, path: Path | str) -> str:
+    """Loads those weights of a checkpoint that the network has too, by name and shape.
+
+    Where the checkpoint does not bring the whole backbone, that takes the pretrained weights of its settings
+    first. If the training averaged its weights, the average is what is loaded.
+
+    Args:
+        network: Changed in place.
+        path: A checkpoint of any training: other tasks, another window, images or features.
+
+    Returns:
+        What was taken, what of the checkpoint was left and what of the network is new, in some lines.
+
+    Raises:
+        AbawError: The checkpoint is not there, is damaged, or none of its weights fits.
+    """
+    weights = load_checkpoint(path)["state_dict"]
+    given = {n.removeprefix(_PREFIX): w for n, w in weights.items() if n.startswith(_PREFIX)}
+    own = network.state_dict()
+    taken = {name: given[name] for name, w in own.items() if name in given and given[name].shape == w.shape}
+    if not taken:
+        raise AbawError(
+            f"{path}: none of its {len(given)} tensors fits the network by name and shape; train one like it"
+            " (model.temporal, model.backbone), or leave out --init_from"
+        )
+    missing = own.keys() - taken.keys()
+    if network.backbone is not None and any(name.startswith(_BACKBONE) for name in missing):
+        network.load_pretrained()
+    network.load_state_dict(taken, strict=False)
+    return _report(path, own, given, taken)
+
+
+def _report(
+    path: Path | str, own: Mapping[str, Tensor], given: Mapping[str, Tensor], taken: Mapping[str, Tensor]
+) -> str:
+    other = [name for name in own if name in given and name not in taken]
+    new = [name for name in own if name not in given]
+    left = [name for name in given if name not in own]
+    counts = ", ".join(f"{part} {len(names)}" for part, names in _by_part(taken).items())
+    lines = [f"{path}: {len(taken)} of the network's {len(own)} tensors taken: {counts}"]
+    for what, names in (
+        ("of another shape, not taken", other),
+        ("not in the checkpoint", new),
+        ("not in the network, left", left),
+    ):
+        parts = [f"{part} {len(all_)} ({_some(all_)})" for part, all_ in _by_part(names).items()]
+        lines += [f"  {what}: {', '.join(parts)}"] if parts else []
+    return "\n".join(lines)
+
+
+def _by_part(names: Iterable[str]) -> dict[str, list[str]]:
+    """Names by the part of the network that they belong to: backbone, temporal, heads.va and so on."""
+    parts: dict[str, list[str]] = {}
+    for name in names:
+        first, *rest = name.split(".")
+        if first == "heads":  # heads.heads.va.1.weight
+            first, rest = f"heads.{rest[1]}", rest[2:]
+        parts.setdefault(first, []).append(".".join(rest).removeprefix("pooled.net."))
+    return parts
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more

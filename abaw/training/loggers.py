@@ -1,0 +1,140 @@
+"""What keeps a training's curves: a table in the run's directory, lines on the screen, W&B where asked."""
+
+import csv
+import netrc
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlparse
+
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import loggers as lightning_loggers
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+
+from abaw.errors import UsageError
+from abaw.files import atomic_path
+from abaw.training.run_directory import Run
+
+
+class _Rows(ExperimentWriter):
+    """Continues the table it finds, where Lightning's own would delete it."""
+
+    def __init__(self, log_dir: str) -> None:
+        super().__init__(log_dir)
+        path = Path(self.metrics_file_path)
+        if path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                self.metrics_keys = next(csv.reader(file), [])
+
+    def _check_log_dir_exists(self) -> None:
+        """Lightning removes an old table here."""
+
+    def log_hparams(self, params: dict[str, Any]) -> None:
+        """`config.yaml` has them."""
+
+
+class CSVLogger(lightning_loggers.CSVLogger):
+    """Writes the curves straight into the run's directory, as `metrics.csv`.
+
+    Args:
+        folder: The run's directory.
+    """
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(folder, name="", version="")
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The table's writer."""
+        if self._experiment is None:
+            self._experiment = _Rows(self.log_dir)
+        return self._experiment
+
+
+class ProgressBar(TQDMProgressBar):
+    """A progress bar with the loss of the last step that was logged: reading it waits for the device."""
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """What stands behind the bar."""
+        every, loss = cast(Any, trainer).log_every_n_steps, trainer.callback_metrics.get("train/loss")
+        if every and trainer.global_step % every == 0 and loss is not None:
+            self._items = {"loss": float(loss)}
+        return super().get_metrics(trainer, pl_module) | getattr(self, "_items", {})
+
+
+class EpochLogger(Callback):
+    """A line per epoch, where there is no terminal to draw a progress bar on."""
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Prints what the progress bar would have ended with."""
+        shown = "  ".join(
+            f"{name} {float(value):.4f}"
+            for name, value in trainer.callback_metrics.items()
+            if not name.startswith("lr-")
+        )
+        rank_zero_info(f"epoch {trainer.current_epoch}  step {trainer.global_step}  {shown}")
+
+
+def wandb_settings(run: Run, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a WandbLogger needs so that a run stays one run and nobody is ever asked for a key.
+
+    Args:
+        run: Its directory takes W&B's files and remembers the run's id.
+        given: The logger's settings from the configuration; what is set there stays.
+
+    Returns:
+        The settings to add.
+
+    Raises:
+        UsageError: Checkpoints are to be uploaded, which takes a key.
+    """
+    offline = given.get("offline") or not (_mode_is_chosen() or _has_wandb_key())
+    if offline and given.get("log_model"):
+        raise UsageError(
+            f"trainer.logger: WandbLogger with log_model: {given['log_model']} uploads checkpoints, which"
+            " cannot be done offline; set WANDB_API_KEY, or log_model: false"
+        )
+    remembered = run.folder / "wandb_id"
+    number = given.get("id") or given.get("version")
+    if number is None and remembered.exists():
+        number = remembered.read_text(encoding="utf-8").strip()
+    number = number or secrets.token_hex(4)
+    _remember(remembered, number)
+    return {
+        "save_dir": str(run.folder),
+        "id": number,
+        "name": given.get("name") or run.folder.name,
+        "offline": offline,
+    }
+
+
+@rank_zero_only
+def _remember(path: Path, number: str) -> None:
+    if path.exists() and path.read_text(encoding="utf-8").strip() == number:
+        return
+    with atomic_path(path) as temporary:
+        temporary.write_text(f"{number}\n", encoding="utf-8")
+
+
+def _mode_is_chosen() -> bool:
+    return os.environ.get("WANDB_MODE", "online") != "online"
+
+
+def _has_wandb_key() -> bool:
+    """Whether W&B would find a key without asking for one."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).netloc
+    for path in (os.environ.get("NETRC"), "~/.netrc", "~/_netrc"):
+        try:
+            if path and netrc.netrc(Path(path).expanduser()).authenticators(host):
+                return True
+        except (OSError, netrc.NetrcParseError):
+            continue  # no such file, or one that W&B could not read either
+    return False

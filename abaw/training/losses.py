@@ -1,0 +1,298 @@
+"""Training losses: one per task over the labelled frames of all devices, and their weighted sum.
+
+Every loss is divided by its number of valid labels on all devices, so the gradient that DDP averages is
+that of one process with the whole batch. With gradient accumulation this holds per micro-batch.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from abaw.batch import Batch
+from abaw.errors import AbawError, check_settings
+from abaw.tasks import Task
+
+Weighting = Literal["none", "complement", "inverse"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossSettings:
+    """The loss of each task, and how much each task counts."""
+
+    va: Literal["ccc", "mse"] = "ccc"
+    """Valence and arousal: 1 - CCC, or the mean squared error."""
+    expr: Literal["focal", "ce"] = "focal"
+    """Expressions: focal loss on the softmax, or cross-entropy."""
+    au: Literal["focal", "bce"] = "focal"
+    """Action units: focal loss on each sigmoid, or binary cross-entropy."""
+    gamma: float = 2.0
+    """Focal loss: how strongly frames that are already right are left aside; 0 is cross-entropy."""
+    alpha: float | None = 0.25
+    """Focal loss: a plain factor, as in the paper; null is 1."""
+    expr_weights: Weighting = "complement"
+    """Weight of a class by its count n of the training labels: 1 - n/sum (the paper), or sum/(8 n)."""
+    au_weights: Weighting = "complement"
+    """`complement`: an AU weighs 1 - n/sum by its positives; `inverse`: absent and present frames of each
+    AU weigh the same in sum."""
+    label_smoothing: float = 0.0
+    """Share of each EXPR and AU target that is spread evenly over its classes."""
+    ccc_eps: float = 1e-6
+    """Added to the denominator of the CCC: keeps the gradient small where all predictions are alike."""
+    gather_ccc: bool = True
+    """Takes the CCC over the batches of all devices together; else each device has its own."""
+    task_weights: dict[str, float] | Literal["uncertainty"] = field(
+        default_factory=lambda: {"va": 1.0, "expr": 1.0, "au": 1.0}
+    )
+    """Fixed factors per task (1 where none is given), or learned ones by the tasks' uncertainty."""
+
+    def __post_init__(self) -> None:
+        weights, weightings = self.task_weights, ("none", "complement", "inverse")
+        factors = (
+            isinstance(weights, dict) and set(weights) <= set(Task) and min(weights.values(), default=0) >= 0
+        )
+        rules = {
+            "va": (self.va in ("ccc", "mse"), "ccc or mse"),
+            "expr": (self.expr in ("focal", "ce"), "focal or ce"),
+            "au": (self.au in ("focal", "bce"), "focal or bce"),
+            "gamma": (self.gamma >= 0, "0 or more"),
+            "alpha": (self.alpha is None or self.alpha > 0, "a positive factor, or null"),
+            "expr_weights": (self.expr_weights in weightings, "none, complement or inverse"),
+            "au_weights": (self.au_weights in weightings, "none, complement or inverse"),
+            "label_smoothing": (0 <= self.label_smoothing < 1, "a share in [0, 1)"),
+            "ccc_eps": (self.ccc_eps > 0, "a small positive number"),
+            "task_weights": (
+                factors or weights == "uncertainty",
+                f"uncertainty, or a factor for {'/'.join(Task)}",
+            ),
+        }
+        check_settings("model.loss", self, rules)
+
+
+class TaskLosses(nn.Module):
+    """Computes the loss of every task and weighs them; in float32 under autocast too.
+
+    A frame counts if it is labelled and lies in its video: masked and missing frames count, padding does
+    not. A task without any label in the batch has loss 0 and a gradient of zeros. In evaluation mode
+    nothing is exchanged between processes.
+    """
+
+    expr_weight: Tensor
+    au_weight: Tensor
+
+    def __init__(self, settings: LossSettings, tasks: Sequence[Task]) -> None:
+        super().__init__()
+        self.settings = settings
+        self.tasks = tuple(tasks)
+        self._counted = False
+        # of every class, and of each AU's absence and presence; kept in checkpoints
+        self.register_buffer("expr_weight", torch.ones(Task.EXPR.size))
+        self.register_buffer("au_weight", torch.ones(Task.AU.size, 2))
+        learned = self.tasks if settings.task_weights == "uncertainty" else ()
+        self.log_variance = nn.ParameterDict({str(task): nn.Parameter(torch.zeros(())) for task in learned})
+
+    def set_label_counts(self, counts: Mapping[str, Any]) -> None:
+        """Makes class weights of how often each label occurs in training.
+
+        Args:
+            counts: `expr` int (8,); `au` int (12, 2), absent and present. Other keys are ignored.
+        """
+        if "expr" in counts:
+            weights = _class_weights(counts["expr"], self.settings.expr_weights)  # (8,)
+            self.expr_weight.copy_(torch.from_numpy(weights))
+        if "au" in counts:
+            n, kind = np.asarray(counts["au"]), self.settings.au_weights  # (12, 2)
+            per_au = kind == "complement"
+            weights = _class_weights(n[:, 1], kind)[:, None] if per_au else _class_weights(n, kind)
+            self.au_weight.copy_(torch.from_numpy(weights))
+        self._counted = True
+
+    def check_resumed(self, state: Mapping[str, Tensor]) -> None:
+        """Compares the class weights with those of a training that is to be resumed.
+
+        Args:
+            state: The weights of the whole module, from a checkpoint.
+
+        Raises:
+            AbawError: They are others.
+        """
+        for name, buffer in self.named_buffers():
+            if not torch.allclose(state[f"losses.{name}"].to(buffer), buffer):
+                raise AbawError(
+                    f"model.loss.{name}s: the class weights follow from how often each label occurs in the"
+                    " training data, and these are not those that the run was trained with.\n"
+                    "A resumed run keeps its data: restore it, or start a new run from these weights with"
+                    " --init_from CKPT --run NEW"
+                )
+
+    def forward(self, outputs: Mapping[Task, Tensor], batch: Batch) -> tuple[Tensor, dict[Task, Tensor]]:
+        """Gives what to minimise.
+
+        Args:
+            outputs: Per task (B, T, K), as `Network` gives them: VA values, EXPR and AU logits.
+            batch: The labels.
+
+        Returns:
+            The weighted sum and the loss of each task, scalars. Over several processes each has its share
+            of both; the means over the processes are the losses of the whole batch.
+        """
+        weighted = {self.settings.expr_weights, self.settings.au_weights} != {"none"}
+        if self.training and weighted and not self._counted:
+            raise RuntimeError("training with class weights needs set_label_counts() first")
+        compute = {Task.VA: self._va, Task.EXPR: self._expr, Task.AU: self._au}
+        with torch.autocast(batch.present.device.type, enabled=False):
+            valid = {task: _supervised(task, batch) for task in self.tasks}
+            counts = torch.stack([mask.sum() for mask in valid.values()])
+            world = _n_processes() if self.training else 1
+            if world > 1:
+                dist.all_reduce(counts)
+            # a process's sum over a world-th of all labels: the mean over the processes is the true mean
+            n = dict(zip(self.tasks, counts.clamp(min=1) / world, strict=True))
+            losses = {
+                task: compute[task](outputs[task].float(), batch, valid[task], n[task]) for task in self.tasks
+            }
+            return self._sum(losses, dict(zip(self.tasks, counts > 0, strict=True))), losses
+
+    def _va(self, values: Tensor, batch: Batch, valid: Tensor, n: Tensor) -> Tensor:
+        target = torch.where(valid[..., None], batch.va.float(), 0.0)
+        if self.settings.va == "mse":
+            return masked_mean((values - target).square().mean(-1), valid, n)
+        shared = self.training and self.settings.gather_ccc and _n_processes() > 1
+        ccc, n_valid = concordance(values, target, valid, eps=self.settings.ccc_eps, shared=shared)
+        return torch.where(n_valid > 0, 1 - ccc.mean(), 0.0).float()
+
+    def _expr(self, logits: Tensor, batch: Batch, valid: Tensor, n: Tensor) -> Tensor:
+        classes = torch.arange(Task.EXPR.size, device=valid.device)
+        truth = (torch.where(valid, batch.expr, 0)[..., None] == classes).float()  # (B, T, 8)
+        is_focal = self.settings.expr == "focal"
+        per_frame = self._entropy(logits.log_softmax(-1), truth, self.expr_weight, is_focal=is_focal)
+        return masked_mean(per_frame, valid, n)
+
+    def _au(self, logits: Tensor, batch: Batch, valid: Tensor, n: Tensor) -> Tensor:
+        there = torch.where(valid, batch.au.float(), 0.0)
+        truth = torch.stack([1 - there, there], -1)  # (B, T, 12, 2): absent, present
+        log_p = F.logsigmoid(torch.stack([-logits, logits], -1))
+        per_au = self._entropy(log_p, truth, self.au_weight, is_focal=self.settings.au == "focal")
+        return masked_mean(per_au, valid, n)
+
+    def _entropy(self, log_p: Tensor, truth: Tensor, weight: Tensor, *, is_focal: bool) -> Tensor:
+        """Float (...), from (..., K) each: focal loss or cross-entropy."""
+        smoothing = self.settings.label_smoothing
+        truth = truth * (1 - smoothing) + smoothing / truth.shape[-1]
+        if not is_focal:
+            return focal(log_p, truth, weight, gamma=0.0)
+        alpha = 1.0 if self.settings.alpha is None else self.settings.alpha
+        return alpha * focal(log_p, truth, weight, gamma=self.settings.gamma)
+
+    def _sum(self, losses: Mapping[Task, Tensor], labelled: Mapping[Task, Tensor]) -> Tensor:
+        """The weighted sum; with learned weights as in Kendall et al. (2018), which may be negative."""
+        weights = self.settings.task_weights
+        if weights != "uncertainty":
+            return torch.stack([weights.get(task, 1.0) * loss for task, loss in losses.items()]).sum()
+        total = torch.zeros_like(next(iter(losses.values())))
+        for task, loss in losses.items():
+            s = self.log_variance[task]
+            # without labels there is nothing to be sure of
+            total = total + torch.where(labelled[task], torch.exp(-s) * loss + s / 2, 0.0)
+        return total
+
+
+def _supervised(task: Task, batch: Batch) -> Tensor:
+    """Bool (B, T), for AU (B, T, 12): what has a label and is no padding."""
+    if task is Task.AU:
+        return batch.au_valid & batch.present[..., None]
+    return (batch.va_valid if task is Task.VA else batch.expr_valid) & batch.present
+
+
+def _class_weights(counts: NDArray[Any], kind: Weighting) -> NDArray[np.float64]:
+    """Weights of the classes along the last axis, from how often each occurs."""
+    n: NDArray[np.float64] = np.asarray(counts, np.float64)
+    total = n.sum(-1, keepdims=True)
+    weights = np.ones_like(n)
+    if kind == "complement":
+        weights -= n / np.maximum(total, 1)
+    elif kind == "inverse":
+        np.divide(total, n.shape[-1] * n, out=weights, where=n > 0)
+    return weights
+
+
+def _n_processes() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def masked_mean(values: Tensor, mask: Tensor, n: Tensor | None = None) -> Tensor:
+    """The mean of the valid values; 0 if there is none.
+
+    Args:
+        values: float, any shape; what stands under a False is ignored.
+        mask: bool, the same shape, True = valid.
+        n: What to divide by instead of the number of valid values, at least 1.
+    """
+    total = torch.where(mask, values, 0.0).sum()
+    return total / (mask.sum().clamp(min=1) if n is None else n)
+
+
+def concordance(
+    prediction: Tensor, target: Tensor, valid: Tensor, *, eps: float, shared: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The CCC of each column over all valid rows, from population statistics as in the official score.
+
+    Args:
+        prediction: float (..., K).
+        target: float (..., K), finite.
+        valid: bool (...), True = the row counts.
+        eps: Added to the denominator.
+        shared: The rows of all processes count together; all of them must then make this call.
+
+    Returns:
+        CCC (K,), 0 where nothing varies, and the number of valid rows; float64 where the device has it.
+    """
+    exact = torch.float32 if prediction.device.type == "mps" else torch.float64
+    x = torch.where(valid[..., None], prediction, 0.0).to(exact)
+    y = torch.where(valid[..., None], target, 0.0).to(exact)
+    n = valid[..., None].to(exact).expand_as(x)
+    sums = torch.stack([n, x, y, x * x, y * y, x * y]).flatten(1, -2).sum(1)  # (6, K)
+    if shared:
+        sums = cast(Tensor, _SumOverProcesses.apply(sums))  # type: ignore[no-untyped-call]
+    n_valid = sums[0, 0]
+    _, x, y, xx, yy, xy = sums / n_valid.clamp(min=1)
+    ccc = 2 * (xy - x * y) / ((xx - x * x) + (yy - y * y) + (x - y) ** 2 + eps)
+    return ccc, n_valid
+
+
+def focal(log_p: Tensor, target: Tensor, weight: Tensor, *, gamma: float) -> Tensor:
+    """Cross-entropy in which an outcome counts less the surer it is already; plain where `gamma` is 0.
+
+    Args:
+        log_p: float (..., K), logarithms of probabilities.
+        target: float (..., K), how much of the truth each outcome is; sums to 1.
+        weight: float, broadcastable, the weight of each outcome.
+        gamma: Exponent of the probability that is missing.
+
+    Returns:
+        float (...). Source: Lin et al., "Focal Loss for Dense Object Detection" (2017).
+    """
+    missing = (-torch.expm1(log_p)).clamp(min=1e-9) ** gamma if gamma else 1.0
+    return -(weight * target * missing * log_p).sum(-1)
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """The sum over all processes, which each of them has, and whose gradient each sends back to all."""
+
+    @staticmethod
+    def forward(ctx: Any, local: Tensor) -> Tensor:  # noqa: ARG004
+        total = local.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:  # noqa: ARG004
+        total = grads[0].clone()
+        dist.all_reduce(total)
+        return total

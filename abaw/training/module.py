@@ -1,0 +1,290 @@
+"""The Lightning side of the network: steps, optimizer groups, schedule. No files, no plots."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from abaw.batch import Batch
+from abaw.errors import UsageError
+from abaw.evaluation.metrics import OfficialScores
+from abaw.evaluation.stitching import Stitched, Stitcher
+from abaw.loading.masking import RandomFrameMasking
+from abaw.model.backbone import BackboneSettings
+from abaw.model.checkpoints import FORMAT
+from abaw.model.heads import HeadSettings
+from abaw.model.network import Network
+from abaw.model.temporal import TemporalSettings
+from abaw.randomness import Purpose, keyed_seed
+from abaw.tasks import Task, parse_tasks
+from abaw.training.checkpointing import load_initial_weights
+from abaw.training.losses import LossSettings, TaskLosses
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW with linear warm-up.
+
+    Attributes:
+        lr: Learning rate at the top of the schedule.
+        weight_decay: Decay of tensors with two or more dimensions; biases and norms are left alone.
+        betas: AdamW's two averages.
+        layer_decay: Each backbone block learns this much slower than the one above it; 1 treats all alike.
+        backbone_lr: Factor on the learning rate of the backbone's last block.
+        warmup: Share of all optimizer steps in which the learning rate rises linearly.
+        schedule: What follows the warm-up: half a cosine, or a constant.
+        final_lr: Share of `lr` that the cosine ends at.
+    """
+
+    lr: float = 1e-4
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    layer_decay: float = 1.0
+    backbone_lr: float = 1.0
+    warmup: float = 0.05
+    schedule: Literal["cosine", "constant"] = "cosine"
+    final_lr: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not self.lr > 0:
+            raise UsageError(f"model.optimizer.lr is a positive number, got {self.lr}")
+        for name in ("layer_decay", "backbone_lr", "warmup", "final_lr"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"model.optimizer.{name} is between 0 and 1, got {getattr(self, name)}")
+
+    def factor(self, step: int, n_steps: int) -> float:
+        """Share of `lr` in force at an optimizer step of `n_steps`, counted from 0."""
+        n_warmup = round(self.warmup * n_steps)
+        if step < n_warmup:
+            return (step + 1) / n_warmup
+        if self.schedule == "constant":
+            return 1.0
+        done = min((step - n_warmup) / max(n_steps - n_warmup, 1), 1.0)
+        return self.final_lr + (1 - self.final_lr) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+class AffectModule(LightningModule):
+    """Trains and evaluates one network for any subset of the three tasks.
+
+    Evaluation stitches overlapping windows into whole-video tracks and scores those officially; the
+    monitored `val/score` is the sum of the scores of the asked tasks that have labels there.
+
+    Args:
+        tasks: What to predict: any of va, expr, au.
+        backbone: What sees one frame; null for cached features that no backbone here makes.
+        dim: Length of such features; left out where there is a backbone.
+        temporal: What sees the sequence.
+        heads: What turns a frame's state into the tasks' outputs.
+        masking: Which frames are hidden in training; null hides none.
+        loss: Losses and how the tasks are weighed.
+        optimizer: Optimizer and schedule.
+
+    Attributes:
+        init_from: Checkpoint whose weights a new training starts from, instead of the pretrained ones alone.
+        resumed: Whether a checkpoint is about to bring all weights: then no others are looked for. (The
+            trainer itself knows of its checkpoint only after `setup`.)
+    """
+
+    init_from: str | None = None
+    resumed: bool = False
+
+    def __init__(
+        self,
+        *,
+        tasks: list[str],
+        backbone: BackboneSettings | None = BackboneSettings(),  # noqa: B008 - frozen
+        dim: int | None = None,
+        temporal: TemporalSettings = TemporalSettings(),  # noqa: B008
+        heads: HeadSettings = HeadSettings(),  # noqa: B008
+        masking: RandomFrameMasking | None = RandomFrameMasking(),  # noqa: B008
+        loss: LossSettings = LossSettings(),  # noqa: B008
+        optimizer: OptimizerSettings = OptimizerSettings(),
+    ) -> None:
+        super().__init__()
+        self.tasks = parse_tasks(tasks)
+        self.network = Network(
+            tasks=self.tasks, backbone=backbone, temporal=temporal, heads=heads, dim=dim, pretrained=False
+        )
+        self.losses = TaskLosses(loss, self.tasks)
+        self.masking = masking
+        self.optimizer_settings = optimizer
+        self.scores: dict[str, Any] = {}  # the newest official scores, as `scores.json` has them
+        self._stage: Literal["validate", "test"] = "validate"
+
+    # -- before a run
+
+    def prepare_data(self) -> None:
+        """Downloads pretrained weights once per machine, before the other processes ask for them."""
+        self._load_weights()
+
+    def setup(self, stage: str) -> None:
+        """Loads pretrained weights, unless a checkpoint is about to bring its own, and counts labels."""
+        if stage == "fit":
+            if report := self._load_weights():
+                rank_zero_info(report)
+            self.losses.set_label_counts(self._data.label_counts())
+
+    def _load_weights(self) -> str | None:
+        """Those that a new training starts from; gives what there is to say about them."""
+        if self.trainer.state.fn != "fit" or self.resumed:
+            return None
+        if self.init_from is not None:
+            return load_initial_weights(self.network, self.init_from)
+        self.network.load_pretrained()
+        return None
+
+    # -- training
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002
+        """Decides, on the CPU, which frames the network is to see."""
+        visible = batch.visible
+        if self.trainer.training and self.masking is not None and batch.mask_noise is not None:
+            visible = self.masking(visible, batch.mask_noise, self.global_step)
+        return batch.with_visible(visible)
+
+    def on_train_start(self) -> None:
+        """Lets a resumed run go on at its batch.
+
+        `estimated_stepping_batches`, which the schedule needs, makes Lightning build the training loader
+        before it restores the loops, and then it never hands the loader its state.
+        """
+        self.trainer.fit_loop._load_combined_loader_states()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+        """Keys dropout by the step and the rank, so that a resumed run draws what this one would have."""
+        step = self.trainer.fit_loop.epoch_loop.total_batch_idx
+        torch.manual_seed(keyed_seed(Purpose.DROPOUT, self._data.seed, step, self.global_rank))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:  # noqa: ARG002
+        """One step on a batch of clips: the loss to minimise, and what each task contributes."""
+        total, per_task = self.losses(self.network(batch), batch)
+        per_task = {task: loss.detach() for task, loss in per_task.items()}
+        if self._logs:
+            # each process has its share; the mean over all is the loss. `prog_bar` would wait for it
+            shares = torch.stack([total.detach(), *per_task.values()])
+            losses = cast(Tensor, self.trainer.strategy.reduce(shares, reduce_op="mean"))
+            names = ("train/loss", *(f"train/{task}" for task in per_task))
+            self.log_dict(dict(zip(names, losses, strict=True)), batch_size=len(batch))
+            if self.masking is not None and self.masking.start_ratio is not None:
+                ratio = self.masking.ratio_at(self.global_step)
+                self.log("train/masked", torch.tensor(ratio), batch_size=len(batch))  # on the host, as it is
+        return {"loss": total, "per_task": per_task}
+
+    @property
+    def _logs(self) -> bool:
+        """Whether this step's values are written: each takes Lightning half a millisecond."""
+        every = cast(Any, self.trainer).log_every_n_steps
+        return self.trainer.is_last_batch or (every > 0 and (self.global_step + 1) % every == 0)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW over what can be trained, with one learning rate per backbone block."""
+        settings = self.optimizer_settings
+        groups = self.network.param_groups(
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            layer_decay=settings.layer_decay,
+            backbone_lr=settings.backbone_lr,
+        )
+        if weights := [p for p in self.losses.parameters() if p.requires_grad]:
+            groups.append({"params": weights, "lr": settings.lr, "weight_decay": 0.0})
+        fused = self.device.type == "cuda"  # one kernel for all tensors
+        optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, fused=fused)
+        # A fused optimizer offers to unscale the gradients within its step. Lightning then refuses to clip
+        # them, even if no scaler is used (PL#21435). Without the offer a scaler unscales them before.
+        cast(Any, optimizer)._step_supports_amp_scaling = False
+        n_steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: settings.factor(step, n_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    # -- evaluation: windows -> tracks -> official scores
+
+    def on_validation_epoch_start(self) -> None:
+        """Starts empty: a sanity check or a cut-short evaluation leaves nothing behind."""
+        self._start_scoring("validate")
+
+    def on_test_epoch_start(self) -> None:
+        """As for validation."""
+        self._start_scoring("test")
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+        """Predicts windows; every video that is complete is scored."""
+        self._stitcher.add(batch.where, self.predict_step(batch), batch.visible)
+        self._score(self._stitcher.finished())
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """As for validation."""
+        self.validation_step(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Scores what is left, sums over all devices and logs."""
+        self._finish_scoring("val")
+
+    def on_test_epoch_end(self) -> None:
+        """As for validation."""
+        self._finish_scoring("test")
+
+    def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[Task, Tensor]:  # noqa: ARG002
+        """Gives, per task, float32 (B, T, K): VA in [-1, 1], probabilities otherwise."""
+        return self.network.predictions(self.network(batch))
+
+    def _start_scoring(self, stage: Literal["validate", "test"]) -> None:
+        self._stage = stage
+        videos = self._data.eval_videos(stage)
+        self._position = {video: place for place, video in enumerate(videos)}
+        self._stitcher: Stitcher[Task] = Stitcher(self._data.n_frames)
+        names = [self._data.video_name(video) for video in videos]
+        self._official = OfficialScores(self.tasks, names).to(self.device)
+
+    def _score(self, videos: Iterable[Stitched]) -> None:
+        for video in videos:
+            labels = self._data.labels(video.video, self._stage)
+            self._official.update(self._position[video.video], video, labels)
+
+    def _finish_scoring(self, prefix: str) -> None:
+        self._score(self._stitcher.flush())
+        scores = self._official.compute()
+        if self.trainer.sanity_checking:
+            return
+        self.scores = scores
+        flat = {f"{prefix}/{task}": scores[task]["score"] for task in self.tasks if task in scores}
+        if Task.VA in scores:
+            flat |= {f"{prefix}/{name}": scores["va"][name] for name in Task.VA.names}
+        self.log_dict(flat | {f"{prefix}/score": scores.get("total", 0.0)}, rank_zero_only=False)
+
+    # -- checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds, in plain values, all that rebuilds the network without Lightning, configuration or data."""
+        checkpoint.setdefault("abaw", {}).update(
+            {
+                "format": FORMAT,
+                "network": self.network.describe(),
+                "labels": {str(task): list(task.names) for task in self.tasks},
+                "masking": None if self.masking is None else asdict(self.masking),
+                "windows": self._data.windows,
+                "frame_size": self._data.frame_size,
+                "scores": self.scores,
+            }
+        )
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses to resume a training on other data, before anything is restored or written.
+
+        Raises:
+            AbawError: Windows, processes or class weights are not those that the checkpoint was trained with.
+        """
+        if self.trainer.state.fn == "fit":
+            (loader,) = checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"]
+            self._data.check_resumed(loader)
+            self.losses.check_resumed(checkpoint.get("current_model_state", checkpoint["state_dict"]))
+
+    @property
+    def _data(self) -> Any:
+        """The data module: what it knows of labels and videos is asked of it, nothing is copied."""
+        return cast(Any, self.trainer).datamodule

@@ -1,0 +1,370 @@
+"""Directory of a run: what lies where, whether it holds a run already, and what a resumed run may not change.
+
+A checkpoint brings its own optimizer, schedule, class weights and place in the data. A setting that was
+changed since would be recorded without taking effect, or would turn the run into another one half way.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+
+from abaw.errors import AbawError, UsageError
+from abaw.files import atomic_path, check_writable
+from abaw.model.checkpoints import load_checkpoint, newest_checkpoint
+
+_MAY_CHANGE = """
+    run config ckpt_path weights_only checkpoint nonfinite
+    data.root data.image_roots data.annotations data.folds data.cache_dir data.workers data.on_bad_frame
+    data.eval_batch_size data.test_split data.predict_split data.predict_videos
+    model.backbone.chunk model.backbone.compile model.backbone.gradient_checkpointing model.temporal.compile
+    trainer.accelerator trainer.strategy trainer.devices trainer.num_nodes trainer.plugins trainer.benchmark
+    trainer.deterministic trainer.default_root_dir trainer.use_distributed_sampler trainer.model_registry
+    trainer.max_epochs trainer.min_epochs trainer.max_steps trainer.min_steps trainer.max_time
+    trainer.logger trainer.log_every_n_steps trainer.enable_autolog_hparams trainer.enable_checkpointing
+    trainer.enable_progress_bar trainer.enable_model_summary trainer.profiler trainer.detect_anomaly
+    trainer.barebones trainer.fast_dev_run trainer.inference_mode trainer.num_sanity_val_steps
+    trainer.limit_val_batches trainer.limit_test_batches trainer.limit_predict_batches
+    trainer.val_check_interval trainer.check_val_every_n_epoch
+"""
+"""How long, where and how fast the run is; what is shown, validated and kept of it."""
+
+_SHOWS_ONLY = """
+    TQDMProgressBar RichProgressBar ModelSummary RichModelSummary LearningRateMonitor DeviceStatsMonitor
+    ThroughputMonitor Timer ModelCheckpoint OnExceptionCheckpoint
+"""
+"""Callbacks that change nothing."""
+
+_WHOLE = frozenset({"model.backbone.overrides", "model.loss.task_weights"})
+"""Options whose value is a mapping with any keys."""
+
+_CALLBACKS = "trainer.callbacks"
+
+_ABSENT = object()
+
+_MOST_NAMED, _LONGEST = 5, 60
+
+Settings = dict[str, Any]
+
+
+def fixed_settings(config: Mapping[str, Any]) -> Settings:
+    """The part of a resolved configuration that a resumed run keeps.
+
+    Args:
+        config: The configuration in plain values, as `config.yaml` holds it.
+
+    Returns:
+        Plain values, nested like it. Callbacks stand under the names of their classes, and cached features,
+        whose folders may be moved, as the number of their folders.
+    """
+    kept: Settings = _fixed(config, "")
+    if "trainer" in kept:
+        kept["trainer"]["callbacks"] = _by_class(kept["trainer"].get("callbacks"))
+    if kept.get("data", {}).get("features") is not None:
+        kept["data"]["features"] = f"{len(kept['data']['features'])} folder(s)"
+    return kept
+
+
+def _fixed(values: Mapping[str, Any], prefix: str) -> Settings:
+    names = {key: f"{prefix}{key}" for key in values}
+    return {
+        key: _fixed(value, f"{names[key]}.")
+        if isinstance(value, Mapping) and names[key] not in _WHOLE
+        else value
+        for key, value in values.items()
+        if names[key] not in _MAY_CHANGE.split()
+    }
+
+
+def _by_class(callbacks: Any) -> Settings:
+    named: Settings = {}
+    for callback in callbacks if isinstance(callbacks, Sequence) else [callbacks] if callbacks else []:
+        name = str(callback["class_path"]).rpartition(".")[2]
+        if name not in _SHOWS_ONLY.split():
+            n_same = sum(key.partition(" ")[0] == name for key in named)
+            named[f"{name} {n_same + 1}" if n_same else name] = callback.get("init_args") or {}
+    return named
+
+
+def trained_settings(path: Path, checkpoint: Mapping[str, Any]) -> Settings | None:
+    """The fixed settings that a checkpoint was trained with; None if nothing tells.
+
+    A checkpoint of an abaw that did not store them was trained with those of the `config.yaml` of its run.
+
+    Args:
+        path: Where it lies.
+        checkpoint: What it holds.
+    """
+    stored: Settings | None = checkpoint["abaw"].get("settings")
+    if stored is not None:
+        return stored
+    config = path.parent.parent / "config.yaml"
+    return fixed_settings(yaml.safe_load(config.read_text(encoding="utf-8"))) if config.is_file() else None
+
+
+def refuse_changes(path: Path, trained: Settings, now: Settings, defaults: Settings) -> None:
+    """Refuses to resume a checkpoint with other settings than it was trained with.
+
+    Args:
+        path: The checkpoint.
+        trained: Its fixed settings.
+        now: Those of this start.
+        defaults: Those that nothing was said about; they stand for what an older checkpoint does not know.
+
+    Raises:
+        UsageError: A fixed setting has another value; names every one.
+    """
+    changes = [
+        f"{name}: the run was trained with {_text(was)}, now it is {_text(new)}"
+        for name, was, new in _changes(trained, now, defaults, "")
+    ]
+    if changes:
+        more = f"; and {len(changes) - _MOST_NAMED} more" if len(changes) > _MOST_NAMED else ""
+        raise UsageError(
+            f"{'; '.join(changes[:_MOST_NAMED])}{more}.\nA resumed run keeps its settings: restore them"
+            " (without --config the run's own serve),\nor start a new run from these weights with"
+            f" --init_from {path} --run NEW"
+        )
+
+
+def refuse_shortening(
+    path: Path, checkpoint: Mapping[str, Any], *, max_epochs: int | None, max_steps: int
+) -> None:
+    """Refuses to resume a checkpoint that is past the end of the training.
+
+    Args:
+        path: Where it lies.
+        checkpoint: What it holds.
+        max_epochs: Where the training ends; None and -1 leave it open.
+        max_steps: The same in optimizer steps.
+
+    Raises:
+        UsageError: It has begun a later epoch, or made more steps.
+    """
+    reached = {
+        "max_epochs": (checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["started"], max_epochs),
+        "max_steps": (checkpoint["global_step"], max_steps),
+    }
+    for name, (n_done, limit) in reached.items():
+        if limit not in (None, -1) and n_done > limit:
+            what = "begun epoch" if name == "max_epochs" else "made step"
+            raise UsageError(
+                f"trainer.{name}: {path} has {what} {n_done} already, and the training is to end after"
+                f" {limit}; raise it, or use the checkpoint as it is"
+            )
+
+
+def _changes(trained: Any, now: Any, default: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
+    """Name, old and new value of every setting that differs."""
+    if isinstance(trained, Mapping) and isinstance(now, Mapping) and name not in _WHOLE:
+        for key in dict.fromkeys((*trained, *now)):
+            fallback = default.get(key, _ABSENT) if isinstance(default, Mapping) else _ABSENT
+            values = trained.get(key, fallback), now.get(key, fallback)
+            yield from _changes(*values, fallback, f"{name}.{key}" if name else key)
+    elif trained is _ABSENT or now is _ABSENT:
+        if name.rpartition(".")[0] == _CALLBACKS:  # any other option one of the two abaws does not have
+            yield name, trained, now
+    elif trained != now or (name.startswith("trainer.limit_") and type(trained) is not type(now)):
+        yield name, trained, now  # of a limit 1 is one batch, 1.0 all of them
+
+
+def _text(value: Any) -> str:
+    if value is _ABSENT:
+        return "none at all"
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+_COMPARED = ("data.", "model.", "trainer.", "seed_everything")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's directory.
+
+    Attributes:
+        folder: The directory; it need not exist yet.
+    """
+
+    folder: Path
+
+    @classmethod
+    def named(cls, folder: str | None, configs: Sequence[object]) -> "Run":
+        """The run that the options name: `--run`, else `runs/<name of the first configuration>`.
+
+        Raises:
+            UsageError: Neither is given.
+        """
+        if folder is None and not configs:
+            raise UsageError("name a configuration with --config FILE, or a run's directory with --run DIR")
+        return cls(Path(folder) if folder is not None else Path("runs") / Path(str(configs[0])).stem)
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration of the training."""
+        return self.folder / "config.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where `best.ckpt` and `last.ckpt` are."""
+        return self.folder / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint with the highest official score."""
+        return self.checkpoints / "best.ckpt"
+
+    @property
+    def tracks(self) -> Path:
+        """Where `predict` leaves a table per video."""
+        return self.folder / "tracks"
+
+    @property
+    def scores(self) -> Path:
+        """The official scores of the best epoch."""
+        return self.folder / "scores.json"
+
+    def evaluation(self, verb: str) -> Path:
+        """The official scores that `validate` or `test` leaves."""
+        return self.folder / f"scores-{'val' if verb == 'validate' else 'test'}.json"
+
+    @property
+    def metrics(self) -> Path:
+        """The curves of the training."""
+        return self.folder / "metrics.csv"
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether a new training here would overwrite something."""
+        return self.metrics.exists() or any(self.checkpoints.glob("*.ckpt"))
+
+    def start(self, asked: str | None) -> str | None:
+        """The checkpoint that `fit` continues from, None for a new training.
+
+        `last` without a checkpoint starts anew, so that a job's script may always say it.
+
+        Raises:
+            UsageError: The directory holds a run that is not the one to be continued.
+            AbawError: The checkpoint asked for is not there or damaged, or nothing can be written there.
+        """
+        check_writable(self.folder)
+        if asked == "last" and not any(self.checkpoints.glob("*.ckpt")):
+            rank_zero_info(f"{self.folder}: holds no checkpoint; starting a new training")
+            return None
+        start = None if asked is None else self._find(asked)
+        if self.is_taken and (start is None or start.resolve().parent != self.checkpoints.resolve()):
+            raise UsageError(
+                f"{self.folder} already holds a run; continue it with --ckpt_path last,"
+                " or name another directory with --run"
+            )
+        return None if start is None else str(start)
+
+    def trained(self, asked: str | None) -> str:
+        """The checkpoint that `validate`, `test` and `predict` use; the best one unless another is asked for.
+
+        Raises:
+            AbawError: It is not there or damaged.
+        """
+        return str(self._find(asked or "best"))
+
+    def _find(self, asked: str) -> Path:
+        if asked == "last":
+            return newest_checkpoint(self.checkpoints)
+        path = self.best if asked == "best" else Path(asked)
+        if asked == "best" and not path.is_file():
+            raise AbawError(
+                f"{path}: there is no such checkpoint; train first with `abaw fit`, name the run's directory"
+                " with --run, or a checkpoint with --ckpt_path FILE"
+            )
+        load_checkpoint(path)
+        return path
+
+
+def changed_settings(config: Path, text: str) -> dict[str, Any] | None:
+    """The settings of a command that a run was not trained with, by dotted name, with their values.
+
+    Only what both know is compared: data, model, trainer and seed.
+
+    Args:
+        config: The run's `config.yaml`.
+        text: The resolved configuration of the command, as YAML.
+
+    Returns:
+        Nothing where all are the same; None where the run has no configuration.
+
+    Raises:
+        AbawError: The file cannot be read.
+    """
+    if not config.is_file():
+        return None
+    try:
+        trained = _flat(yaml.safe_load(config.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
+        reason = str(error).splitlines()[0]
+        raise AbawError(f"{config}: not a configuration ({reason}); restore it, or remove it") from error
+    return {
+        name: value
+        for name, value in _flat(yaml.safe_load(text)).items()
+        if name.startswith(_COMPARED) and not (name in trained and trained[name] == value)
+    }
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        inner = isinstance(value, dict) and value
+        flat |= _flat(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
+    return flat
+
+
+class SaveConfig(Callback):
+    """Keeps the resolved configuration, in the run's `config.yaml` and with the trackers.
+
+    Checkpoints hold the part of it that a resumed run has to keep.
+
+    Args:
+        run: The run.
+        config: The configuration as YAML.
+    """
+
+    def __init__(self, run: Run, config: str) -> None:
+        self.run = run
+        self.config = config
+        self._fixed = fixed_settings(yaml.safe_load(config))
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
+        """Checks the number of processes.
+
+        Raises:
+            UsageError: Fewer processes run than the configuration asks for.
+        """
+        asked = trainer.num_nodes * trainer.num_devices
+        if trainer.world_size != asked:
+            raise UsageError(
+                f"{trainer.num_devices} devices on {trainer.num_nodes} nodes are configured, but"
+                f" {trainer.world_size} processes run; start one per device, under SLURM with `srun` and"
+                f" --ntasks-per-node={trainer.num_devices}"
+            )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Writes it once the start is accepted: a resumed run may have changed what may change."""
+        if trainer.is_global_zero:
+            with atomic_path(self.run.config) as temporary:
+                temporary.write_text(self.config, encoding="utf-8")
+            for logger in trainer.loggers:
+                logger.log_hyperparams(yaml.safe_load(self.config))
+
+    def on_save_checkpoint(
+        self,
+        trainer: Trainer,  # noqa: ARG002
+        pl_module: LightningModule,  # noqa: ARG002
+        checkpoint: dict[str, Any],
+    ) -> None:
+        """Adds the settings that the run keeps."""
+        checkpoint.setdefault("abaw", {})["settings"] = self._fixed

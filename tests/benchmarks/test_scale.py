@@ -1,0 +1,102 @@
+"""The size of the real thing: 600 videos of 4,500 frames scored, a million rows submitted, each in 2 GB."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from abaw.data.formats.annotations import write_task_file
+from abaw.data.labels import Labels, image_name
+from abaw.evaluation.submission.formats import FORMS
+from abaw.evaluation.tracks import Track, write_track
+from abaw.tasks import Task
+
+pytestmark = pytest.mark.slow
+
+VIDEOS, FRAMES, ROWS = 600, 4500, 1_000_000
+COMMAND = """
+import sys
+from pathlib import Path
+from abaw.__main__ import main
+code = main(sys.argv[1:])
+status = Path("/proc/self/status").read_text()  # what the system reports of a child counts its parent's pages
+print(status.partition("VmHWM:")[2].split()[0], file=sys.stderr)
+sys.exit(code)
+"""
+FOLDERS = {"va": "VA_Set", "expr": "EXPR_Set", "au": "AU_Set"}
+
+
+@pytest.fixture(scope="module")
+def real_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Annotations and tracks of all videos; every video has the same labels and its own predictions."""
+    folder, rng = tmp_path_factory.mktemp("scale"), np.random.default_rng(0)
+    valid = rng.random(FRAMES + 1) < 0.9
+    labels = Labels(
+        va=rng.uniform(-1, 1, (FRAMES + 1, 2)).astype(np.float32),
+        va_valid=valid,
+        expr=rng.integers(0, 8, FRAMES + 1),
+        expr_valid=valid,
+        au=(rng.random((FRAMES + 1, 12)) < 0.3).astype(np.float32),
+        au_valid=np.repeat(valid[:, None], 12, axis=1),
+    )
+    for task in Task:
+        place = folder / "data" / FOLDERS[task] / "Validation_Set"
+        write_task_file(place / "v0.txt", task, labels)
+        for number in range(1, VIDEOS):
+            os.link(place / "v0.txt", place / f"v{number}.txt")
+    right = {"va": labels.va, "expr": 2.0 * np.eye(8)[labels.expr], "au": 0.5 * labels.au}
+    for number in range(VIDEOS):
+        said = {
+            task: values[:FRAMES] + 0.5 * rng.random((FRAMES, values.shape[1]))
+            for task, values in right.items()
+        }
+        said["expr"] /= said["expr"].sum(1, keepdims=True)
+        values = {task: array.astype(np.float32).clip(-1, 1) for task, array in said.items()}
+        write_track(Track(video=f"v{number}", seen=rng.random(FRAMES) < 0.98, **values), folder / "tracks")
+    images = "".join(f"v{row // FRAMES}/{image_name(row % FRAMES + 1)},\n" for row in range(ROWS))
+    for name in ("va", "mtl"):
+        (folder / f"{name}_sample.txt").write_text(f"{FORMS[name].header}\n{images}")
+    return folder
+
+
+def measured(*words: str) -> tuple[str, float]:
+    """What a command prints, and its peak memory in GB."""
+    start = time.monotonic()
+    process = subprocess.run([sys.executable, "-c", COMMAND, *words], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    peak = int(process.stderr.split()[-1]) / 1e6  # in kB
+    print(f"abaw {words[0]}: {time.monotonic() - start:.1f} s, peak {peak:.2f} GB")  # `pytest -s` shows it
+    return process.stdout, peak
+
+
+def test_scoring_all_of_a_set_of_the_real_size(real_size: Path) -> None:
+    words = ("score", f"{real_size}/tracks", f"{real_size}/data", "--json")
+    first, peak = measured(*words)
+    assert peak < 2
+    again, peak = measured(*words)  # the index is in the cache
+    assert peak < 2
+    assert again == first
+    scores = json.loads(again)
+    assert scores["va"]["frames"] > 0.85 * VIDEOS * FRAMES
+    for task in Task:
+        low, high = scores[task]["interval"]
+        assert low <= scores[task]["score"] <= high
+
+
+@pytest.mark.parametrize("task", ["va", "mtl"])
+def test_a_submission_of_a_million_rows(real_size: Path, task: str) -> None:
+    sample, out = real_size / f"{task}_sample.txt", real_size / f"{task}.txt"
+    words = ("submit", f"{real_size}/tracks", str(out), f"--sample={sample}", f"--task={task}", "--json")
+    said, peak = measured(*words)
+    assert peak < 2
+    assert json.loads(said)["rows"] == ROWS
+    said, peak = measured("verify", str(out), f"--sample={sample}")
+    assert peak < 2
+    assert said.endswith("valid\n")
+    with sample.open() as asked, out.open() as filled:
+        assert all(row.startswith(wish.rstrip("\n")) for wish, row in zip(asked, filled, strict=True))

@@ -1,0 +1,178 @@
+"""Sample files and configurations with accidents: read as they stand, or refused with file and line."""
+
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from abaw.__main__ import main
+from abaw.cli.config_files import located, places
+from abaw.cli.trainer_commands import AbawCLI
+from abaw.data.formats.annotations import parse_image
+from abaw.errors import AbawError, UsageError
+from abaw.evaluation.submission.formats import Sample, VideoList, read_sample
+from tests.data.formats.test_annotations import mutated
+from tests.support.project import PROJECT
+
+CONFIGS = sorted((PROJECT / "configs").rglob("*.yaml"))
+IMAGES = [f"{video}/{number:05d}.jpg" for video in ("14-30-1920x1080", "b_left") for number in (1, 2, 4)]
+SAMPLES = {
+    "with header": "image_location,valence,arousal\n" + "".join(f"{image},\n" for image in IMAGES),
+    "without": "".join(f"{image},0.1,0.2\n" for image in IMAGES),
+    "list": "14-30-1920x1080\nb_left\nvideo45_1\n",
+}
+LINE = re.compile(r":(\d+): |, line (\d+): ")
+
+BOM = b"\xef\xbb\xbf"
+
+few_or_many = pytest.mark.parametrize("n_files", [100, pytest.param(2000, marks=pytest.mark.slow)])
+
+
+def check_refusal(error: AbawError, path: Path, data: bytes) -> bool:
+    """The message names the file; whether it names a line too, which must exist."""
+    assert str(path) in str(error), error
+    line = LINE.search(str(error))
+    if line is not None:
+        assert 1 <= int(line[1] or line[2]) <= len(data.splitlines()) + 1
+    return line is not None
+
+
+@few_or_many
+@pytest.mark.parametrize("kind", SAMPLES)
+def test_a_mutated_sample_is_read_as_it_stands_or_refused(kind: str, n_files: int, tmp_path: Path) -> None:
+    path, rng = tmp_path / "sample.txt", random.Random(f"{kind}{n_files}")
+    n_read = 0
+    for _ in range(n_files):
+        data = mutated(SAMPLES[kind].encode(), rng)
+        path.write_bytes(data)
+        rows: Any
+        try:
+            rows = read_sample(path)
+        except AbawError as error:
+            rows = error
+        if isinstance(rows, AbawError):
+            assert check_refusal(rows, path, data) or "names neither images nor videos" in str(rows)
+            continue
+        n_read += 1
+        cells = [
+            line.split(b",")[0].strip().decode("utf-8", "replace")
+            for line in data.removeprefix(BOM).splitlines()
+        ]
+        cells = [cell for cell in cells if cell]
+        if isinstance(rows, VideoList):
+            assert [f"{video}.txt" for video in rows.videos] == [
+                f"{c.removesuffix('.txt')}.txt" for c in cells
+            ]
+            assert not any(set(video) & set("/\\") or video == ".." for video in rows.videos)
+        else:
+            assert isinstance(rows, Sample)
+            found = zip((rows.videos[k] for k in rows.video.tolist()), rows.frame.tolist(), strict=True)
+            assert list(found) == [parse_image(image.encode()) for image in rows.images]
+            assert rows.images == cells[len(cells) - len(rows) :]
+    assert 0.05 * n_files < n_read < n_files  # both outcomes were met
+
+
+class Parsed(Exception):  # noqa: N818
+    """What a parser was made for is over."""
+
+
+@pytest.fixture(scope="module")
+def parse() -> Callable[..., Any]:
+    """Parses words as `abaw fit` does, without making the parser each time."""
+
+    class Parser(AbawCLI):
+        def parse_arguments(self, parser: Any, args: Any) -> None:
+            kept.append((self, parser))
+            raise Parsed
+
+    kept: list[tuple[AbawCLI, Any]] = []
+    with pytest.raises(Parsed):
+        Parser("fit", [])
+    ((cli, parser),) = kept
+
+    def parse(*words: str) -> Any:
+        AbawCLI.parse_arguments(cli, parser, ["fit", *words])
+        return cli.config["fit"]
+
+    return parse
+
+
+@pytest.mark.parametrize("n_files", [100, pytest.param(1500, marks=pytest.mark.slow)])
+def test_a_mutated_configuration_is_parsed_or_refused(
+    n_files: int, parse: Callable[..., Any], tmp_path: Path
+) -> None:
+    path, rng = tmp_path / "config.yaml", random.Random(n_files)
+    originals = [config.read_bytes() for config in CONFIGS]
+    n_lines = n_parsed = 0
+    for k in range(n_files):
+        data = mutated(originals[k % len(originals)], rng)
+        path.write_bytes(data)
+        try:
+            config = parse(f"--config={path}")
+        except UsageError as error:
+            n_lines += check_refusal(error, path, data)
+        else:
+            n_parsed += 1
+            assert config.data.window > 0 or str(config.data.window) in data.decode()
+    assert 0.1 * n_files < n_parsed < n_files
+    assert n_lines > 0.9 * (n_files - n_parsed)
+
+
+BAD = {
+    "a misspelt option": ("data:\n  batch_szie: 3\n", "bad.yaml:2: the configuration has 'data.batch_szie'"),
+    "a misspelt part": ("dat:\n  window: 3\n", "bad.yaml:2: the configuration has 'dat.window"),
+    "a wrong kind": ("data:\n  seed: 0\n  window: long\n", "bad.yaml:3: .*data.window.*long"),
+    "null": ("data:\n  window: null\n", "bad.yaml:2: data.window is null, but needs a value such as 64"),
+    "in an optional part": (
+        "model:\n  masking:\n    ratoi: 0.5\n",
+        "bad.yaml:3: there is no option 'model.masking.ratoi'",
+    ),
+    "a choice": ("data:\n  on_bad_frame: ignore\n", "bad.yaml:2: .*data.on_bad_frame.*ignore"),
+    "a class": (
+        "trainer:\n  callbacks:\n  - class_path: abaw.Nothing\n",
+        "bad.yaml:2: trainer.callbacks: .*Noth",
+    ),
+    "out of range": ("data:\n  window: 0\n", "bad.yaml:2: data.window is at least 1, got 0"),
+    "in a part, out of range": ("model:\n  masking: {ratio: 2}\n", "bad.yaml:2: masking.ratio is"),
+    "of no use": ("model:\n  temporal:\n    heads: 7\n", r"bad.yaml:2: model.temporal: heads \(7\)"),
+    "no YAML": ("data:\n  window: [1\n", "bad.yaml:3: is no YAML"),
+    "a list": ("- data\n", "bad.yaml:1: holds no options"),
+    "nothing": ("# only a comment\n", "bad.yaml:1: holds no options"),
+    "a control character": ("data:\n  window: \x03\n", "bad.yaml:2: holds a control character"),
+    "no text": ("data:\n  root: \udcff\n", "bad.yaml:2: is no text"),
+    "a circle": ("data: &x\n  root: *x\n", "bad.yaml"),
+    "depth": ("data: " + "[" * 5000 + "]" * 5000 + "\n", "bad.yaml"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_mistake_is_told_with_file_and_line(
+    name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AbawCLI, "_run_subcommand", lambda *_: pytest.fail("built"))
+    text, says = BAD[name]
+    bad = tmp_path / "bad.yaml"
+    bad.write_bytes(text.encode("utf-8", "surrogateescape"))
+    configs = [f"--config={PROJECT / 'configs/demo.yaml'}", f"--config={bad}"]
+    assert main(["fit", *configs, f"--run={tmp_path / 'run'}"]) == 2
+    error = capfd.readouterr().err
+    message = error[error.index("abaw: ") :]
+    assert re.search(says, message, re.DOTALL), message
+    assert len(message.splitlines()) <= 3
+
+
+def test_what_the_command_line_says_is_no_file_s_fault(tmp_path: Path) -> None:
+    config = tmp_path / "a.yaml"
+    config.write_text("data:\n  window: 3\ntrainer:\n  callbacks+:\n  - x\n")
+    assert places(config)["data.window"] == f"{config}:2"
+    assert places(config)["trainer.callbacks"] == f"{config}:4"
+    words = [f"--config={config}"]
+    assert located("data.window is bad", words) == f"{config}:2: data.window is bad"
+    assert located("data.stride is bad", words) == f"{config}:1: data.stride is bad"
+    assert located("data.window is bad", [*words, "--data.window=0"]) == "data.window is bad"
+    assert located("data.window is bad", [*words, "--data.window", "0"]) == "data.window is bad"
+    assert located("all is bad", words) == "all is bad"
+    assert located("all is bad", words, in_file=True) == f"{config}: all is bad"

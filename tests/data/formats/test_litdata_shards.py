@@ -1,0 +1,461 @@
+import builtins
+import csv
+import http.client
+import itertools
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from abaw.data.formats.flat_shards import PACK
+from abaw.data.formats.litdata_shards import CONTENTS, SegmentStore, mirror, segment_frames, write_segments
+from abaw.data.frames import RawFolder, open_frames
+from abaw.data.index import build_index
+from abaw.data.labels import image_name
+from abaw.data.packing import pack
+from abaw.errors import AbawError, UsageError
+from abaw.loading.dataset import ClipDataset
+from abaw.loading.loaders import TrainLoader
+from abaw.loading.sampling import TrainSampler, training_windows
+from abaw.tasks import parse_tasks
+from tests.data.formats.test_flat_shards import read_as_in, same
+from tests.data.test_frames import write_image
+
+pytest.importorskip("litdata")
+
+
+@pytest.fixture(scope="module")
+def packed(synth_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("segments") / "pack"
+    done = pack(synth_root, out, format="litdata", segment=16, jobs=2)
+    assert done.images == sum(1 for _ in synth_root.glob("cropped_aligned*/*/*.jpg"))
+    return out
+
+
+# -- on disk
+
+
+def test_segments_are_an_image_root_with_the_same_frames(synth_root: Path, packed: Path) -> None:
+    raw, index = build_index(synth_root), build_index(synth_root, image_roots=[packed])
+    assert index.videos == raw.videos
+    np.testing.assert_array_equal(index.n_frames, raw.n_frames)
+    read_as_in(raw, index, open_frames(index))
+
+
+def test_the_window_decides_whether_the_segments_serve(packed: Path) -> None:
+    index = build_index(packed)
+    open_frames(index, span=16)
+    with pytest.raises(UsageError, match=r"spans 17 frames, but .* segments of 16: .* --segment 17 or more"):
+        open_frames(index, span=17)
+
+
+@pytest.fixture
+def faces(tmp_path: Path) -> Path:
+    """Two videos of 12 frames; in segments of three, one is empty."""
+    for video, number in itertools.product("ab", (1, 2, 4, 5, 6, 12)):
+        write_image(tmp_path / "data/cropped_aligned" / video / image_name(number), number + ord(video))
+    return tmp_path / "data"
+
+
+def test_nothing_is_packed_twice_and_a_change_packs_everything(faces: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pack"
+    options = {"format": "litdata", "segment": 3}
+    assert pack(faces, out, **options).images == 12
+    again = pack(faces, out, **options)
+    assert (again.images, again.skipped) == (0, 2)
+    write_image(faces / "cropped_aligned/a" / image_name(3), 9)
+    shutil.rmtree(faces / "cropped_aligned/b")
+    done = pack(faces, out, **options)
+    assert (done.images, done.videos) == (7, 1)
+    read_as_in(build_index(faces), build_index(out), open_frames(build_index(out)))
+
+
+def test_a_folder_holds_one_kind_of_pack(faces: Path, tmp_path: Path) -> None:
+    pack(faces, tmp_path / "segments", format="litdata")
+    with pytest.raises(UsageError, match="holds segments; choose another folder"):
+        pack(faces, tmp_path / "segments")
+    (tmp_path / "segments" / CONTENTS).unlink()
+    pack(faces, tmp_path / "flat")
+    for other, name in (("segments", "chunk-0-0.bin"), ("flat", PACK)):
+        with pytest.raises(AbawError, match=rf"holds another pack or data set \({name}\); choose"):
+            pack(faces, tmp_path / other, format="litdata")
+        assert list((tmp_path / other).rglob(name))
+    (tmp_path / "file").touch()
+    with pytest.raises(AbawError, match=r"file: could not be written \(File exists\)"):
+        pack(faces, tmp_path / "file", format="litdata")
+
+
+def test_a_pack_is_the_old_one_until_the_new_one_is_complete(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "pack"
+    pack(faces, out, format="litdata", segment=3)
+    (out / ".packing-killed").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr("abaw.data.formats.litdata_shards._CHUNK_BYTES", 1)
+        patch.setattr("abaw.data.formats.litdata_shards.write_arrays", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            pack(faces, out, format="litdata", segment=4)
+    assert segment_frames(out) == 3
+    assert not list(out.glob(".packing-*"))
+    read_as_in(build_index(faces), build_index(out), open_frames(build_index(out)))
+    with monkeypatch.context() as patch:
+        replace = Path.replace
+        patch.setattr(Path, "replace", lambda a, b: replace(a, b) if b.parent != out else 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            pack(faces, out, format="litdata", segment=4)
+    with pytest.raises(AbawError):
+        build_index(out)  # neither of them
+    pack(faces, out, format="litdata", segment=4)
+    assert segment_frames(out) == 4
+    read_as_in(build_index(faces), build_index(out), open_frames(build_index(out)))
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "says"),
+    [
+        ("config", {"data_format": ["pickle"]}, "something else than plain bytes"),
+        ("config", {"item_loader": "TokensLoader"}, "something else than plain bytes"),
+        ("chunks", {"filename": "../chunk-0-0.bin"}, "something else than plain bytes"),
+        ("config", {"data_spec": None}, "something else than plain bytes"),
+    ],
+)
+def test_an_index_that_leads_elsewhere_or_unpickles_is_refused(
+    packed: Path, tmp_path: Path, part: str, change: dict[str, object], says: str
+) -> None:
+    copy = shutil.copytree(packed, tmp_path / "pack")
+    index = json.loads((copy / "index.json").read_text())
+    if part == "chunks":
+        index["chunks"][0] |= change
+    else:
+        index["config"] |= change
+    (copy / "index.json").write_text(json.dumps(index))
+    with pytest.raises(AbawError, match=rf"index\.json is none of a pack \(.*({says})"):
+        SegmentStore().fetch(copy, 0)
+
+
+@pytest.mark.parametrize("name", ["../escaped", "/tmp/escaped", ""])
+def test_no_video_of_a_pack_leads_out_of_it(tmp_path: Path, name: str) -> None:
+    sizes = np.array([4])
+    (tmp_path / "root").mkdir()
+    with pytest.raises(AbawError, match="is not the name of a video"):
+        write_segments(tmp_path / "root", [(name, sizes, [b"jpeg"])], segment_frames=2, state="")
+    assert [path.name for path in tmp_path.rglob("*")] == ["root"]
+
+
+def test_damaged_segments_are_named(packed: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "pack"
+    shutil.copytree(packed, copy)
+    index = build_index(copy)
+    os.truncate(copy / CONTENTS, 1000)
+    with pytest.raises(AbawError, match=r"contents\.safetensors: no pack of segments .* pack again"):
+        open_frames(index)
+    (copy / "index.json").unlink()
+    with pytest.raises(AbawError, match=r"pack cannot be read \(ValueError.*index\.json"):
+        SegmentStore().fetch(copy, 0)
+
+
+def test_without_litdata_the_cure_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without(name: str, *args: object) -> object:
+        if name.startswith("litdata"):
+            raise ImportError(name)
+        return importing(name, *args)  # type: ignore[arg-type]
+
+    importing = builtins.__import__
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(AbawError, match=r"pip install 'abaw\[stream\]'"):
+        SegmentStore().fetch(tmp_path, 0)
+
+
+def first_frames(source: RawFolder, pipe: object) -> None:
+    pipe.send(source.read(0, range(5)))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("way", ["fork", "spawn"])
+def test_processes_open_their_own(way: str, packed: Path) -> None:
+    source = open_frames(build_index(packed))
+    before = source.read(0, range(5))
+    assert len(pickle.dumps(source)) < 5000
+    here, there = get_context(way).Pipe()
+    process = get_context(way).Process(target=first_frames, args=(source, there))
+    process.start()
+    same(here.recv(), before)
+    process.join()
+
+
+# -- in object storage
+
+
+class Storage:
+    """An S3 server on loopback behind a proxy that can break connections.
+
+    Attributes:
+        url: What AWS_ENDPOINT_URL is set to.
+        every: Each request whose number is a multiple of it is cut off, half answered or not at all; 0: none.
+        n_requests: How many there were.
+        n_broken: How many were cut off.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self.every = self.n_broken = self.n_requests = 0
+        numbers = itertools.count(1)
+        storage = self
+
+        class Proxy(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def pass_on(self) -> None:
+                storage.n_requests += 1
+                upstream = http.client.HTTPConnection(host, port, timeout=20)
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                upstream.request(self.command, self.path, body, dict(self.headers))
+                answer = upstream.getresponse()
+                content = answer.read()
+                upstream.close()
+                broken = bool(storage.every) and next(numbers) % storage.every == 0
+                if broken:
+                    storage.n_broken += 1
+                    self.close_connection = True
+                    if storage.n_broken % 2:
+                        return
+                self.send_response(answer.status)
+                for name, value in answer.headers.items():
+                    if name.lower() not in ("content-length", "connection", "transfer-encoding"):
+                        self.send_header(name, value)
+                length = answer.headers.get("Content-Length", "0") if self.command == "HEAD" else len(content)
+                self.send_header("Content-Length", str(length))
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(content[: len(content) // 2] if broken else content)
+
+            do_GET = do_HEAD = do_PUT = do_POST = pass_on  # noqa: N815
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+
+@pytest.fixture(scope="module")
+def storage(packed: Path) -> Iterator[Storage]:
+    moto = pytest.importorskip("moto.server", reason="pip install 'moto[s3]' flask flask-cors")
+    import boto3
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        behind = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+        behind.start()
+        storage = Storage(*behind.get_host_and_port())
+        threading.Thread(target=storage.server.serve_forever, daemon=True).start()
+        patch.setenv("AWS_ENDPOINT_URL", storage.url)
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="data")
+        for path in (*packed.glob("chunk-*.bin"), packed / "index.json"):
+            client.upload_file(str(path), "data", f"faces/{path.name}")
+        yield storage
+        storage.server.shutdown()
+        behind.stop()
+
+
+@pytest.fixture(autouse=True)
+def _steady(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if "storage" in request.fixturenames:
+        request.getfixturevalue("storage").every = 0
+
+
+URL_TEXT = "s3://data/faces"
+URL = Path(URL_TEXT)
+
+
+def test_images_are_streamed_from_object_storage(synth_root: Path, storage: Storage) -> None:
+    raw, index = build_index(synth_root), build_index(synth_root, image_roots=[URL])
+    (root,) = index.roots
+    assert not list(root.glob("chunk-*"))
+    read_as_in(raw, index, open_frames(index))
+    assert not list(root.glob("chunk-*"))
+    with pytest.raises(UsageError, match="segments of 16"):
+        open_frames(index, span=17)
+
+
+def test_a_process_of_many_sees_and_packs_everything(
+    faces: Path, storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = mirror(URL_TEXT, tmp_path / "one")
+    monkeypatch.setenv("WORLD_SIZE", "2")  # litdata shares out what it iterates over
+    monkeypatch.setenv("GLOBAL_RANK", "1")
+    assert mirror(URL_TEXT, tmp_path / "two").name == before.name
+    assert pack(faces, tmp_path / "pack", format="litdata", segment=5).images == 12
+    index = build_index(tmp_path / "pack")
+    read_as_in(build_index(faces), index, open_frames(index))
+
+
+def test_a_stand_in_is_used_again_until_the_pack_changes(storage: Storage, tmp_path: Path) -> None:
+    first = mirror(URL_TEXT, tmp_path)
+    (video, *_) = sorted(first.glob(f"*/{PACK}"))
+    made = video.stat().st_mtime_ns
+    assert mirror(URL_TEXT, tmp_path) == first
+    assert video.stat().st_mtime_ns == made
+    assert list(tmp_path.iterdir()) == [first]
+    assert build_index(first, image_roots=[URL], cache_dir=tmp_path).roots[0].parent == tmp_path / "packs"
+    with pytest.raises(AbawError, match=r"cannot hold what describes s3://data/faces .*ABAW_CACHE"):
+        mirror(URL_TEXT, first / "index.json")
+
+
+@pytest.mark.parametrize("every", [3, 5])
+def test_broken_connections_are_taken_up_again(
+    every: int, synth_root: Path, storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("abaw.data.formats.litdata_io._PAUSES", (0.0,) * 6)
+    storage.every, before = every, storage.n_broken
+    root = mirror(URL_TEXT, tmp_path)
+    index = build_index(synth_root, image_roots=[root])
+    read_as_in(build_index(synth_root), index, open_frames(index))
+    assert storage.n_broken - before > 10
+
+
+def test_a_storage_that_never_answers_is_given_up(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = mirror(URL_TEXT, tmp_path)
+    monkeypatch.setattr("abaw.data.formats.litdata_io._PAUSES", (0.0, 0.0))
+    storage.every, before = 1, storage.n_broken
+    with pytest.raises(AbawError, match=r"segment 3 cannot be read .*check the address"):
+        SegmentStore().fetch(root, 3)
+    assert 3 <= storage.n_broken - before <= 20
+
+
+@pytest.mark.parametrize("url", ["s3://data/nothing", "s3://nowhere/faces"])
+def test_a_wrong_address_is_said_at_once(url: str, storage: Storage, tmp_path: Path) -> None:
+    before = storage.n_requests
+    with pytest.raises(AbawError, match=rf"{url} cannot be read .*404.*check the address"):
+        mirror(url, tmp_path)
+    assert storage.n_requests - before <= 3  # not asked for again and again
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_credentials_are_said_at_once(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    with pytest.raises(AbawError, match=r"NoCredentialsError.*credentials"):
+        mirror(URL_TEXT, tmp_path / "packs")
+
+
+def take(images: Path | None, root: Path, rank: int, world_size: int, state: dict | None, n: int) -> tuple:
+    """The next `n` batches of one rank: window, noise and sum of pixels of each clip; state; epoch length."""
+    tasks = parse_tasks(["va", "expr", "au"])
+    index = build_index(root, image_roots=None if images is None else [images])
+    windows = training_windows(index, tasks, length=8, stride=6)
+    frames = open_frames(index, span=8)
+    data = ClipDataset(index=index, source=frames, windows=windows, tasks=tasks, split="train", jitter=5)
+    sampler = TrainSampler(
+        n_windows=len(windows), batch_size=4 // world_size, rank=rank, world_size=world_size, seed=1
+    )
+    loader = TrainLoader(data, sampler=sampler, workers=2 if images else 0)
+    if state is not None:
+        loader.load_state_dict(state)
+    taken: list[list[tuple]] = []
+    epoch = 0 if state is None else state["epoch"]
+    while len(taken) < n:
+        loader.sampler.set_epoch(epoch)
+        for batch in loader:
+            assert batch.mask_noise is not None
+            assert batch.frames is not None
+            pixels = batch.frames.flatten(1).sum(1).tolist()
+            taken.append(list(zip(batch.where, batch.mask_noise.tolist(), pixels, strict=True)))
+            if len(taken) == n:
+                break
+        epoch += 1
+    return taken, loader.state_dict(), len(loader)
+
+
+def test_two_ranks_stream_shuffled_and_go_on_in_the_middle_of_an_epoch(
+    synth_root: Path, storage: Storage
+) -> None:
+    storage.every, before = 7, storage.n_broken
+    _, _, epoch = take(None, synth_root, 0, 1, None, 1)
+    whole, _, _ = take(None, synth_root, 0, 1, None, 2 * epoch)  # image files, one process, no workers
+    assert [clip[0] for batch in whole[:epoch] for clip in batch] != [
+        clip[0] for batch in whole[epoch:] for clip in batch
+    ]
+    stop = epoch // 2
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        ranks = [pool.submit(take, URL, synth_root, rank, 2, None, stop) for rank in range(2)]
+        first = [rank.result() for rank in ranks]
+        state = first[0][1]
+        ranks = [pool.submit(take, URL, synth_root, rank, 2, state, 2 * epoch - stop) for rank in range(2)]
+        second = [rank.result()[0] for rank in ranks]
+    for number, batch in enumerate(whole):
+        parts = [first[rank][0][number] if number < stop else second[rank][number - stop] for rank in (0, 1)]
+        assert [clip for pair in zip(*parts, strict=True) for clip in pair] == batch
+    assert storage.n_broken - before > 10
+
+
+TINY = """
+data: {window: 8, stride: 4, batch_size: 2, workers: 2}
+model:
+  backbone: {name: vit_tiny_patch16_224, weights: none, image_size: 32, overrides: {depth: 1}}
+  temporal: {layers: 1, heads: 2, width: 16, feedforward: 16}
+  optimizer: {schedule: constant, warmup: 0}
+trainer: {accelerator: cpu, devices: 2, strategy: ddp, max_epochs: 2, log_every_n_steps: 1}
+checkpoint: {every_n_steps: 1}
+"""
+
+
+@pytest.mark.slow
+def test_a_stopped_training_on_a_stream_ends_as_an_unbroken_one_on_files(
+    synth_root: Path, storage: Storage, tmp_path: Path
+) -> None:
+    (tmp_path / "tiny.yaml").write_text(TINY)
+
+    def start(name: str, *more: str) -> subprocess.Popen[str]:
+        words = ["fit", f"--config={tmp_path / 'tiny.yaml'}", f"--run={tmp_path / name}", *more]
+        command = [sys.executable, "-m", "abaw", *words, f"--data.root={synth_root}"]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+    def logged(name: str, key: str) -> dict[str, str]:
+        with (tmp_path / name / "metrics.csv").open(newline="") as file:
+            return {row["step"]: row[key] for row in csv.DictReader(file) if row.get(key)}
+
+    def end(process: subprocess.Popen[str], code: int) -> None:
+        _, errors = process.communicate(timeout=600)
+        assert process.returncode == code, errors
+
+    end(start("files"), 0)
+    n_steps = len(logged("files", "train/loss"))
+    storage.every, before = 9, storage.n_broken
+    stream = f"--data.image_roots=[{URL_TEXT}]"
+    with start("stream", stream) as process:
+        middle = tmp_path / f"stream/checkpoints/step-{n_steps // 2 + 3:09d}.ckpt"  # of the second epoch
+        while process.poll() is None and not middle.exists():
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        end(process, 75)
+    assert n_steps // 2 + 3 <= len(logged("stream", "train/loss")) < n_steps
+    end(start("stream", stream, "--ckpt_path=last"), 0)
+    losses = logged("stream", "train/loss")
+    assert losses.items() <= logged("files", "train/loss").items()
+    assert len(losses) >= n_steps - 1  # Lightning does not log the first step after it went on
+    assert logged("stream", "val/score") == logged("files", "val/score")
+    assert storage.n_broken - before > 10

@@ -1,0 +1,134 @@
+"""What a newcomer types by mistake or meets on a new machine: one message of few lines, and an exit code."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from abaw.__main__ import main
+from abaw.cli.config_files import shipped, with_shipped
+from abaw.cli.trainer_commands import AbawCLI
+from abaw.errors import AbawError
+from abaw.files import check_writable
+from tests.support.project import PROJECT
+
+NAMES = sorted(str(path.relative_to(PROJECT / "configs")) for path in (PROJECT / "configs").rglob("*.yaml"))
+FIT, OTHER = "fit --config demo.yaml", "--model.backbone.overrides={} --model.backbone"
+WANDB = "trainer: {logger: {class_path: lightning.pytorch.loggers.WandbLogger, init_args: {log_model: %s}}}"
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory outside the repository, with a file, and no key of W&B."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_IDENTITY_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Path("file").write_text("x")
+    for value in ("all", "true"):
+        Path(f"wandb-{value}.yaml").write_text(WANDB % value)
+    return tmp_path
+
+
+MISTAKES = [
+    ("fit --config", 2, "--config needs a value"),
+    ("fit --config=demo.yaml --run", 2, "--run needs a value"),
+    ("validate --run", 2, "--run needs a value"),
+    ("extract --config", 2, "--config needs a value"),
+    ("fit --config demo.yaml --data.root", 2, "data.root"),
+    ("fit --config dmo.yaml", 2, "did you mean demo.yaml?"),
+    ("fit --config demo.yaml --config configs/slrm.yaml", 2, "did you mean slurm.yaml?"),
+    ("fit --config=nothing-like-it.yaml", 2, "paper/va.yaml"),
+    ("fit --config=demo.yaml --run=file/run", 1, "file/run: could not be written (Not a directory)"),
+    ("pack {root} file/pack", 1, "could not be written (Not a directory)"),
+    ("synth file/out", 1, "file/out: could not be written (Not a directory)"),
+    ("fit --config demo.yaml --model.backbone.overrides null", 2, "model.backbone.overrides is "),
+    ("fit --config demo.yaml --trainer.max_epochs -1", 2, "trainer.max_epochs: -1 "),
+    ("fit --config demo.yaml --trainer.log_every_n_steps 0", 2, "trainer.log_every_n_steps: 0 "),
+    ("fit --config demo.yaml --trainer.log_every_n_steps -3", 2, "trainer.log_every_n_steps: -3 "),
+    ("fit --config demo.yaml --config wandb-all.yaml", 2, "WANDB_API_KEY, or log_model: false"),
+    ("fit --config demo.yaml --config wandb-true.yaml", 2, "WANDB_API_KEY, or log_model: false"),
+    (f"{FIT} {OTHER}.name=crossvit_tiny_240 {OTHER}.image_size=240", 2, "crossvit_tiny_240"),
+    (f"{FIT} {OTHER}.name=coat_mini {OTHER}.image_size=224", 2, "its features are a list"),
+    (
+        f"{FIT} {OTHER}.name=convit_tiny {OTHER}.image_size=224"
+        f" {OTHER}.gradient_checkpointing=true",
+        2,
+        "model.backbone.gradient_checkpointing: timm has none for convit_tiny",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "code", "says"), MISTAKES, ids=[words for words, *_ in MISTAKES])
+def test_a_mistake_is_one_message(
+    words: str,
+    code: int,
+    says: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    synth_root: Path,
+) -> None:
+    monkeypatch.setattr(AbawCLI, "_run_subcommand", lambda *_: pytest.fail("it began to train"))
+    if words.startswith("fit"):
+        words = (
+            f"{words} --data.root={synth_root}" if not words.endswith(("root", "run", "config")) else words
+        )
+    assert main(words.replace("{root}", str(synth_root)).split()) == code
+    printed = capfd.readouterr()
+    message = printed.err[printed.err.index("abaw: ") :]
+    assert says in message
+    assert len(message.splitlines()) <= 3
+    assert "Traceback" not in printed.err
+    assert printed.out == ""
+
+
+# -- configurations that come with the package
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("prefix", ["", "configs/"])
+def test_a_shipped_configuration_is_found_by_its_name(prefix: str, name: str) -> None:
+    for words in (["--config", prefix + name], [f"--config={prefix}{name}"], ["-c", prefix + name]):
+        (found,) = (part for word in with_shipped(words) for part in word.split("=") if ".yaml" in part)
+        assert Path(found).read_bytes() == (PROJECT / "configs" / name).read_bytes()
+
+
+def test_a_file_of_the_working_directory_comes_first_and_other_words_stay() -> None:
+    Path("demo.yaml").write_text("data: {}\n")
+    words = [
+        "--config",
+        "demo.yaml",
+        "--config={data: {window: 3}}",
+        "--run",
+        "mtl.yaml",
+        "--data.root=va.yaml",
+    ]
+    assert with_shipped(words) == words
+    assert with_shipped(["--config", "mtl.yaml"]) == ["--config", str(shipped() / "mtl.yaml")]
+
+
+def test_the_package_comes_before_the_repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As in a wheel, where the folder beside the package would be anybody's."""
+    monkeypatch.setattr("abaw.cli.config_files.files", lambda _: tmp_path / "site-packages/abaw")
+    for folder in ("site-packages/configs", "site-packages/abaw"):
+        Path(folder).mkdir(parents=True)
+    assert shipped() == tmp_path / "site-packages/configs"
+    Path("site-packages/abaw/configs").mkdir()
+    assert shipped() == tmp_path / "site-packages/abaw/configs"
+
+
+# -- places that cannot be written
+
+
+def test_a_folder_without_permission_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    check_writable(tmp_path / "mine/new/run")
+    assert not (tmp_path / "mine/new").exists()
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: mode == os.F_OK and Path(path).exists()
+    )  # root may all
+    with pytest.raises(AbawError, match=r"mine/new/run: could not be written \(Permission denied\); change"):
+        check_writable(tmp_path / "mine/new/run")
+    with pytest.raises(AbawError, match=r"file/run: could not be written \(Not a directory\)"):
+        check_writable(tmp_path / "file/run")

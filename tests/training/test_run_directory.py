@@ -1,0 +1,92 @@
+"""Which settings a resumed training keeps, and how a changed one is named."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from abaw.errors import UsageError
+from abaw.training.run_directory import fixed_settings, refuse_changes
+
+EMA: dict[str, Any] = {"class_path": "abaw.training.callbacks.EMA", "init_args": {"decay": 0.5}}
+BAR: dict[str, Any] = {"class_path": "lightning.pytorch.callbacks.TQDMProgressBar"}
+
+
+def changed(trained: dict[str, Any], now: dict[str, Any], default: dict[str, Any] | None = None) -> str:
+    """The first line of the message; empty where nothing is refused."""
+    try:
+        refuse_changes(
+            Path("a.ckpt"), fixed_settings(trained), fixed_settings(now), fixed_settings(default or {})
+        )
+    except UsageError as error:
+        return str(error).splitlines()[0]
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("trained", "now"),
+    [
+        (
+            {"run": "a", "data": {"root": "a", "workers": 1}},
+            {"run": "b", "data": {"root": "b", "workers": 2}},
+        ),
+        ({"trainer": {"max_epochs": 1}}, {"trainer": {"max_epochs": 2}}),
+        ({"data": {"features": ["a", "b"]}}, {"data": {"features": ["c", "d"]}}),
+        ({"trainer": {"callbacks": [EMA]}}, {"trainer": {"callbacks": [BAR, EMA]}}),
+        ({"trainer": {"callbacks": EMA}}, {"trainer": {"callbacks": [EMA]}}),
+        ({"nonfinite": {"action": "stop"}}, {"nonfinite": {"action": "skip"}}),
+        ({"data": {"gone": 1}}, {"data": {}}),  # options that only one version has
+        ({"data": {}}, {"data": {"unheard_of": 1}}),
+    ],
+)
+def test_what_may_change(trained: dict[str, Any], now: dict[str, Any]) -> None:
+    assert not changed(trained, now)
+
+
+@pytest.mark.parametrize(
+    ("trained", "now", "named"),
+    [
+        ({"a": 1}, {"a": 2}, "a: the run was trained with 1, now it is 2"),
+        (
+            {"a": {"b": None}},
+            {"a": {"b": {"c": 1}}},
+            'a.b: the run was trained with null, now it is {"c": 1}',
+        ),
+        (
+            {"trainer": {"limit_train_batches": 1}},
+            {"trainer": {"limit_train_batches": 1.0}},
+            "with 1, now it is 1.0",
+        ),
+        ({"data": {"features": None}}, {"data": {"features": ["a"]}}, "data.features: "),
+        ({"data": {"features": ["a", "b"]}}, {"data": {"features": ["a"]}}, "data.features: "),
+        (
+            {"trainer": {"callbacks": [EMA]}},
+            {"trainer": {"callbacks": None}},
+            "trainer.callbacks.EMA: ",
+        ),
+        ({"trainer": {"callbacks": None}}, {"trainer": {"callbacks": [EMA]}}, "with none at all"),
+        ({"trainer": {"callbacks": [EMA]}}, {"trainer": {"callbacks": [EMA, EMA]}}, "EMA 2: "),
+        (
+            {"model": {"backbone": {"overrides": {"depth": 1}}}},
+            {"model": {"backbone": {"overrides": {}}}},
+            'model.backbone.overrides: the run was trained with {"depth": 1}, now it is {}',
+        ),
+    ],
+)
+def test_what_is_refused(trained: dict[str, Any], now: dict[str, Any], named: str) -> None:
+    assert named in changed(trained, now)
+
+
+@pytest.mark.parametrize(
+    ("now", "named"), [(0, ""), (1, "data.new: the run was trained with 0, now it is 1")]
+)
+def test_an_option_that_the_checkpoint_does_not_know_had_its_default(now: int, named: str) -> None:
+    assert named in changed({"data": {}}, {"data": {"new": now}}, {"data": {"new": 0}})
+    assert bool(named) == bool(changed({"data": {}}, {"data": {"new": now}}, {"data": {"new": 0}}))
+
+
+def test_many_changes_are_counted() -> None:
+    many = {str(n): 0 for n in range(9)}
+    said = changed(many, dict.fromkeys(many, 1))
+    assert said.count("the run was trained with") == 5
+    assert "and 4 more" in said
