@@ -73,7 +73,7 @@ def count_whole_batches(parser: ArgumentParser) -> None:
 
 
 def take_auto_precision(parser: ArgumentParser) -> None:
-    """Makes auto the default of `--trainer.precision`; see `abaw.training.precision`."""
+    """Makes auto the default of `--trainer.precision`; see `abaw.cli.precision`."""
     for action in parser._actions:
         if action.dest == "trainer.precision":
             cast(Any, action)._typehint = Literal["auto"] | cast(Any, action)._typehint
