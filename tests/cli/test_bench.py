@@ -16,7 +16,7 @@ from abaw.tasks import Task
 from abaw.training.losses import LossSettings, TaskLosses
 from abaw.training.throughput import Part, flop_per_frame, masked, matmul_part, network_parts, time_parts
 from tests.support.clips import random_batch
-from tests.support.project import PROJECT
+from tests.support.tiny_run import tiny_config
 
 CPU = torch.device("cpu")
 TASKS = (Task.VA,)
@@ -187,25 +187,19 @@ def test_scaling_is_told_against_one_device() -> None:
     assert lines[-1].startswith("4: network-bound")
 
 
-TINY = """
-data: {window: 8, stride: 4, batch_size: 2, workers: 0}
-model:
-  backbone: {name: vit_tiny_patch16_224, image_size: 32, overrides: {depth: 1}}
-  temporal: {layers: 1, heads: 2, width: 16, feedforward: 16}
-  masking: {ratio: 0.5}
-trainer:
-  accelerator: cpu
-  precision: bf16-mixed
-  limit_train_batches: 2  # epochs end, though none is validated
-  callbacks+:
-    - {class_path: lightning.pytorch.callbacks.EarlyStopping, init_args: {monitor: val/score}}
-    - {class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: {monitor: val/score}}
-"""
-
-
 def words(root: Path, folder: Path, *more: str) -> list[str]:
-    (folder / "tiny.yaml").write_text(TINY)
-    configs = [f"--config={PROJECT / 'configs/demo.yaml'}", f"--config={folder / 'tiny.yaml'}"]
+    ends = [
+        {"class_path": f"lightning.pytorch.callbacks.{name}", "init_args": {"monitor": "val/score"}}
+        for name in ("EarlyStopping", "ModelCheckpoint")
+    ]
+    trainer = {
+        "precision": "bf16-mixed",
+        "limit_train_batches": 2,  # epochs end, though none is validated
+        "max_epochs": ...,
+        "check_val_every_n_epoch": ...,
+        "callbacks+": ends,
+    }
+    configs = tiny_config(folder, model={"masking": {"ratio": 0.5}}, trainer=trainer)
     return [*configs, f"--run={folder / 'run'}", f"--data.root={root}", "--seconds=0.05", "--rounds=2", *more]
 
 

@@ -16,16 +16,7 @@ from abaw.cli import precision
 from abaw.cli.trainer_commands import AbawCLI
 from abaw.model.checkpoints import load_checkpoint
 from tests.support.project import PROJECT
-
-TINY = """
-data: {window: 8, stride: 8, batch_size: 2, workers: 0}
-model:
-  backbone: {name: vit_tiny_patch16_224, weights: none, image_size: 32, overrides: {depth: 1}}
-  temporal: {layers: 1, heads: 2, width: 16, feedforward: 16}
-trainer:
-  {accelerator: cpu, max_epochs: 1, check_val_every_n_epoch: 1, limit_train_batches: 2, limit_val_batches: 1,
-   limit_predict_batches: 1, num_sanity_val_steps: 0, enable_progress_bar: false, enable_model_summary: false}
-"""
+from tests.support.tiny_run import tiny_config
 
 
 class Machine:
@@ -113,9 +104,11 @@ def test_a_run_records_and_keeps_its_precision(
         said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("precision: ")]
         return used.pop(), "\n".join(said)
 
-    run, config = tmp_path / "run", tmp_path / "tiny.yaml"
-    config.write_text(TINY)
-    whole = [f"--config={config}", f"--data.root={synth_root}"]
+    run = tmp_path / "run"
+    limits = {"limit_train_batches": 2, "limit_val_batches": 1, "limit_predict_batches": 1}
+    trainer = limits | {"precision": ..., "num_sanity_val_steps": 0}
+    configs = tiny_config(tmp_path, over=None, data={"stride": 8}, trainer=trainer)
+    whole = [*configs, f"--data.root={synth_root}"]
     here, other = (4.0, None) if recorded == "bf16-mixed" else (None, 4.0)
     chosen_elsewhere = "32-true" if recorded == "bf16-mixed" else "bf16-mixed"
     kept = f"precision: {recorded} (as the run began; this machine would choose {chosen_elsewhere})"

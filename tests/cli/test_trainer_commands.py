@@ -29,16 +29,7 @@ from abaw.model.checkpoints import load_checkpoint, network_weights, weights_fin
 from abaw.training.module import AffectModule
 from abaw.training.run_directory import Run, SaveConfig
 from tests.support.project import PROJECT
-
-TINY = """
-data: {window: 8, stride: 4, batch_size: 2, workers: 0}
-model:
-  backbone: {name: vit_tiny_patch16_224, weights: none, image_size: 32, overrides: {depth: 1}}
-  temporal: {layers: 1, heads: 2, width: 16, feedforward: 16}
-trainer:
-  {accelerator: cpu, precision: 32-true, max_epochs: 1, check_val_every_n_epoch: 1, limit_train_batches: 3,
-   log_every_n_steps: 1, enable_progress_bar: false, enable_model_summary: false}
-"""
+from tests.support.tiny_run import tiny_config
 
 Command = Callable[..., list[str]]
 
@@ -46,11 +37,9 @@ Command = Callable[..., list[str]]
 @pytest.fixture(scope="module")
 def command(synth_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Command:
     """Makes the words of a tiny training: `command("fit", run, "--more", "words")`."""
-    tiny = tmp_path_factory.mktemp("config") / "tiny.yaml"
-    tiny.write_text(TINY)
+    configs = tiny_config(tmp_path_factory.mktemp("config"), trainer={"limit_train_batches": 3})
 
     def make(verb: str, run: Path, *more: str) -> list[str]:
-        configs = [f"--config={PROJECT / 'configs/demo.yaml'}", f"--config={tiny}"]
         return [verb, *configs, f"--run={run}", f"--data.root={synth_root}", *more]
 
     return make

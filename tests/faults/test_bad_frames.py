@@ -13,17 +13,7 @@ from abaw.__main__ import main
 from abaw.data.check.check import check_dataset
 from abaw.data.frames import BadFrameLog
 from abaw.errors import AbawError
-from tests.support.project import PROJECT
-
-TINY = """
-data: {window: 16, stride: 16, step: 1, jitter: false, batch_size: 1, workers: 2}
-model:
-  backbone: {name: vit_tiny_patch16_224, weights: none, image_size: 32, overrides: {depth: 1}}
-  temporal: {layers: 1, heads: 2, width: 16, feedforward: 16}
-trainer:
-  {accelerator: cpu, precision: 32-true, max_epochs: 1, check_val_every_n_epoch: 1, log_every_n_steps: 1,
-   enable_progress_bar: false, enable_model_summary: false}
-"""
+from tests.support.tiny_run import tiny_config
 
 
 @pytest.fixture
@@ -42,8 +32,8 @@ def broken(synth_root: Path, tmp_path: Path) -> tuple[Path, set[str]]:
 
 @pytest.fixture
 def words(broken: tuple[Path, set[str]], tmp_path: Path) -> list[str]:
-    (tmp_path / "tiny.yaml").write_text(TINY)
-    configs = [f"--config={PROJECT / 'configs/demo.yaml'}", f"--config={tmp_path / 'tiny.yaml'}"]
+    data = {"window": 16, "stride": 16, "step": 1, "jitter": False, "batch_size": 1, "workers": 2}
+    configs = tiny_config(tmp_path, data=data)
     return ["fit", *configs, f"--data.root={broken[0]}", f"--run={tmp_path / 'run'}"]
 
 

@@ -22,7 +22,7 @@ from abaw.evaluation.submission.write import write_submission
 from abaw.evaluation.tracks import Track, find_tracks, read_track, write_track
 from abaw.model.checkpoints import FORMAT, load_checkpoint, newest_checkpoint
 from abaw.training.checkpointing import AtomicCheckpointIO
-from tests.support.project import PROJECT
+from tests.support.tiny_run import tiny_config
 
 SIZE = "12m"  # of the disk
 N = 60_000  # numbers in a file; random ones, which nothing makes smaller
@@ -154,18 +154,6 @@ def test_a_pack_of_segments_stays_what_it_was(synth_root: Path, place: Place) ->
     assert content(folder) != old
 
 
-TINY = """
-data: {window: 8, stride: 4, batch_size: 2, workers: 0}
-model:
-  backbone: {name: vit_tiny_patch16_224, weights: none, image_size: 32, overrides: {embed_dim: 48, depth: 1}}
-  temporal: {layers: 1, heads: 2, width: 16, feedforward: 16}
-trainer:
-  {accelerator: cpu, precision: 32-true, max_epochs: 2, check_val_every_n_epoch: 1, limit_train_batches: 8,
-   log_every_n_steps: 1, enable_progress_bar: false, enable_model_summary: false}
-checkpoint: {every_n_steps: 2}
-"""
-
-
 def fails_clearly(words: list[str], capfd: pytest.CaptureFixture[str], *names: str) -> None:
     """The command ends with 1 and one message."""
     capfd.readouterr()
@@ -182,9 +170,13 @@ def fails_clearly(words: list[str], capfd: pytest.CaptureFixture[str], *names: s
 def test_commands_end_in_order_on_a_full_disk(
     synth_root: Path, small_disk: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "tiny.yaml").write_text(TINY)
     run = small_disk / "run"
-    configs = [f"--config={PROJECT / 'configs/demo.yaml'}", f"--config={tmp_path / 'tiny.yaml'}"]
+    configs = tiny_config(
+        tmp_path,
+        model={"backbone": {"overrides": {"embed_dim": 48}}},
+        trainer={"max_epochs": 2, "limit_train_batches": 8},
+        checkpoint={"every_n_steps": 2},
+    )
     words = [*configs, f"--data.root={synth_root}", f"--run={run}"]
     assert main(["fit", *words, "--trainer.max_epochs=1"]) == 0
     steps = load_checkpoint(run / "checkpoints/last.ckpt")["global_step"]

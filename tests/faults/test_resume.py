@@ -19,28 +19,17 @@ from abaw.evaluation.metrics import OfficialScores
 from abaw.model.checkpoints import load_checkpoint
 from abaw.training.checkpointing import BestCheckpoint, LastCheckpoint
 from tests.faults.kill_and_resume import differences, kill_and_resume
-from tests.support.project import PROJECT
+from tests.support.tiny_run import tiny_config
 
 N_BATCHES, N_EPOCHS = 4, 3
-TINY = f"""
-data: {{window: 8, stride: 4, batch_size: 2, workers: 0}}
-model:
-  backbone: {{name: vit_tiny_patch16_224, weights: none, image_size: 32, overrides: {{depth: 1}}}}
-  temporal: {{layers: 1, heads: 2, width: 16, feedforward: 16}}
-trainer:
-  {{accelerator: cpu, precision: 32-true, max_epochs: {N_EPOCHS}, check_val_every_n_epoch: 1,
-   limit_train_batches: {N_BATCHES}, log_every_n_steps: 1, enable_progress_bar: false,
-   enable_model_summary: false}}
-"""
 Words = Callable[..., list[str]]
 
 
 @pytest.fixture(scope="module")
 def words(synth_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Words:
     """The demo's configuration, tiny: `words(run, "--more", "words")`."""
-    tiny = tmp_path_factory.mktemp("config") / "tiny.yaml"
-    tiny.write_text(TINY)
-    configs = [f"--config={PROJECT / 'configs/demo.yaml'}", f"--config={tiny}"]
+    trainer = {"max_epochs": N_EPOCHS, "limit_train_batches": N_BATCHES}
+    configs = tiny_config(tmp_path_factory.mktemp("config"), trainer=trainer)
     return lambda run, *more: ["fit", *configs, f"--data.root={synth_root}", f"--run={run}", *more]
 
 

@@ -12,17 +12,8 @@ import pytest
 
 from abaw.model.checkpoints import load_checkpoint, newest_checkpoint
 from tests.support.processes import Job
-from tests.support.project import PROJECT
+from tests.support.tiny_run import tiny_config
 
-TINY = """
-data: {window: 8, stride: 1, batch_size: 1, workers: 2}
-model:
-  backbone: {name: vit_tiny_patch16_224, weights: none, image_size: 32, overrides: {depth: 1}}
-  temporal: {layers: 1, heads: 2, width: 16, feedforward: 16}
-trainer:
-  {accelerator: cpu, precision: 32-true, max_epochs: 100, check_val_every_n_epoch: 1, log_every_n_steps: 1,
-   enable_progress_bar: false, enable_model_summary: false}
-"""
 BOUND = 30  # seconds, on a machine that may be busy
 TWO_NODES = ("-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1")
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
@@ -37,8 +28,8 @@ Start = Callable[..., Job]
 @pytest.fixture
 def start(synth_root: Path, tmp_path: Path) -> Start:
     """Starts a verb in `tmp_path / "run"`: `job = start("fit", "--more=words", launcher=TORCHRUN)`."""
-    (tmp_path / "tiny.yaml").write_text(TINY)
-    configs = [f"--config={PROJECT / 'configs/demo.yaml'}", f"--config={tmp_path / 'tiny.yaml'}"]
+    data = {"stride": 1, "batch_size": 1, "workers": 2}
+    configs = tiny_config(tmp_path, data=data, trainer={"max_epochs": 100})
     numbers = count()
 
     def job(verb: str, *more: str, launcher: tuple[str, ...] = ()) -> Job:

@@ -19,18 +19,9 @@ from abaw.__main__ import main
 from abaw.batch import Batch
 from abaw.model.checkpoints import load_checkpoint
 from abaw.training.module import AffectModule
-from tests.support.project import PROJECT
+from tests.support.tiny_run import tiny_config
 
-TINY = """
-data: {window: 8, stride: 4, batch_size: 2, workers: 0}
-model:
-  backbone: {name: vit_tiny_patch16_224, weights: none, image_size: 32, overrides: {depth: 1}}
-  temporal: {layers: 1, heads: 2, width: 16, feedforward: 16}
-trainer:
-  {accelerator: cpu, precision: 32-true, max_epochs: 1, check_val_every_n_epoch: 1, limit_train_batches: 3,
-   log_every_n_steps: 1, enable_progress_bar: false, enable_model_summary: false}
-"""
-STILL = "data: {window: 1, stride: 1}\nmodel: {temporal: {layers: 0, width: null}}\n"  # TINY without sequence
+STILL = "data: {window: 1, stride: 1}\nmodel: {temporal: {layers: 0, width: null}}\n"  # no sequence
 FOLDERS = {
     "va": "VA_Estimation_Challenge",
     "expr": "EXPR_Recognition_Challenge",
@@ -45,12 +36,11 @@ Fit = Callable[..., Path]
 @pytest.fixture(scope="module")
 def fit(synth_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Fit:
     """Trains for three steps: `run = fit("--more", "words")`."""
-    tiny = tmp_path_factory.mktemp("config") / "tiny.yaml"
-    tiny.write_text(TINY)
+    folder = tmp_path_factory.mktemp("config")
 
     def train(*more: str, config: str = "demo.yaml") -> Path:
         run = tmp_path_factory.mktemp("runs") / "run"
-        configs = [f"--config={PROJECT / 'configs' / config}", f"--config={tiny}"]
+        configs = tiny_config(folder, over=config, trainer={"limit_train_batches": 3})
         assert main(["fit", *configs, f"--run={run}", f"--data.root={synth_root}", *more]) == 0
         return run
 

@@ -7,16 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.project import PROJECT
+from tests.support.tiny_run import tiny_config
 
-TINY = """
-data: {window: 8, stride: 4, batch_size: 2, workers: 2}
-model:
-  backbone: {name: vit_tiny_patch16_224, weights: none, image_size: 32, overrides: {depth: 1}}
-  temporal: {layers: 1, heads: 2, width: 16, feedforward: 16}
-trainer:
-  {accelerator: cpu, precision: 32-true, max_epochs: 1, check_val_every_n_epoch: 1, limit_train_batches: 3}
-"""
 # imported by every Python process before anything else
 WATCH = """
 import os, socket
@@ -45,7 +37,6 @@ SECRETS = {
 def test_a_training_calls_nobody_and_writes_no_secret(synth_root: Path, tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site/sitecustomize.py").write_text(WATCH)
-    (tmp_path / "tiny.yaml").write_text(TINY)
     unset = ("NO_ALBUMENTATIONS_UPDATE", "HF_HUB_OFFLINE", "WANDB_MODE")
     environment = {name: value for name, value in os.environ.items() if name not in unset} | SECRETS
     environment |= {"PYTHONPATH": str(tmp_path / "site"), "CALLED": str(tmp_path / "called")}
@@ -58,7 +49,8 @@ def test_a_training_calls_nobody_and_writes_no_secret(synth_root: Path, tmp_path
     assert (tmp_path / "called").exists()  # it would be seen
     (tmp_path / "called").unlink()
     said = b""
-    configs = [f"--config={PROJECT / 'configs/demo.yaml'}", f"--config={tmp_path / 'tiny.yaml'}"]
+    says = {"enable_progress_bar": ..., "enable_model_summary": ..., "log_every_n_steps": ...}
+    configs = tiny_config(tmp_path, data={"workers": 2}, trainer={"limit_train_batches": 3} | says)
     for verb in ("fit", "predict"):
         words = [verb, *configs, f"--data.root={synth_root}", f"--run={tmp_path / 'run'}"]
         done = run("-m", "abaw", *words)

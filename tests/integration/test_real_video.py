@@ -12,20 +12,12 @@ import pytest
 from abaw.__main__ import main
 from tests.support.aligned_faces import SIZE, TEMPLATE, align_video
 from tests.support.project import PROJECT
+from tests.support.tiny_run import tiny_config
 
 SHARED = PROJECT.parent / "shared"
 VIDEO = SHARED / "media/single_face.mp4"
 DETECTOR = SHARED / "models/face_detection_yunet_2023mar.onnx"
 N_FRAMES = 72
-TINY = """
-data: {window: 8, stride: 4, batch_size: 2, workers: 0}
-model:
-  backbone: {name: vit_tiny_patch16_224, weights: none, image_size: 32, overrides: {depth: 1}}
-  temporal: {layers: 1, heads: 2, width: 16, feedforward: 16}
-trainer:
-  {accelerator: cpu, precision: 32-true, max_epochs: 1, check_val_every_n_epoch: 1, limit_train_batches: 1,
-   enable_progress_bar: false, enable_model_summary: false}
-"""
 Predict = Callable[[Path, Path], pd.DataFrame]
 
 pytestmark = pytest.mark.skipif(not (VIDEO.exists() and DETECTOR.exists()), reason="no real video here")
@@ -42,9 +34,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def predict(synth_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Predict:
     """Gives the track that a tiny trained network makes of the one video in a folder."""
     folder = tmp_path_factory.mktemp("runs")
-    tiny = folder / "tiny.yaml"
-    tiny.write_text(TINY)
-    configs = [f"--config={PROJECT / 'configs/demo.yaml'}", f"--config={tiny}"]
+    configs = tiny_config(folder, trainer={"limit_train_batches": 1})
     assert main(["fit", *configs, f"--run={folder / 'trained'}", f"--data.root={synth_root}"]) == 0
     best = f"--ckpt_path={folder / 'trained/checkpoints/best.ckpt'}"
 

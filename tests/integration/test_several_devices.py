@@ -15,23 +15,11 @@ import pytest
 
 from abaw.__main__ import main
 from abaw.tasks import Task
+from tests.support.tiny_run import tiny_config
 from tests.support.tiny_set import labels_of, write_images, write_labels
 
 pytestmark = pytest.mark.slow
 
-# without dropout, which every process draws for itself
-CONFIG = """
-data: {tasks: [va, expr, au], window: 8, stride: 4, workers: 0, frame_size: 16, eval_batch_size: 2}
-model:
-  backbone: {name: vit_tiny_patch16_224, weights: none, image_size: 32, overrides: {depth: 1}}
-  temporal: {layers: 1, heads: 2, width: 16, feedforward: 16, dropout: 0}
-  heads: {dropout: 0}
-  masking: {ratio: 0.5}
-  optimizer: {lr: 1.e-3}
-trainer:
-  {accelerator: cpu, precision: 32-true, max_epochs: 2, limit_train_batches: 2, log_every_n_steps: 1,
-   enable_progress_bar: false, enable_model_summary: false}
-"""
 SETS = {  # processes, and the frames of the validation videos
     "an odd number of very unequal videos": (2, [97, 3, 11, 1, 26]),
     "one video on two": (2, [37]),
@@ -59,12 +47,14 @@ class Trained:
 
     Attributes:
         folder: Holds the data, the configuration and both runs.
+        config: The options that read the configuration.
         devices: How many are several.
         lengths: Frames of the validation videos.
         said: What the training on several printed.
     """
 
     folder: Path
+    config: list[str]
     devices: int
     lengths: list[int]
     said: str = ""
@@ -73,8 +63,13 @@ class Trained:
         """A command for one of the runs."""
         divided = [f"--trainer.devices={devices}", f"--data.batch_size={BATCH // devices}"]
         divided += ["--trainer.strategy=ddp"] if devices > 1 else []
-        files = [f"--config={self.folder / 'tiny.yaml'}", f"--data.root={self.folder / 'data'}"]
-        return [verb, *files, f"--run={self.folder / run}", *divided]
+        return [
+            verb,
+            *self.config,
+            f"--data.root={self.folder / 'data'}",
+            f"--run={self.folder / run}",
+            *divided,
+        ]
 
     def on_several(self, verb: str, run: str) -> str:
         """What a command prints that starts its own processes."""
@@ -95,8 +90,19 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     devices, lengths = SETS[request.param]
     folder = tmp_path_factory.mktemp("devices")
     write_set(folder / "data", lengths)
-    (folder / "tiny.yaml").write_text(CONFIG)
-    trained = Trained(folder, devices, lengths)
+    config = tiny_config(
+        folder,
+        over=None,
+        data={"tasks": ["va", "expr", "au"], "frame_size": 16, "batch_size": ..., "eval_batch_size": 2},
+        model={  # without dropout, which every process draws for itself
+            "temporal": {"dropout": 0},
+            "heads": {"dropout": 0},
+            "masking": {"ratio": 0.5},
+            "optimizer": {"lr": 1e-3},
+        },
+        trainer={"max_epochs": 2, "limit_train_batches": 2},
+    )
+    trained = Trained(folder, config, devices, lengths)
     assert main(trained.words("fit", "one", 1)) == 0
     return replace(trained, said=trained.on_several("fit", "several"))
 

@@ -12,18 +12,8 @@ from lightning.pytorch import Callback, Trainer
 from abaw.__main__ import main
 from abaw.cli.trainer_commands import AbawCLI
 from abaw.model.checkpoints import load_checkpoint
+from tests.support.tiny_run import tiny_config
 
-TINY = """
-data: {window: 8, stride: 4, batch_size: 2, workers: 0}
-model:
-  backbone: {name: vit_tiny_patch16_224, weights: none, image_size: 32, overrides: {depth: 1}, frozen: all}
-  temporal: {layers: 1, heads: 2, width: 16, feedforward: 16}
-trainer:
-  {accelerator: cpu, devices: 1, precision: 32-true, max_epochs: 1, limit_train_batches: 2,
-   limit_val_batches: 1, num_sanity_val_steps: 0, log_every_n_steps: 1, enable_progress_bar: false,
-   enable_model_summary: false,
-   callbacks: [{class_path: abaw.training.callbacks.EMA, init_args: {decay: 0.5}}]}
-"""
 NO_BACKBONE = ["--model.backbone=null", "--model.dim=192"]
 Words = Callable[..., list[str]]
 
@@ -31,9 +21,19 @@ Words = Callable[..., list[str]]
 @pytest.fixture(scope="module")
 def words(synth_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Words:
     """Trains all tasks: `words(run, "--more", "words")`."""
-    tiny = tmp_path_factory.mktemp("config") / "tiny.yaml"
-    tiny.write_text(TINY)
-    return lambda run, *more: ["fit", f"--config={tiny}", f"--data.root={synth_root}", f"--run={run}", *more]
+    configs = tiny_config(
+        tmp_path_factory.mktemp("config"),
+        over=None,
+        model={"backbone": {"frozen": "all"}},
+        trainer={
+            "devices": 1,
+            "limit_train_batches": 2,
+            "limit_val_batches": 1,
+            "num_sanity_val_steps": 0,
+            "callbacks": [{"class_path": "abaw.training.callbacks.EMA", "init_args": {"decay": 0.5}}],
+        },
+    )
+    return lambda run, *more: ["fit", *configs, f"--data.root={synth_root}", f"--run={run}", *more]
 
 
 @pytest.fixture(scope="module")

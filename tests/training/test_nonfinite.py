@@ -12,26 +12,16 @@ from abaw.__main__ import main
 from abaw.model.checkpoints import load_checkpoint
 from abaw.tasks import Task
 from abaw.training.losses import TaskLosses
-from tests.support.project import PROJECT
+from tests.support.tiny_run import tiny_config
 
-TINY = """
-data: {window: 8, stride: 4, batch_size: 2, workers: 0}
-model:
-  backbone: {name: vit_tiny_patch16_224, weights: none, image_size: 32, overrides: {depth: 1}}
-  temporal: {layers: 1, heads: 2, width: 16, feedforward: 16}
-trainer:
-  {accelerator: cpu, precision: 32-true, max_epochs: 1, check_val_every_n_epoch: 1, limit_train_batches: 6,
-   limit_val_batches: 0, log_every_n_steps: 2, enable_progress_bar: false, enable_model_summary: false}
-"""
 BAD_STEP = 2
 
 
 @pytest.fixture
 def words(synth_root: Path, tmp_path: Path) -> list[str]:
     """What follows `fit` for a training of six steps."""
-    config = tmp_path / "tiny.yaml"
-    config.write_text(TINY)
-    configs = [f"--config={PROJECT / 'configs/demo.yaml'}", f"--config={config}"]
+    trainer = {"limit_train_batches": 6, "limit_val_batches": 0, "log_every_n_steps": 2}
+    configs = tiny_config(tmp_path, trainer=trainer)
     return [*configs, f"--run={tmp_path / 'run'}", f"--data.root={synth_root}"]
 
 

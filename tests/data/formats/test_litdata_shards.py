@@ -33,6 +33,7 @@ from abaw.loading.sampling import TrainSampler, training_windows
 from abaw.tasks import parse_tasks
 from tests.data.formats.test_flat_shards import read_as_in, same
 from tests.data.test_frames import write_image
+from tests.support.tiny_run import tiny_config
 
 pytest.importorskip("litdata")
 
@@ -412,25 +413,21 @@ def test_two_ranks_stream_shuffled_and_go_on_in_the_middle_of_an_epoch(
     assert storage.n_broken - before > 10
 
 
-TINY = """
-data: {window: 8, stride: 4, batch_size: 2, workers: 2}
-model:
-  backbone: {name: vit_tiny_patch16_224, weights: none, image_size: 32, overrides: {depth: 1}}
-  temporal: {layers: 1, heads: 2, width: 16, feedforward: 16}
-  optimizer: {schedule: constant, warmup: 0}
-trainer: {accelerator: cpu, devices: 2, strategy: ddp, max_epochs: 2, log_every_n_steps: 1}
-checkpoint: {every_n_steps: 1}
-"""
-
-
 @pytest.mark.slow
 def test_a_stopped_training_on_a_stream_ends_as_an_unbroken_one_on_files(
     synth_root: Path, storage: Storage, tmp_path: Path
 ) -> None:
-    (tmp_path / "tiny.yaml").write_text(TINY)
+    configs = tiny_config(
+        tmp_path,
+        over=None,
+        data={"workers": 2},
+        model={"optimizer": {"schedule": "constant", "warmup": 0}},
+        trainer={"devices": 2, "strategy": "ddp", "max_epochs": 2, "precision": ...},
+        checkpoint={"every_n_steps": 1},
+    )
 
     def start(name: str, *more: str) -> subprocess.Popen[str]:
-        words = ["fit", f"--config={tmp_path / 'tiny.yaml'}", f"--run={tmp_path / name}", *more]
+        words = ["fit", *configs, f"--run={tmp_path / name}", *more]
         command = [sys.executable, "-m", "abaw", *words, f"--data.root={synth_root}"]
         return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
