@@ -1,4 +1,4 @@
-"""Who may look at whom, and the looking."""
+"""Self-attention with scaled dot products, and its attention mask."""
 
 from typing import NamedTuple
 
@@ -6,19 +6,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from abaw.model.positions import Rotation, rotate
+from abaw.model.positions import RotaryEmbedding, apply_rotary
 
 
 class AttentionMask(NamedTuple):
-    """Which frames each frame looks at; by default all."""
+    """Which frames each frame attends to, as scaled_dot_product_attention takes it; by default all."""
 
     mask: Tensor | None = None
-    """bool (B, 1, T, T) or (T, T), query by key."""
+    """bool (B, 1, T, T) or (T, T), query by key; True = attends."""
     causal: bool = False
-    """No later ones; stands in for a mask."""
+    """Attend to no later frame; used instead of `mask`."""
 
 
-def look(
+def attention_mask(
     length: int,
     *,
     keys: Tensor | None,
@@ -26,22 +26,22 @@ def look(
     context: int | None = None,
     device: torch.device | None = None,
 ) -> AttentionMask:
-    """Who may look at whom; each frame always at itself, so that none looks at nothing.
+    """The attention mask of clips; each frame attends to itself, so that no softmax is over nothing.
 
     Args:
         length: Frames in the sequence (T).
-        keys: bool (B, T), True = others may look at this frame; None: all may be looked at.
-        causal: No frame looks at a later one.
-        context: Frames that one layer looks back, and ahead unless `causal`; None: any number.
-        device: Where a mask is made.
+        keys: bool (B, T), True = other frames may attend to this one; None: to all.
+        causal: No frame attends to a later one.
+        context: Number of frames before, and after unless `causal`, that a layer attends to; None: all.
+        device: Device of the mask.
 
     Returns:
-        The cheapest form: a mask only where it is needed, one for all clips if they need the same.
+        A mask tensor only where one is needed, shared by all clips if they need the same.
     """
     if keys is None and context is None:
         return AttentionMask(causal=causal)
-    place = torch.arange(length, device=device)
-    ahead = place - place[:, None]  # (T, T), how far the key lies ahead of the query
+    position = torch.arange(length, device=device)
+    ahead = position - position[:, None]  # (T, T), number of frames from query to key
     back = length if context is None else context
     mask = (ahead >= -back) & (ahead <= (0 if causal else back))  # (T, T)
     if keys is not None:
@@ -50,10 +50,10 @@ def look(
 
 
 class SelfAttention(nn.Module):
-    """Multi-head scaled dot-product attention of a sequence to itself."""
+    """Multi-head self-attention."""
 
     def __init__(self, *, width: int, heads: int, dropout: float) -> None:
-        """`dropout` is that of the attention weights; `heads` divides `width`."""
+        """`dropout` is applied to the attention weights; `width` is a multiple of `heads`."""
         super().__init__()
         self.heads = heads
         self.dropout = dropout
@@ -63,15 +63,15 @@ class SelfAttention(nn.Module):
         nn.init.zeros_(self.qkv.bias)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, x: Tensor, sight: AttentionMask, turn: Rotation | None = None) -> Tensor:
-        """From (B, T, width) to (B, T, width); `turn` is that of rotary positions."""
+    def forward(self, x: Tensor, mask: AttentionMask, rotary: RotaryEmbedding | None = None) -> Tensor:
+        """From (B, T, width) to (B, T, width); `rotary` is given with rotary positions."""
         b, t, width = x.shape
         q, k, v = self.qkv(x).view(b, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # (B, heads, T, head)
-        if turn is not None:
-            q, k = rotate(q, turn), rotate(k, turn)
+        if rotary is not None:
+            q, k = apply_rotary(q, rotary), apply_rotary(k, rotary)
         dropout = self.dropout if self.training else 0.0
-        seen = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=sight.mask, dropout_p=dropout, is_causal=sight.causal
+        attended = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask.mask, dropout_p=dropout, is_causal=mask.causal
         )
-        out: Tensor = self.out(seen.transpose(1, 2).reshape(b, t, width))
+        out: Tensor = self.out(attended.transpose(1, 2).reshape(b, t, width))
         return out

@@ -1,4 +1,4 @@
-"""Backbone: a timm network that turns uint8 face crops into one feature vector per frame."""
+"""Backbone: a timm network from uint8 face crops to one feature vector per frame."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,9 +16,9 @@ from abaw.model.weights import build_with, hub_file, read_state_dict
 
 
 class PixelInput(nn.Module):
-    """Normalises crops, then resizes them, in float32 under autocast too.
+    """Normalisation and resizing of crops, in float32 also under autocast.
 
-    In this order, equal to the usual one up to rounding, fewer pixels are touched when crops are enlarged.
+    Normalising first equals the usual order up to rounding and is cheaper when crops are enlarged.
     """
 
     mean: Tensor
@@ -27,11 +27,11 @@ class PixelInput(nn.Module):
     def __init__(
         self, *, image_size: int, mean: Sequence[float], std: Sequence[float], interpolation: str
     ) -> None:
-        """Side of the square in pixels, colours' statistics in [0, 1], a mode of F.interpolate."""
+        """Side of the square in pixels, mean and std of the colours in [0, 1], mode of F.interpolate."""
         super().__init__()
         self.size = (image_size, image_size)
         self.interpolation = interpolation
-        # not in the state dict: they are settings, and a checkpoint holds its settings
+        # not in the state dict: a checkpoint holds them as settings
         self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
 
@@ -46,41 +46,41 @@ class PixelInput(nn.Module):
 
 
 class PooledFeatures(nn.Module):
-    """A timm network without classifier: one vector per image, averaged over the places of the image.
+    """A timm network without classifier, with average pooling: one feature vector per image.
 
-    Tokens: the mean of the patch tokens after the final norm, prefix tokens (CLS, registers) left out; a
-    network that was pretrained with its final norm behind the mean has it there, as `fc_norm` or in its
-    head. Maps: the network's own average and what it does behind it.
+    Token networks: the mean of the patch tokens after the final norm, without prefix tokens (CLS, registers);
+    networks pretrained with the final norm after the mean (`fc_norm`, or in the head) keep it there.
+    Convolutional networks: their own pooling and what follows it.
     """
 
     net: Any  # timm's networks share methods that nn.Module does not declare
 
     def __init__(self, net: Any) -> None:
         super().__init__()
-        net.attn_pool = None  # the pooling of some, unused here: DDP refuses unused parameters
+        net.attn_pool = None  # attention pooling is unused here, and DDP refuses unused parameters
         self.net = net
 
     def forward(self, images: Tensor) -> Tensor:
         """From float (M, 3, S, S) to float32 (M, D).
 
         Raises:
-            NotImplementedError: The network does not give one vector per place of the image.
+            NotImplementedError: The output of the network is neither patch tokens nor a feature map.
         """
-        places = self.net.forward_features(images)  # (M, tokens, D), or a map
-        if not isinstance(places, Tensor):
-            raise NotImplementedError(f"its features are a {type(places).__name__} instead of one tensor")
-        if places.ndim == 3:
-            patches = places[:, self._n_prefix_tokens(places.shape[1]) :]
+        tokens = self.net.forward_features(images)  # (M, tokens, D), or a feature map
+        if not isinstance(tokens, Tensor):
+            raise NotImplementedError(f"its features are a {type(tokens).__name__} instead of one tensor")
+        if tokens.ndim == 3:
+            patches = tokens[:, self._n_prefix_tokens(tokens.shape[1]) :]
             pooled: Tensor = self._norm_after_mean()(patches.mean(1, dtype=torch.float32))
         else:
-            pooled = self.net.forward_head(places, pre_logits=True)
+            pooled = self.net.forward_head(tokens, pre_logits=True)
         return pooled.float()
 
     def _n_prefix_tokens(self, n: int) -> int:
-        """How many of `n` tokens come before the patches; some networks do not tell of their class token."""
+        """Number of prefix tokens among `n` tokens; inferred where the network does not declare it."""
         if hasattr(self.net, "num_prefix_tokens"):
             return int(self.net.num_prefix_tokens)
-        n_others = n - math.isqrt(n) ** 2  # as images are square
+        n_others = n - math.isqrt(n) ** 2  # images are square
         if n_others > 1 or n == 1:
             raise NotImplementedError(f"its features are {n} tokens, not a square grid of patches")
         return n_others
@@ -92,67 +92,67 @@ class PooledFeatures(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneSettings:
-    """Which timm network sees the frames, with which weights, and how it is trained."""
+    """The timm network that encodes frames, its weights, and how it is trained."""
 
     name: str = "vit_base_patch16_224.orig_in21k"
-    """Any name of timm's, with or without the tag of its weights."""
+    """Name of any timm model, with or without the tag of its weights."""
     weights: str = "hub"
-    """`hub` downloads what the name's tag stands for, `none` takes random weights, else a local file."""
+    """`hub` downloads the weights of the name's tag, `none` keeps random weights, else a local file."""
     image_size: int = 224
     """Side in pixels to which frames are resized on the device."""
     chunk: int | None = 256
-    """Frames that go through the network at once, which bounds the memory; null takes all of them."""
+    """Number of frames per forward pass, which limits the memory; null: all of them."""
     frozen: int | Literal["all"] = 0
-    """Leading layers that stay as they are, the stem being the first; `all` trains nothing of the network."""
+    """Number of frozen leading layers, the stem included; `all` freezes the whole network."""
     drop_path: float = 0.0
-    """Stochastic depth: chance that a block is skipped in training, for the last block."""
+    """Stochastic depth: probability of skipping the last block in training; lower for earlier ones."""
     gradient_checkpointing: bool = False
-    """Computes activations a second time instead of keeping them: less memory, a third more time."""
+    """Recomputes activations in the backward pass: less memory, a third more time."""
     compile: bool = False
-    """Compiles the network with torch.compile in training: a minute at the start, faster on a GPU."""
+    """Compiles the network with torch.compile: takes a minute at the start, faster on a GPU."""
     mean: tuple[float, float, float] | None = None
-    """Mean of the colours in [0, 1]; null takes what the pretrained weights were trained with."""
+    """Mean of the colours in [0, 1]; null: that of the pretrained weights."""
     std: tuple[float, float, float] | None = None
     """Standard deviation of the colours; null as for `mean`."""
     interpolation: Literal["bicubic", "bilinear"] | None = None
-    """How frames are resized; null as for `mean`."""
+    """Interpolation of the resizing; null as for `mean`."""
     overrides: dict[str, Any] = field(default_factory=dict)
-    """More arguments for timm.create_model, such as `depth: 4`; plain values only."""
+    """Further arguments of timm.create_model, such as `depth: 4`; plain values only."""
 
     def __post_init__(self) -> None:
         frozen, std = self.frozen, self.std
         layers = frozen == "all" or (isinstance(frozen, int) and frozen >= 0)
-        ways = (None, "bicubic", "bilinear")
+        modes = (None, "bicubic", "bilinear")
         rules = {
             "image_size": (self.image_size >= 1, "a number of pixels"),
             "chunk": (self.chunk is None or self.chunk >= 0, "a number of frames, or null"),
             "frozen": (layers, "a number of layers, or all"),
-            "drop_path": (0 <= self.drop_path < 1, "a chance in [0, 1)"),
+            "drop_path": (0 <= self.drop_path < 1, "a probability in [0, 1)"),
             "mean": (self.mean is None or len(self.mean) == 3, "three numbers, or null"),
             "std": (std is None or (len(std) == 3 and min(std) > 0), "three positive numbers, or null"),
-            "interpolation": (self.interpolation in ways, "bicubic, bilinear or null"),
+            "interpolation": (self.interpolation in modes, "bicubic, bilinear or null"),
             "overrides": (isinstance(self.overrides, Mapping), "names with values, or {} for none"),
         }
         check_settings("model.backbone", self, rules)
 
     def describe(self) -> dict[str, Any]:
-        """Plain values for `from_description`: a backbone's own settings leave nothing to timm's defaults."""
+        """Plain values for `from_description`; those of a built backbone do not depend on timm's defaults."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Self:
-        """The settings described, without compiling."""
+        """The settings of a description, with `compile` off."""
         plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in description.items()}
         return cls(**plain | {"compile": False})
 
 
 class Backbone(nn.Module):
-    """Frames to features with a timm network, its weights and the pre-processing they were trained with.
+    """Encoder from frames to features: a timm network, its weights and their pre-processing.
 
     Attributes:
-        settings: As given, with `mean`, `std` and `interpolation` filled in.
-        dim: Length of a feature vector (D).
-        n_layers: Layers that can be frozen or have a learning rate of their own, the stem included.
+        settings: The settings given, with `mean`, `std` and `interpolation` resolved.
+        dim: Feature dimension (D).
+        n_layers: Number of layers for freezing and layer-wise learning rates, the stem included.
     """
 
     def __init__(self, settings: BackboneSettings, *, pretrained: bool = True) -> None:
@@ -170,7 +170,7 @@ class Backbone(nn.Module):
         self.pooled = PooledFeatures(net)
         self.dim = self._feature_length()
         self._layer_of, self.n_layers = _layers(net)
-        self._asleep = self._freeze()
+        self._frozen_modules = self._freeze()
         if settings.gradient_checkpointing:
             _checkpoint_gradients(net, settings.name)
         if settings.compile:
@@ -180,10 +180,10 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def _feature_length(self) -> int:
-        """The length of a feature, from one black image, which also shows whether the network can be used.
+        """The feature dimension, from a forward pass of one black image.
 
         Raises:
-            UsageError: It cannot.
+            UsageError: The forward pass fails.
         """
         size = self.settings.image_size
         try:
@@ -198,7 +198,7 @@ class Backbone(nn.Module):
         return features.shape[1]
 
     def load_pretrained(self) -> None:
-        """Takes over the weights that the settings name; with `weights: none` there are none.
+        """Loads the weights that the settings name; with `weights: none` does nothing.
 
         Raises:
             AbawError: The weights cannot be found or do not fit.
@@ -213,7 +213,7 @@ class Backbone(nn.Module):
         self.pooled.net.load_state_dict(net.state_dict())
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Gives the features of frames.
+        """The features of frames.
 
         Args:
             frames: uint8 (M, H, W, 3), RGB; M may be 0.
@@ -222,13 +222,13 @@ class Backbone(nn.Module):
             float32 (M, D).
         """
         if len(frames) == 0:
-            # black images, thrown away: type and gradient (zero) as always; two, for batch norm needs them
+            # discarded black images keep dtype and gradient (zero); two of them, as batch norm needs
             return self.forward(frames.new_zeros((2, *frames.shape[1:])))[:0]
         chunks = torch.split(frames, self.settings.chunk or len(frames))
         return torch.cat([self.pooled(self.input(chunk)) for chunk in chunks])
 
     def _freeze(self) -> tuple[nn.Module, ...]:
-        """Takes the leading layers out of training, for good, and gives what thereby is wholly frozen."""
+        """Freezes the leading layers and returns all modules that are frozen as a whole."""
         frozen = self.settings.frozen
         depth = self.n_layers if frozen == "all" else frozen
         if depth > self.n_layers:
@@ -242,32 +242,32 @@ class Backbone(nn.Module):
         return tuple(module for module in self.pooled.modules() if _is_frozen(module))
 
     def train(self, mode: bool = True) -> Self:
-        """Sets training mode; frozen layers stay in evaluation mode: no dropout, no moving statistics."""
+        """Sets training mode; frozen layers stay in evaluation mode: no dropout, fixed batch statistics."""
         super().train(mode)
-        for module in self._asleep:
+        for module in self._frozen_modules:
             module.eval()
         return self
 
     def param_groups(
         self, *, lr: float, weight_decay: float, layer_decay: float = 1.0
     ) -> list[dict[str, Any]]:
-        """Optimizer groups of what is trained, each with its real learning rate.
+        """Optimizer parameter groups of the trained parameters, each with its learning rate.
 
         Args:
             lr: Learning rate of the last layer.
             weight_decay: For weights; biases, norms, class tokens and position embeddings have none.
-            layer_decay: Each layer's rate is this many times that of the layer after it.
+            layer_decay: Ratio of the learning rates of a layer and the layer after it.
 
         Returns:
             Groups with the keys `params`, `lr`, `weight_decay`, `name`.
         """
         net: Any = self.pooled.net
-        spared = net.no_weight_decay() if hasattr(net, "no_weight_decay") else ()
+        undecayed = net.no_weight_decay() if hasattr(net, "no_weight_decay") else ()
         groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
         for name, parameter in net.named_parameters():
             if parameter.requires_grad:
                 layer = self._layer_of[name] if layer_decay != 1 else self.n_layers - 1
-                decayed = parameter.ndim >= 2 and name not in spared
+                decayed = parameter.ndim >= 2 and name not in undecayed
                 groups.setdefault((layer, decayed), []).append(parameter)
         return [
             {
@@ -281,14 +281,14 @@ class Backbone(nn.Module):
 
 
 def _timm() -> Any:
-    """The library, imported late, for that takes seconds."""
+    """The timm library, imported late because the import takes seconds."""
     import timm
 
     return timm
 
 
 def _create(settings: BackboneSettings, **weights: Any) -> Any:
-    """The timm network, without classifier, with random weights unless `weights` tells timm of others."""
+    """The timm network without classifier, with random weights unless `weights` names others to timm."""
     timm, name = _timm(), settings.name
     if not timm.is_model(name):
         hint = did_you_mean(name.partition(".")[0], timm.list_models()) or "; see timm.list_models()"
@@ -300,7 +300,7 @@ def _create(settings: BackboneSettings, **weights: Any) -> Any:
     extra = dict(settings.overrides)
     if settings.drop_path:
         extra["drop_path_rate"] = settings.drop_path
-    if published.fixed_input_size:  # the others take any size as it comes
+    if published.fixed_input_size:  # other networks take any size
         extra["img_size"] = settings.image_size
     try:
         net = timm.create_model(name, num_classes=0, **extra, **weights)
@@ -325,40 +325,40 @@ def _checkpoint_gradients(net: Any, name: str) -> None:
 
 
 def _input_of(net: Any, settings: BackboneSettings) -> dict[str, Any]:
-    """How pixels are prepared: what the settings leave open comes from timm's record of the weights."""
+    """Arguments of `PixelInput`; what the settings leave open comes from timm's config of the weights."""
     default = _timm().data.resolve_model_data_config(net)
-    usual = "bilinear" if default["interpolation"] == "bilinear" else "bicubic"
+    known = "bilinear" if default["interpolation"] == "bilinear" else "bicubic"
     return {
         "mean": settings.mean or tuple(default["mean"]),
         "std": settings.std or tuple(default["std"]),
-        "interpolation": settings.interpolation or usual,
+        "interpolation": settings.interpolation or known,
     }
 
 
 def _check_patches(net: Any, settings: BackboneSettings) -> None:
-    """Refuses an image size of which the patches would leave out the border."""
+    """Raises UsageError for an image size that is not a multiple of the patch size."""
     patches: Any = getattr(net, "patch_embed", None)
     if not hasattr(patches, "grid_size") or hasattr(patches, "backbone"):
         return  # no plain patches
     size, patch = settings.image_size, patches.patch_size[0]
     if size % patch:
         raise UsageError(
-            f"model.backbone.image_size: {size} is no multiple of the {patch}-pixel patches of "
+            f"model.backbone.image_size: {size} is not a multiple of the {patch}-pixel patches of "
             f"{settings.name}, the border would be cut off; give {max(size // patch, 1) * patch}"
         )
 
 
 def _layers(net: Any) -> tuple[dict[str, int], int]:
-    """The layer of every parameter by name, the stem being 0, and the number of layers."""
+    """The layer of every parameter by name, 0 for the stem, and the number of layers."""
     from timm.models import group_parameters
 
-    if not hasattr(net, "group_matcher"):  # timm does not know its layers: it counts as one
+    if not hasattr(net, "group_matcher"):  # timm does not know its layers: all are one
         return {name: 0 for name, _ in net.named_parameters()}, 1
     layer_of = group_parameters(net, net.group_matcher(coarse=False), reverse=True)
     return layer_of, 1 + max(layer_of.values())
 
 
 def _is_frozen(module: nn.Module) -> bool:
-    """Whether a module has parameters and trains none of them."""
+    """Whether a module has parameters and all of them are frozen."""
     trained = [parameter.requires_grad for parameter in module.parameters()]
     return bool(trained) and not any(trained)

@@ -1,4 +1,4 @@
-"""Reading checkpoints: safely, without Lightning, and the newest one that is whole."""
+"""Reading of checkpoints: without Lightning and without executing what they contain."""
 
 import hashlib
 import pickle
@@ -13,26 +13,26 @@ from torch import Tensor
 from abaw.errors import AbawError
 
 FORMAT = 1
-"""Goes up when what a checkpoint says under "abaw" changes its meaning."""
+"""Version of the format under the key "abaw"; rises when its meaning changes."""
 
 
 def load_checkpoint(path: Path | str) -> dict[str, Any]:
-    """Reads a checkpoint into main memory without executing anything it may contain.
+    """A checkpoint in main memory; nothing that it may contain is executed.
 
     Raises:
-        AbawError: It is not there, is damaged, or is not a checkpoint of this package.
+        AbawError: The file is missing, damaged, or not a checkpoint of this package.
     """
     path = Path(path)
     if not path.is_file():
         raise AbawError(
-            f"{path}: there is no such checkpoint; `abaw fit` leaves them in its run's checkpoints/"
+            f"{path}: there is no such checkpoint; `abaw fit` writes them to checkpoints/ of its run"
         )
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0][:120] if str(error) else type(error).__name__
         raise AbawError(
-            f"{path}: damaged or no checkpoint, not loaded ({reason}); use another one"
+            f"{path}: damaged or not a checkpoint, not loaded ({reason}); use another one"
         ) from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("abaw"), dict):
         raise AbawError(f"{path}: not a checkpoint of abaw; use one written by `abaw fit`")
@@ -66,10 +66,10 @@ def network_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def newest_checkpoint(folder: Path | str) -> Path:
-    """The newest checkpoint of a run that loads; damaged ones are named in a warning and passed over.
+    """The newest checkpoint of a run that loads; damaged ones are skipped with a warning.
 
     Raises:
-        AbawError: There is none.
+        AbawError: No checkpoint loads.
     """
     folder = Path(folder)
     for path in _newest_first(folder):
@@ -80,12 +80,12 @@ def newest_checkpoint(folder: Path | str) -> Path:
         else:
             return path
     raise AbawError(
-        f"{folder}: holds no checkpoint to continue from; start with `abaw fit` without --ckpt_path last"
+        f"{folder}: has no checkpoint to continue from; start with `abaw fit` without --ckpt_path last"
     )
 
 
 def best_scores(path: Path | str) -> dict[str, Any] | None:
-    """The scores of a run's best checkpoint; None where there is none, or a damaged one, which is named."""
+    """The scores of a run's best checkpoint; None if it is missing, or damaged (with a warning)."""
     if not Path(path).is_file():
         return None
     try:
@@ -98,13 +98,13 @@ def best_scores(path: Path | str) -> dict[str, Any] | None:
 
 def _newest_first(folder: Path) -> Iterator[Path]:
     last = folder / "last.ckpt"
-    known = set()
+    seen = set()
     for path in [last, *reversed(oldest_first(folder.glob("step-*.ckpt")))]:
-        if path.is_file() and (inode := path.stat().st_ino) not in known:
-            known.add(inode)  # `last` is another name of the newest
+        if path.is_file() and (inode := path.stat().st_ino) not in seen:
+            seen.add(inode)  # `last` is a hard link to the newest
             yield path
 
 
 def oldest_first(paths: Iterable[Path]) -> list[Path]:
-    """Files by the time they were written: a run that went on from an earlier step has two of some steps."""
+    """Files sorted by modification time: after resuming from an earlier step, step numbers repeat."""
     return sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name))

@@ -1,4 +1,4 @@
-"""From a frame's state to the outputs of every task."""
+"""Prediction heads: from the state of a frame to the outputs of every task."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,30 +12,30 @@ from abaw.tasks import Task
 
 @dataclass(frozen=True, kw_only=True)
 class HeadSettings:
-    """The fully connected layers behind the transformer; every task has its own."""
+    """Architecture of the fully connected head that every task has after the temporal encoder."""
 
     hidden: int | None = None
-    """Width of a hidden layer; null has none."""
+    """Width of a hidden layer; null: no hidden layer."""
     dropout: float = 0.1
-    """In front of every layer."""
+    """Dropout before every layer."""
 
     def __post_init__(self) -> None:
         rules = {
             "hidden": (self.hidden is None or self.hidden >= 1, "1 or more, or null"),
-            "dropout": (0 <= self.dropout < 1, "a chance in [0, 1)"),
+            "dropout": (0 <= self.dropout < 1, "a probability in [0, 1)"),
         }
         check_settings("model.heads", self, rules)
 
 
 class Heads(nn.Module):
-    """One head per task. All of them always run, so every parameter has a gradient whatever is labelled.
+    """One head per task. All of them run on every batch, so that every parameter has a gradient.
 
-    Valence and arousal come out as values in [-1, 1]: the squashing is done here, once, so that the loss
-    and the score see the same numbers. Expressions and action units come out as logits.
+    Valence and arousal pass through tanh here, so that loss and score use the same values in [-1, 1];
+    expressions and action units are logits.
     """
 
     def __init__(self, settings: HeadSettings, tasks: Sequence[Task], *, width: int) -> None:
-        """`width` is the length of a frame's state."""
+        """`width` is the embedding dimension of the temporal encoder."""
         super().__init__()
         self.heads = nn.ModuleDict({str(task): _head(settings, width, task.size) for task in tasks})
 
@@ -48,14 +48,14 @@ class Heads(nn.Module):
 
 
 def predictions(outputs: Mapping[Task, Tensor]) -> dict[Task, Tensor]:
-    """What the outputs of the network mean.
+    """Predictions from the outputs of the network: probabilities instead of logits.
 
     Args:
-        outputs: Per task (..., K), as `Network` gives them.
+        outputs: Per task (..., K), as `Network` returns them.
 
     Returns:
         Per task float32 (..., K): valence and arousal in [-1, 1], probabilities of the eight expressions,
-        which sum to 1, and of the twelve action units, each for itself.
+        which sum to 1, and of the twelve action units, independent of each other.
     """
     meaning: dict[Task, Callable[[Tensor], Tensor]] = {
         Task.VA: lambda values: values,

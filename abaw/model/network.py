@@ -1,4 +1,4 @@
-"""The whole network: visible frames through the backbone, all frames through the transformer, every head."""
+"""The network: backbone on visible frames, temporal encoder on all frames, one head per task."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -15,14 +15,14 @@ from abaw.tasks import Task
 
 
 class Network(nn.Module):
-    """Clips to the outputs of every task.
+    """Backbone, temporal encoder and heads: from clips to the outputs of every task.
 
     Attributes:
-        tasks: What is predicted.
-        backbone: What sees one frame; None for a network that takes cached features only.
-        temporal: What sees the sequence.
-        heads: What turns the state of a frame into outputs.
-        dim: Length of a frame's feature vector (D).
+        tasks: The predicted tasks.
+        backbone: Encoder of single frames; None for a network on cached features.
+        temporal: Encoder of the sequence.
+        heads: Heads of the tasks.
+        dim: Feature dimension (D).
     """
 
     def __init__(
@@ -38,12 +38,12 @@ class Network(nn.Module):
         """Builds the network.
 
         Args:
-            tasks: What to predict.
-            backbone: What sees one frame; None: cached features are all it will ever get.
-            temporal: What sees the sequence.
-            heads: What turns the state of a frame into outputs.
-            dim: Length of the cached features where there is no backbone.
-            pretrained: Whether the backbone takes over the weights that its settings name.
+            tasks: The tasks to predict.
+            backbone: Settings of the backbone; None for a network on cached features.
+            temporal: Settings of the temporal encoder.
+            heads: Settings of the heads.
+            dim: Dimension of the cached features where there is no backbone.
+            pretrained: Whether the backbone loads the weights that its settings name.
 
         Raises:
             UsageError: The settings contradict each other.
@@ -58,24 +58,24 @@ class Network(nn.Module):
                 f"have {self.backbone.dim} values; leave it out, or set model.backbone to null"
             )
         if self.backbone is None and dim is None:
-            raise UsageError("model.backbone: null takes cached features; give their length as model.dim")
+            raise UsageError("model.backbone is null: give the length of the cached features as model.dim")
         self.dim = int(dim or 0) if self.backbone is None else self.backbone.dim
         self.temporal = TemporalEncoder(temporal, dim=self.dim)
         self.head_settings = heads
         self.heads = Heads(heads, self.tasks, width=self.temporal.width)
 
     def forward(self, batch: Batch) -> dict[Task, Tensor]:
-        """Gives the outputs of every frame, visible or not.
+        """The outputs of every frame, visible or not.
 
         Args:
-            batch: B clips of T frames; `keep` spares the device a wait, see `Batch.with_visible`.
+            batch: B clips of T frames; `keep` avoids a device synchronisation, see `Batch.with_visible`.
 
         Returns:
             Per task float32 (B, T, K): valence and arousal in [-1, 1]; logits of expressions and action
             units. `predictions` says what they mean.
 
         Raises:
-            AbawError: The batch holds features of another length, or frames where there is no backbone.
+            AbawError: The features have another length, or there are frames but no backbone.
         """
         if batch.keep is None:
             batch = batch.with_visible(batch.visible)
@@ -84,19 +84,19 @@ class Network(nn.Module):
             self.encode(batch),
             visible=batch.visible,
             present=batch.present,
-            complete=len(batch.keep) == batch.visible.numel(),  # known on the host: the device need not wait
+            complete=len(batch.keep) == batch.visible.numel(),  # known on the host: no synchronisation
         )
         outputs: dict[Task, Tensor] = self.heads(states)
         return outputs
 
     def encode(self, batch: Batch) -> Tensor:
-        """Gives the features of every frame; only visible ones pass the backbone.
+        """The features of every frame; only visible frames pass through the backbone.
 
         Args:
-            batch: B clips of T frames, or of their cached features, which come back as they are.
+            batch: B clips of T frames, or of cached features, which are returned unchanged.
 
         Returns:
-            float (B, T, D); zeros where a frame is not visible, or with cached features anything.
+            float (B, T, D); zeros for invisible frames, with cached features any value.
         """
         if batch.features is not None:
             if batch.features.shape[-1] != self.dim:
@@ -106,7 +106,7 @@ class Network(nn.Module):
                 )
             return batch.features
         if self.backbone is None or batch.frames is None:
-            raise AbawError("this network was trained on cached features alone and cannot see frames")
+            raise AbawError("this network was trained on cached features and has no backbone for frames")
         keep = batch.with_visible(batch.visible).keep if batch.keep is None else batch.keep
         assert keep is not None
         b, t = batch.visible.shape
@@ -115,11 +115,11 @@ class Network(nn.Module):
         return scattered.view(b, t, self.dim)
 
     def predictions(self, outputs: Mapping[Task, Tensor]) -> dict[Task, Tensor]:
-        """What the outputs mean, float32 (..., K): VA in [-1, 1], probabilities of EXPR and AU."""
+        """Predictions from outputs, float32 (..., K): VA in [-1, 1], probabilities of EXPR and AU."""
         return predictions(outputs)
 
     def load_pretrained(self) -> None:
-        """Gives the backbone, if there is one, the weights that its settings name.
+        """Loads the weights that the settings of the backbone name, if there is a backbone.
 
         Raises:
             AbawError: The weights cannot be found or do not fit.
@@ -130,16 +130,16 @@ class Network(nn.Module):
     def param_groups(
         self, *, lr: float, weight_decay: float, layer_decay: float = 1.0, backbone_lr: float = 1.0
     ) -> list[dict[str, Any]]:
-        """Optimizer groups of all that is trained, each with its real learning rate.
+        """Optimizer parameter groups of all trained parameters, each with its learning rate.
 
         Args:
             lr: Learning rate of transformer and heads.
             weight_decay: For tensors of two or more dimensions.
-            layer_decay: Each backbone layer's rate is this many times that of the layer after it.
-            backbone_lr: The rate of the last backbone layer, as a factor on `lr`.
+            layer_decay: Ratio of the learning rates of a backbone layer and the layer after it.
+            backbone_lr: Learning rate of the last backbone layer, as a factor of `lr`.
 
         Returns:
-            Groups with the keys `params`, `lr`, `weight_decay`, `name`; none without parameters.
+            Groups with the keys `params`, `lr`, `weight_decay`, `name`; no group is empty.
         """
         groups: list[dict[str, Any]] = []
         if self.backbone is not None:
@@ -157,7 +157,7 @@ class Network(nn.Module):
         return groups
 
     def describe(self) -> dict[str, Any]:
-        """Plain values from which `from_description` rebuilds it, also in a later version of timm."""
+        """Plain values from which `from_description` rebuilds the network, also with a later timm."""
         return {
             "tasks": [str(task) for task in self.tasks],
             "dim": self.dim,

@@ -1,4 +1,4 @@
-"""The network that sees the sequence: a transformer encoder over frame features."""
+"""Temporal encoder: a transformer encoder over the features of frames."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from abaw.errors import UsageError, check_settings
-from abaw.model.attention import AttentionMask, SelfAttention, look
-from abaw.model.positions import LearnedPositions, Rotation, rotation, sinusoidal
+from abaw.model.attention import AttentionMask, SelfAttention, attention_mask
+from abaw.model.positions import LearnedPositions, RotaryEmbedding, rotary_embedding, sinusoidal
 
 Positions = Literal["sinusoidal", "learned", "rotary", "none"]
 POSITIONS = get_args(Positions)
@@ -17,41 +17,41 @@ POSITIONS = get_args(Positions)
 
 @dataclass(frozen=True, kw_only=True)
 class TemporalSettings:
-    """The shape of the transformer, and what stands for a frame that is not visible."""
+    """Architecture of the temporal encoder, and how it treats frames that are not visible."""
 
     layers: int = 4
-    """Number of blocks; 0 makes a model of single frames."""
+    """Number of transformer blocks; 0 makes a model of single frames."""
     heads: int = 4
-    """Attention heads; they divide the width."""
+    """Number of attention heads; `width` is a multiple of it."""
     width: int | None = 512
-    """Length of a frame's state; null keeps that of the features, without a projection."""
+    """Embedding dimension; null keeps that of the features, without a projection."""
     feedforward: int = 512
-    """Width of the hidden layer in each block."""
+    """Hidden dimension of the feedforward network in each block."""
     dropout: float = 0.1
-    """On attention weights, hidden layers and the output of every branch."""
+    """Dropout of attention weights, hidden layers and the output of every residual branch."""
     drop_path: float = 0.0
-    """Stochastic depth: chance that a clip skips a branch in training; rises to this at the last block."""
+    """Stochastic depth: probability that a clip skips a branch; rises linearly to this at the last block."""
     norm: Literal["pre", "post"] = "pre"
-    """Layer norm before each branch and at the end, or behind each branch as in the first transformer."""
+    """Layer norm before each branch and at the end, or after each branch as in the original transformer."""
     activation: Literal["gelu", "relu"] = "gelu"
-    """Of the hidden layers."""
+    """Activation of the feedforward networks."""
     positions: Positions = "sinusoidal"
-    """How a frame knows its place; any of them takes windows longer than those of the training."""
+    """Position encoding; every kind accepts windows longer than those of the training."""
     max_length: int = 512
-    """Places of the learned positions, at least the window of the training; longer windows stretch them."""
+    """Number of learned positions, at least the window of the training; interpolated for longer windows."""
     causal: bool = False
     """No output depends on a later frame."""
     context: int | None = None
-    """Frames that each block looks back, and ahead unless causal; null looks at the whole window."""
+    """Number of frames before, and after unless causal, that a block attends to; null: the whole window."""
     fill: Literal["learned", "zero"] = "learned"
     """What stands for the features of a frame that is masked, missing or padded."""
     attend_masked: bool = False
-    """Whether frames look at masked and missing ones too, as in the paper; at padding they never do."""
+    """Whether frames attend to masked and missing ones too, as in the paper; to padding they never do."""
     compile: bool = False
-    """Compiles the blocks with torch.compile in training."""
+    """Whether to compile the blocks with torch.compile in training."""
 
     def __post_init__(self) -> None:
-        chance = "a chance in [0, 1)"
+        chance = "a probability in [0, 1)"
         rules = {
             "layers": (self.layers >= 0, "0 or more"),
             "heads": (self.heads >= 1, "1 or more"),
@@ -76,23 +76,23 @@ class TemporalSettings:
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Self:
-        """The settings described, without compiling."""
+        """The settings of a description, with `compile` off."""
         return cls(**{**description, "compile": False})
 
     def check_width(self, width: int) -> None:
-        """Raises a UsageError if a width does not go with the heads and positions."""
+        """Raises UsageError if a width does not fit the heads and positions."""
         if self.layers and width % self.heads:
             raise UsageError(f"model.temporal: heads ({self.heads}) must divide width ({width})")
         pairs = {"sinusoidal": width, "rotary": width // self.heads}.get(self.positions, 0)
         if self.layers and pairs % 2:
             raise UsageError(
-                f"model.temporal: {self.positions} positions come in pairs, so width ({width}) divided by "
+                f"model.temporal: {self.positions} positions need even sizes, so width ({width}) divided by "
                 f"{1 if self.positions == 'sinusoidal' else self.heads} must be even"
             )
 
 
 class Block(nn.Module):
-    """One transformer layer: attention, then a hidden layer, each added to what came in."""
+    """One transformer block: self-attention and feedforward network, each with a residual connection."""
 
     def __init__(self, settings: TemporalSettings, *, width: int, drop_path: float) -> None:
         super().__init__()
@@ -108,27 +108,27 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(settings.dropout)
         self.drop_path = drop_path
 
-    def forward(self, x: Tensor, sight: AttentionMask, turn: Rotation | None) -> Tensor:
+    def forward(self, x: Tensor, mask: AttentionMask, rotary: RotaryEmbedding | None) -> Tensor:
         """From (B, T, width) to (B, T, width)."""
         first, second = self.norms
         if self.pre:
-            x = x + self._branch(self.attention(first(x), sight, turn))
+            x = x + self._branch(self.attention(first(x), mask, rotary))
             return x + self._branch(self.hidden(second(x)))
-        x = first(x + self._branch(self.attention(x, sight, turn)))
+        x = first(x + self._branch(self.attention(x, mask, rotary)))
         after: Tensor = second(x + self._branch(self.hidden(x)))
         return after
 
     def _branch(self, x: Tensor) -> Tensor:
-        """What is added of a branch: with dropout, and in training for some clips nothing at all."""
+        """Output of a residual branch after dropout and stochastic depth."""
         x = self.dropout(x)
         if not self.training or self.drop_path == 0:
             return x
-        stays = torch.rand(len(x), 1, 1, device=x.device) >= self.drop_path
-        return torch.where(stays, x / (1 - self.drop_path), 0.0)
+        kept = torch.rand(len(x), 1, 1, device=x.device) >= self.drop_path
+        return torch.where(kept, x / (1 - self.drop_path), 0.0)
 
 
 class Blocks(nn.Module):
-    """The layers in a row; a module of its own, for this is what torch.compile gets."""
+    """All transformer blocks and the final norm: the module that torch.compile compiles."""
 
     def __init__(self, settings: TemporalSettings, *, width: int) -> None:
         super().__init__()
@@ -137,31 +137,31 @@ class Blocks(nn.Module):
             Block(settings, width=width, drop_path=settings.drop_path * depth / last)
             for depth in range(settings.layers)
         )
-        ends = settings.norm == "pre" and settings.layers
-        self.norm = nn.LayerNorm(width) if ends else nn.Identity()
+        pre_norm = settings.norm == "pre" and settings.layers
+        self.norm = nn.LayerNorm(width) if pre_norm else nn.Identity()
 
-    def forward(self, x: Tensor, sight: AttentionMask, turn: Rotation | None) -> Tensor:
+    def forward(self, x: Tensor, mask: AttentionMask, rotary: RotaryEmbedding | None) -> Tensor:
         """From (B, T, width) to (B, T, width)."""
         for block in self.blocks:
-            x = block(x, sight, turn)
+            x = block(x, mask, rotary)
         normed: Tensor = self.norm(x)
         return normed
 
 
 class TemporalEncoder(nn.Module):
-    """Turns the features of frames into states that know the frames around them.
+    """Transformer encoder from features of frames to states that depend on the whole window.
 
-    A frame that is not visible holds the fill. It looks at visible frames and at itself; nothing looks at
-    it (with `attend_masked` frames do, but never at padding). So no output of a frame depends on padding,
-    nor on what lies under an invisible frame, and a clip without any visible frame has finite outputs.
+    The features of a frame that is not visible are replaced by the mask token. It attends to visible frames
+    and itself; other frames do not attend to it (with `attend_masked` they do, but never to padding). So no
+    output depends on padding or on the content of invisible frames, and all outputs are finite.
 
     Attributes:
         settings: As given.
-        width: Length of a state.
+        width: Embedding dimension of a state.
     """
 
     def __init__(self, settings: TemporalSettings, *, dim: int) -> None:
-        """`dim` is the length of a feature vector (D)."""
+        """`dim` is the feature dimension (D)."""
         super().__init__()
         self.settings = settings
         self.width = width = settings.width or dim
@@ -185,37 +185,37 @@ class TemporalEncoder(nn.Module):
     def forward(
         self, features: Tensor, *, visible: Tensor, present: Tensor, complete: bool = False
     ) -> Tensor:
-        """Gives the state of every frame.
+        """The state of every frame.
 
         Args:
-            features: float (B, T, D); whatever stands where a frame is not visible is ignored.
+            features: float (B, T, D); values of frames that are not visible are ignored.
             visible: bool (B, T).
             present: bool (B, T), False on padding.
-            complete: The caller knows that every frame is visible: faster, the outputs are the same.
+            complete: Whether the caller knows all frames to be visible: faster, with the same outputs.
 
         Returns:
             float (B, T, width).
         """
         settings = self.settings
         x: Tensor = torch.where(visible[..., None], features.float(), self.fill)  # (B, T, D)
-        x = self.project(x).float()  # (B, T, width); the sum of all branches stays float32
+        x = self.project(x).float()  # (B, T, width); the residual stream stays float32
         if not settings.layers:
             return x
         length, device = x.shape[1], x.device
-        turn = None
+        rotary = None
         if settings.positions == "rotary":
-            turn = rotation(length, self.width // settings.heads, device)
+            rotary = rotary_embedding(length, self.width // settings.heads, device)
         elif settings.positions == "sinusoidal":
             x = x + sinusoidal(length, self.width, device)
         elif self.learned is not None:
             x = x + self.learned(length)
         keys = present if settings.attend_masked else visible
-        sight = look(
+        mask = attention_mask(
             length,
             keys=None if complete else keys,
             causal=settings.causal,
             context=settings.context,
             device=device,
         )
-        states: Tensor = self.blocks(self.dropout(x), sight, turn)
+        states: Tensor = self.blocks(self.dropout(x), mask, rotary)
         return states

@@ -1,4 +1,4 @@
-"""Where a backbone's pretrained weights come from, and how they are put in: safely, and all or none."""
+"""Pretrained weights of a backbone: download, reading without executing code, strict loading."""
 
 import argparse
 import hashlib
@@ -17,28 +17,21 @@ log = logging.getLogger(__name__)
 StateDict = dict[str, Tensor]
 
 OWN_PREFIX = "backbone.pooled.net."
-"""Where the timm network lies in a checkpoint of this package, behind the name of the whole network."""
-_WRAPPERS = (
-    "state_dict_ema",
-    "model_ema",
-    "state_dict",
-    "model",
-)  # an average of the weights before the last
+"""Prefix of the timm network in a checkpoint of this package, after that of the whole network."""
+_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")  # averaged weights first
 
 
 def hub_file(name: str, published: Any) -> Path:
-    """The weight file of a timm model, from the local cache or else from the Hugging Face hub.
+    """Path of a timm model's weights in the local cache, downloaded from the Hugging Face hub if absent.
 
-    A file that is in the cache is used without asking the network, so compute nodes need none. One that is
-    downloaded must have the hash that the hub publishes.
+    A cached file is used without network access. A downloaded one must have the hash that the hub publishes.
 
     Args:
         name: timm's name of the model, for the message.
         published: timm's `PretrainedCfg` of it.
 
     Raises:
-        AbawError: Nothing is published for the model, or it is not cached and the hub cannot be reached or
-            sent something else.
+        AbawError: There are no published weights, the hub cannot be reached, or the hash differs.
     """
     import huggingface_hub as hub
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -56,10 +49,10 @@ def hub_file(name: str, published: Any) -> Path:
     except LocalEntryNotFoundError:
         log.info("%s is not in the local cache: asking the hub", repository)
     try:
-        # One question without retries: hf_hub_download alone keeps trying for most of a minute per process.
+        # one request without retries: hf_hub_download alone retries for most of a minute per process
         sha256 = hub.get_hf_file_metadata(hub.hf_hub_url(**place)).etag
         path = Path(hub.hf_hub_download(**place))
-    except Exception as error:  # of two HTTP libraries, by the hub's version: no common class but this
+    except Exception as error:  # the HTTP library depends on the hub's version: no other common class
         raise AbawError(
             f"model.backbone.weights: the weights of {name} are not in the local cache and "
             f"{repository} could not be downloaded ({_shorten(error)}); give a downloaded file with "
@@ -71,14 +64,14 @@ def hub_file(name: str, published: Any) -> Path:
 
 
 def verify_hash(path: Path, published: str | None) -> None:
-    """Deletes a downloaded file that is not what was published.
+    """Deletes a downloaded file whose hash is not the published one.
 
     Args:
         path: The file.
-        published: What the server tells of its content: of a large file on the hub the SHA-256, in 64 digits.
+        published: The server's ETag: for large files on the hub the SHA-256, 64 hexadecimal digits.
 
     Raises:
-        AbawError: It is another one.
+        AbawError: The hashes differ.
     """
     if published is None or len(published) != 64:
         log.warning("%s: its source publishes no SHA-256, so the download could not be verified", path)
@@ -86,7 +79,7 @@ def verify_hash(path: Path, published: str | None) -> None:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != published:
-        path.resolve().unlink()  # the cache's link leads to it
+        path.resolve().unlink()  # target of the cache's symbolic link
         path.unlink(missing_ok=True)
         raise AbawError(
             f"model.backbone.weights: {path} came with SHA-256 {found[:12]}… instead of {published[:12]}… as"
@@ -95,19 +88,19 @@ def verify_hash(path: Path, published: str | None) -> None:
 
 
 def read_state_dict(path: Path) -> StateDict:
-    """Weights from a .safetensors, .bin, .pt, .pth or .ckpt file; none of its code is run.
+    """State dict of a .safetensors, .bin, .pt, .pth or .ckpt file; no code in it is executed.
 
-    What trainers put around a state dict is removed: `state_dict`, `model`, the prefixes of DDP and
-    torch.compile. A checkpoint of this package gives its backbone.
+    The keys `state_dict` and `model` are unwrapped, the prefixes of DDP and torch.compile removed. Of a
+    checkpoint of this package, returns the backbone.
 
     Raises:
-        AbawError: There is no such file, or it does not load as plain weights.
+        AbawError: The file is missing, or does not load as plain tensors.
     """
     if not path.is_file():
         raise AbawError(f"model.backbone.weights: no file {path}; give a file of weights, or hub, or none")
     try:
         state: Any = _load(path)
-    except Exception as error:  # pickle, zip and safetensors raise classes without a common one
+    except Exception as error:  # the exceptions of pickle, zip and safetensors have no common class
         raise AbawError(
             f"model.backbone.weights: {path} cannot be read as plain weights ({_shorten(error)}); "
             "save the state dict alone, best as .safetensors"
@@ -117,7 +110,9 @@ def read_state_dict(path: Path) -> StateDict:
         state = inner[0] if inner else state
         state = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
     if not isinstance(state, dict) or not state:
-        raise AbawError(f"model.backbone.weights: {path} holds no named tensors; give a file of a state dict")
+        raise AbawError(
+            f"model.backbone.weights: {path} holds no named tensors; give a file with a state dict"
+        )
     own = {key.partition(OWN_PREFIX)[2]: value for key, value in state.items() if OWN_PREFIX in key}
     return own or {key.removeprefix("module.").removeprefix("_orig_mod."): v for key, v in state.items()}
 
@@ -127,20 +122,20 @@ def _load(path: Path) -> Any:
         from safetensors.torch import load_file
 
         return load_file(path)
-    with torch.serialization.safe_globals([argparse.Namespace]):  # many trainers save their arguments along
+    with torch.serialization.safe_globals([argparse.Namespace]):  # many trainers also save their arguments
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def build_with(
     create: Callable[..., Any], state: StateDict, classifier: str | tuple[str, ...] | None, source: str
 ) -> Any:
-    """A timm network with `state` put in by timm's own conversion, position embeddings resampled.
+    """A timm network with the weights `state`, converted by timm, position embeddings resampled.
 
     Args:
-        create: `timm.create_model` with all but the weights bound; makes a network without classifier.
+        create: `timm.create_model` with all arguments but the weights bound, without classifier.
         state: The weights.
-        classifier: Names of the classifier's layers, whose weights are left out.
-        source: What to call the weights in a message.
+        classifier: Names of the classifier's layers, whose weights are dropped.
+        source: Name of the weights in messages.
 
     Raises:
         AbawError: Weights are missing or of another shape.
@@ -149,13 +144,13 @@ def build_with(
     body = {key: value for key, value in state.items() if not key.startswith(tuple(f"{n}." for n in names))}
     plain = {"state_dict": body, "custom_load": False, "label_offset": 0, "source": ""}
     try:
-        # timm is strict when the weights have as many classes as the network: none
+        # timm loads strictly when weights and network have the same number of classes: none
         return create(pretrained=True, pretrained_cfg_overlay=plain | {"num_classes": 0})
     except RuntimeError as error:
         title, _, findings = str(error).partition("\n")
         if "Unexpected key" in findings and "Missing key" not in findings and "size mismatch" not in findings:
             log.warning("%s: not used by the network: %s", source, _shorten(findings))
-            # complete without them: they are a decoder, a projection, another head
+            # the network is complete without them: decoder, projection or other head
             return create(pretrained=True, pretrained_cfg_overlay=plain)
         raise AbawError(
             f"model.backbone.weights: {source} does not fit model.backbone.name "
@@ -164,6 +159,6 @@ def build_with(
 
 
 def _shorten(message: object, limit: int = 200) -> str:
-    """The beginning of what may run over many lines."""
+    """The first line of a message, cut to `limit` characters."""
     line = str(message).strip().partition("\n")[0] or type(message).__name__
     return line if len(line) <= limit else f"{line[:limit]}…"

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from abaw.errors import UsageError
-from abaw.model.positions import rotate, rotation, sinusoidal
+from abaw.model.positions import apply_rotary, rotary_embedding, sinusoidal
 from abaw.model.temporal import Block, TemporalEncoder, TemporalSettings
 from tests.support.clips import touched
 
@@ -208,8 +208,9 @@ def test_sinusoidal_positions_are_those_of_the_paper() -> None:
 
 def test_rotary_products_depend_on_the_distance_alone() -> None:
     q, k = torch.randn(8), torch.randn(8)
-    turn = rotation(20, 8)
-    products = rotate(q.expand(20, 8), turn) @ rotate(k.expand(20, 8), turn).T  # (place of q, place of k)
+    rotary = rotary_embedding(20, 8)
+    q, k = apply_rotary(q.expand(20, 8), rotary), apply_rotary(k.expand(20, 8), rotary)
+    products = q @ k.T  # (position of q, position of k)
     for distance in (-5, 0, 3):
         diagonal = products.diagonal(distance)
         torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal), atol=1e-5, rtol=1e-5)
