@@ -67,9 +67,9 @@ def _filmed(who: Identity, rng: np.random.Generator) -> list[Image]:
     """Gives consecutive frames of a growing smile."""
     n = len(AU_NAMES)
     moves = np.linspace(0, 1, n, dtype=np.float32)[:, None] * _prototype("Happiness")
-    camera = Camera(rng, n_frames=n, weather=PRESETS["demo"].weather, skin=who.skin)
+    camera = Camera(rng, n_frames=n, conditions=PRESETS["demo"].conditions, skin=who.skin)
     canvases = Face(who, scene=0).draw(moves, np.zeros((n, 2), np.float32))
-    return [camera.shoot(canvas, 0.0, t) for t, canvas in enumerate(canvases)]
+    return [camera.render(canvas, 0.0, t) for t, canvas in enumerate(canvases)]
 
 
 def _row(pictures: list[Image]) -> Image:

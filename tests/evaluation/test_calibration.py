@@ -11,8 +11,8 @@ from scipy.special import expit, softmax
 from abaw.__main__ import main
 from abaw.data.index import build_index
 from abaw.data.labels import Labels
-from abaw.data.synth.animation import play
-from abaw.data.synth.presets import PRESETS, plan
+from abaw.data.synth.animation import animate
+from abaw.data.synth.presets import PRESETS, plan_videos
 from abaw.data.synth.writer import write_dataset
 from abaw.errors import AbawError, UsageError
 from abaw.evaluation import cross_fitting
@@ -270,12 +270,12 @@ def imagined(name, labels, seen, rng):
 def generated(n_videos, seed):
     """Tracks and labels of the training videos that `abaw synth` would draw."""
     rng, preset, labels = np.random.default_rng(seed), PRESETS["demo"], {}
-    for shot in plan(videos=n_videos, frames=60, seed=seed, preset=preset):
-        if shot.split == "train":
-            acted = play(shot.script, preset.society, np.random.default_rng(shot.seed)).labels
-            blank = Labels.unlabelled(len(acted))
-            labels[shot.video] = functools.reduce(
-                lambda ls, task: ls.with_task(task, acted), shot.tasks, blank
+    for spec in plan_videos(videos=n_videos, frames=60, seed=seed, preset=preset):
+        if spec.split == "train":
+            animation = animate(spec.script, preset.statistics, np.random.default_rng(spec.seed)).labels
+            blank = Labels.unlabelled(len(animation))
+            labels[spec.video] = functools.reduce(
+                lambda ls, task: ls.with_task(task, animation), spec.tasks, blank
             )
     tracks = [imagined(video, of, np.ones(len(of) - 1, bool), rng) for video, of in labels.items()]
     return tracks, labels.__getitem__

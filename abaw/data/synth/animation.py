@@ -1,7 +1,7 @@
-"""Plays a script: smooth courses of movements, and the labels annotators would give to them.
+"""Animation curves of a script, and the labels that annotators would assign to them.
 
-Valence and arousal lie on the circumplex (Russell, J. Pers. Soc. Psychol. 39, 1980); annotators are late
-(Mariooryad and Busso, IEEE Trans. Affective Computing 6, 2015).
+Valence and arousal follow the circumplex model (Russell, J. Pers. Soc. Psychol. 39, 1980); annotations lag
+the video (Mariooryad and Busso, IEEE Trans. Affective Computing 6, 2015).
 """
 
 from dataclasses import dataclass
@@ -15,22 +15,22 @@ from abaw.data.synth.script import LabelStatistics, Script, Span
 from abaw.tasks import AU_NAMES
 
 PRESENT = 0.35
-"""A movement from this extent on is labelled as present; annotators do not count traces."""
+"""Smallest intensity at which an action unit is labelled as present."""
 
 _CIRCUMPLEX = np.array(
     [(0, 0), (-0.55, 0.65), (-0.65, 0.25), (-0.4, 0.8), (0.8, 0.4), (-0.7, -0.4), (0.2, 0.75), (0.1, 0.15)]
 )
-"""Valence and arousal of each expression at its height, in the order of the official header."""
+"""Valence and arousal of each expression at its apex, in the order of the official header."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Performance:
-    """One script played: what is to be drawn, and its labels.
+class Animation:
+    """The animation curves of one video and its labels.
 
     Attributes:
-        moves: float32 (R, len(MOVEMENTS)), 0 at rest, 1 at the extreme.
+        moves: float32 (R, len(MOVEMENTS)), intensities in [0, 1].
         gaze: float32 (R, 2), shift of the irises in crop pixels.
-        labels: Every task labelled on every row; row k is frame k.
+        labels: Labels of all tasks on every row; row k is frame k.
     """
 
     moves: NDArray[np.float32]
@@ -38,26 +38,26 @@ class Performance:
     labels: Labels
 
 
-def play(script: Script, society: LabelStatistics, rng: np.random.Generator) -> Performance:
-    """Gives courses and labels of a script; labels follow from the undisturbed courses."""
+def animate(script: Script, statistics: LabelStatistics, rng: np.random.Generator) -> Animation:
+    """Returns the animation curves and labels of a script; labels are derived from the noise-free curves."""
     n = script.n_rows
     moves = np.zeros((n, len(MOVEMENTS)))
     for span in script.movements:
-        course = span.peak * _course(n, span, rng)
-        if MOVEMENTS[span.what] == "AU25":  # syllables
-            course *= 0.88 + 0.12 * np.sin(np.arange(n) * rng.uniform(0.5, 0.9))
-        moves[:, span.what] = np.maximum(moves[:, span.what], course)
-    parted, dropped = MOVEMENTS.index("AU25"), MOVEMENTS.index("AU26")
-    moves[:, parted] = np.maximum(moves[:, parted], moves[:, dropped])  # a dropped jaw parts the lips
+        curve = span.peak * _curve(n, span, rng)
+        if MOVEMENTS[span.what] == "AU25":  # modulated by speech
+            curve *= 0.88 + 0.12 * np.sin(np.arange(n) * rng.uniform(0.5, 0.9))
+        moves[:, span.what] = np.maximum(moves[:, span.what], curve)
+    lips_part, jaw_drop = MOVEMENTS.index("AU25"), MOVEMENTS.index("AU26")
+    moves[:, lips_part] = np.maximum(moves[:, lips_part], moves[:, jaw_drop])  # a jaw drop parts the lips
     present = moves[:, : len(AU_NAMES)] >= PRESENT
     expr = np.zeros(n, np.int64)
-    felt = np.zeros((n, 2))
+    affect = np.zeros((n, 2))
     for span in script.expressions:
         expr[max(span.start, 0) : span.stop] = span.what
         place = _CIRCUMPLEX[span.what] * span.peak + rng.normal(0, 0.04, 2)
-        felt += _course(n, span, rng)[:, None] * place
+        affect += _curve(n, span, rng)[:, None] * place
     labels = Labels(
-        va=_annotate(felt, society, rng),
+        va=_annotate(affect, statistics, rng),
         va_valid=np.ones(n, np.bool_),
         expr=expr,
         expr_valid=np.ones(n, np.bool_),
@@ -65,11 +65,11 @@ def play(script: Script, society: LabelStatistics, rng: np.random.Generator) -> 
         au_valid=np.ones((n, len(AU_NAMES)), np.bool_),
     )
     _blink(moves, rng)
-    return Performance(moves=moves.astype(np.float32), gaze=_gaze(n, rng), labels=labels)
+    return Animation(moves=moves.astype(np.float32), gaze=_gaze(n, rng), labels=labels)
 
 
-def _course(n: int, span: Span, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Gives onset, apex and offset over `n` frames: one half at the span's first and last frame."""
+def _curve(n: int, span: Span, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Returns an onset-apex-offset curve over `n` frames: 0.5 at the first and last frame of the span."""
     t = np.arange(n)
     onset, offset = rng.uniform(5, 10), rng.uniform(7, 14)
     rise = np.clip((t - span.start) / onset + 0.5, 0, 1)
@@ -78,17 +78,17 @@ def _course(n: int, span: Span, rng: np.random.Generator) -> NDArray[np.float64]
 
 
 def _annotate(
-    felt: NDArray[np.float64], society: LabelStatistics, rng: np.random.Generator
+    affect: NDArray[np.float64], statistics: LabelStatistics, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Gives what annotators write down: late, smoothed and never twice alike, (R, 2)."""
-    n = len(felt)
-    lag = int(rng.integers(society.lag[0], society.lag[1] + 1))
+    """Returns delayed, smoothed and noisy annotations of `affect`, (R, 2)."""
+    n = len(affect)
+    lag = int(rng.integers(statistics.lag[0], statistics.lag[1] + 1))
     bell = np.exp(-0.5 * np.linspace(-2.5, 2.5, 21) ** 2)
     bell /= bell.sum()
-    seen = np.concatenate([np.repeat(felt[:1], lag + 10, axis=0), felt, np.repeat(felt[-1:], 10, axis=0)])
-    smooth = np.stack([np.convolve(column, bell, "valid")[:n] for column in seen.T], axis=1)
-    mood = rng.normal(0, 0.03, 2) + 0.03 * np.sin(np.arange(n)[:, None] / rng.uniform(20, 60, 2))
-    return np.clip(np.round(smooth + mood, 3), -1, 1).astype(np.float32)
+    padded = np.pad(affect, ((lag + 10, 10), (0, 0)), "edge")
+    smooth = np.stack([np.convolve(column, bell, "valid")[:n] for column in padded.T], axis=1)
+    bias = rng.normal(0, 0.03, 2) + 0.03 * np.sin(np.arange(n)[:, None] / rng.uniform(20, 60, 2))
+    return np.clip(np.round(smooth + bias, 3), -1, 1).astype(np.float32)
 
 
 def _blink(moves: NDArray[np.float64], rng: np.random.Generator) -> None:
@@ -101,6 +101,6 @@ def _blink(moves: NDArray[np.float64], rng: np.random.Generator) -> None:
 
 
 def _gaze(n: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Gives fixations with jumps between them."""
+    """Returns gaze shifts: fixations of 15 frames with saccades between them, (n, 2)."""
     jumps = np.repeat(rng.normal(0, (1.1, 0.5), (n // 15 + 1, 2)), 15, axis=0)[:n]
     return np.clip(jumps, -2, 2).astype(np.float32)

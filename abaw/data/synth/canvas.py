@@ -1,4 +1,4 @@
-"""The canvas faces are drawn on: its coordinates, curves, colours and soft brushes."""
+"""Drawing primitives: canvas coordinates, splines, colours, and a float canvas with alpha masks."""
 
 from functools import cache
 
@@ -10,16 +10,16 @@ SIZE = 112
 """Side of an aligned crop in pixels, as in `cropped_aligned`."""
 
 SCALE = 2
-"""Canvas pixels per crop pixel; the camera averages them away again."""
+"""Supersampling factor: canvas pixels per crop pixel."""
 
 MARGIN = 10
-"""Crop pixels the canvas reaches beyond the crop on every side, so that pose never shows its edge."""
+"""Margin of the canvas around the crop in crop pixels, so that pose changes never show its edge."""
 
 MIDDLE = 56.0
-"""Crop column of the face's axis, from the landmark template of `cropped_aligned`."""
+"""Crop column of the face's symmetry axis in the landmark template of `cropped_aligned`."""
 
 AXIS = np.array([MIDDLE, 0.0])
-"""To add to places that count outwards from the face's axis."""
+"""Offset from coordinates relative to the symmetry axis to crop coordinates."""
 
 Image = NDArray[np.uint8]
 
@@ -32,7 +32,7 @@ Colour = tuple[float, float, float]
 
 @cache
 def spline(n: int, closed: bool = False, steps: int = 6) -> Points:
-    """Gives the (m, n) matrix that turns n control points into m points of a Catmull-Rom curve."""
+    """Returns the (m, n) matrix that maps n control points to m points of a Catmull-Rom spline."""
     t = np.arange(steps) / steps
     weights = 0.5 * np.stack(
         [-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, -(t**2) + t**3], axis=1
@@ -50,23 +50,23 @@ def spline(n: int, closed: bool = False, steps: int = 6) -> Points:
 
 
 def fixed(points: Points) -> NDArray[np.int32]:
-    """Turns crop coordinates into canvas coordinates with four binary digits, as OpenCV's `shift=4` wants."""
+    """Returns canvas coordinates as fixed-point numbers with 4 fractional bits (OpenCV's `shift=4`)."""
     return np.rint(((points + (MARGIN + 0.5)) * SCALE - 0.5) * 16).astype(np.int32)
 
 
 def tint(colour: Colour, factor: float) -> Colour:
-    """Gives the colour darker (factor < 1) or lighter."""
+    """Returns the colour scaled by `factor`, clipped at 255."""
     b, g, r = (min(255.0, c * factor) for c in colour)
     return b, g, r
 
 
 def blurred(mask: Mask, sigma: float) -> Mask:
-    """Gives the mask blurred by a Gaussian, `sigma` in pixels of its own."""
+    """Returns the mask after a Gaussian blur with `sigma` in canvas pixels."""
     return cv2.GaussianBlur(mask, (0, 0), sigma).astype(np.float32, copy=False)
 
 
-class Easel:
-    """A float canvas with soft brushes; all places in crop coordinates."""
+class SoftCanvas:
+    """A float32 BGR canvas with alpha masks; all positions are crop coordinates."""
 
     def __init__(self, colour: Colour) -> None:
         side = (SIZE + 2 * MARGIN) * SCALE
@@ -76,7 +76,7 @@ class Easel:
         self.x, self.y = grid[None, :], grid[:, None]
 
     def mask(self, *outlines: Points, soft: float = 0.0) -> Mask:
-        """Gives the outlines' inside, 0 to 1, its edge blurred by `soft` crop pixels."""
+        """Returns the filled outlines as a mask in [0, 1], blurred with sigma `soft` in crop pixels."""
         canvas = np.zeros(self.pixels.shape[:2], np.uint8)
         for outline in outlines:
             cv2.fillPoly(canvas, [fixed(outline)], 255, cv2.LINE_AA, 4)
@@ -84,17 +84,17 @@ class Easel:
         return blurred(mask, soft * SCALE) if soft else mask
 
     def cover(self, mask: Mask, colour: Colour | Mask) -> None:
-        """Lays a colour, or a picture of its own, over what the mask shows."""
+        """Alpha-blends a colour, or an image of the canvas's size, with the mask as alpha."""
         rows = np.flatnonzero(mask.any(axis=1))
         box = slice(rows[0], rows[-1] + 1) if len(rows) else slice(0)
         over = np.broadcast_to(np.asarray(colour, np.float32), self.pixels.shape)[box]
         self.pixels[box] += mask[box][..., None] * (over - self.pixels[box])
 
     def bump(self, x: float, y: float, width: float, height: float) -> Mask:
-        """Gives a soft spot, 1 in its middle."""
+        """Returns a Gaussian bump with maximum 1 at (x, y)."""
         spot: Mask = np.exp(-(((self.x - x) / width) ** 2) - ((self.y - y) / height) ** 2)
         return spot
 
     def pair(self, u: float, y: float, width: float, height: float) -> Mask:
-        """Gives two soft spots, as far out on either side of the face's axis."""
+        """Returns two Gaussian bumps at distance `u` on both sides of the symmetry axis."""
         return self.bump(MIDDLE - u, y, width, height) + self.bump(MIDDLE + u, y, width, height)

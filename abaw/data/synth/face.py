@@ -1,4 +1,4 @@
-"""Generated faces: a portrait under expression, with the wrinkles that action units make in the skin."""
+"""Face renderer: a neutral portrait deformed by action units, with the wrinkles that they cause."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ from abaw.data.synth.identity import Identity
 from abaw.data.synth.landmarks import MOVEMENTS, brow_shape, lines
 from abaw.data.synth.portrait import paint
 
-_Line = tuple[list[tuple[float, float]], float]  # points as (outwards, row), darkness
+_Line = tuple[list[tuple[float, float]], float]  # points as (distance from the axis, row), darkness
 
-_Bulge = tuple[float, float, float, float, float]  # outwards, row, width, height, brightness
+_Bulge = tuple[float, float, float, float, float]  # distance from the axis, row, width, height, brightness
 
 _FOLDS: dict[str, tuple[list[_Line], list[_Bulge]]] = {  # of half a face
     "AU1": ([([(0, 29), (8, 28.5), (14, 31)], 0.35), ([(0, 33.5), (8, 33), (13, 35)], 0.35)], []),
@@ -71,7 +71,7 @@ _FOLDS: dict[str, tuple[list[_Line], list[_Bulge]]] = {  # of half a face
 
 @dataclass(frozen=True)
 class Fold:
-    """What a full movement takes from the brightness of the skin and adds to it, in a box of the canvas."""
+    """Darkening and brightening of the skin at full intensity of a movement, in a box of the canvas."""
 
     movement: int
     box: tuple[slice, slice]
@@ -80,7 +80,7 @@ class Fold:
 
 
 def skin_folds(who: Identity, still: Image, bare: Mask) -> list[Fold]:
-    """Gives the folds of a person on the `still` canvas, where its skin is `bare`, 0 to 1."""
+    """Returns the skin folds of a person on the neutral canvas `still`; `bare` is the skin mask in [0, 1]."""
     return [_fold(who, name, still, bare) for name in _FOLDS]
 
 
@@ -94,7 +94,7 @@ def _fold(who: Identity, name: str, still: Image, bare: Mask) -> Fold:
     strokes = canvas.astype(np.float32) / np.float32(255)
     slope = blurred(strokes, 5)
     dark = 0.5 * blurred(strokes, 1.6) + 0.8 * slope
-    light = 0.5 * np.roll(slope, 5, axis=0)  # a bulge below each fold, and beside it away from the axis
+    light = 0.5 * np.roll(slope, 5, axis=0)  # a highlight below and outside of each fold
     middle = int((MIDDLE + MARGIN) * SCALE)
     light[:, :middle], light[:, middle:] = np.roll(light, -7, 1)[:, :middle], np.roll(light, 7, 1)[:, middle:]
     grid = (np.arange(len(dark), dtype=np.float32) + 0.5) / SCALE - 0.5 - MARGIN
@@ -111,24 +111,24 @@ def _fold(who: Identity, name: str, still: Image, bare: Mask) -> Fold:
     return Fold(MOVEMENTS.index(name), box, dark_shade, light_shade)
 
 
-Pixels = NDArray[np.int32]  # canvas coordinates with four binary digits
+Pixels = NDArray[np.int32]  # fixed-point canvas coordinates with 4 fractional bits
 
-_EYES = slice((38 + MARGIN) * SCALE, (66 + MARGIN) * SCALE)  # rows of the canvas that eyes can reach
+_EYES = slice((38 + MARGIN) * SCALE, (66 + MARGIN) * SCALE)  # rows of the canvas that contain the eyes
 
 _MOUTH = slice((78 + MARGIN) * SCALE, None)
 
 _IRIS_ROW = 51.2
 
-_TOOTH = 3.2  # how far teeth reach below the upper lip
+_TOOTH = 3.2  # length of the visible teeth below the upper lip
 
-_OPEN = 0.8  # a gap between the lips wider than this shows what is behind
+_OPEN = 0.8  # smallest gap between the lips at which the inside of the mouth is drawn
 
 
 class Face:
-    """One person, ready to be drawn.
+    """Draws the face of one person.
 
     Args:
-        who: The traits.
+        who: Appearance of the person.
         scene: Seed of the background.
     """
 
@@ -137,14 +137,14 @@ class Face:
         self._still, bare = paint(who, scene)
         self._folds = skin_folds(who, self._still, bare)
         self._glasses = _glasses(who, self._still.shape) if who.glasses else None
-        self._behind = np.empty_like(self._still)  # what shows between lids and lips
+        self._inner = np.empty_like(self._still)  # eyeballs and inside of the mouth
         self._hole = np.zeros(self._still.shape[:2], np.uint8)
 
     def draw(self, moves: NDArray[np.float32], gaze: NDArray[np.float32]) -> Iterator[Image]:
-        """Yields the canvas of every frame.
+        """Yields the drawn canvas of every frame.
 
         Args:
-            moves: (T, len(MOVEMENTS)), 0 at rest, 1 at the extreme.
+            moves: (T, len(MOVEMENTS)), intensities in [0, 1].
             gaze: (T, 2), shift of the irises in crop pixels.
 
         Yields:
@@ -202,7 +202,7 @@ class Face:
             cv2.ellipse(canvas, nostril, (48, 26), 0, 0, 360, tint(skin, 0.35), -1, cv2.LINE_AA, 4)
 
     def _draw_eyes(self, canvas: Image, now: dict[str, Pixels]) -> None:
-        ball, hole, skin, iris = self._behind, self._hole, self._who.skin, self._who.iris
+        ball, hole, skin, iris = self._inner, self._hole, self._who.skin, self._who.iris
         ball[_EYES] = (218, 224, 230)
         hole[_EYES] = 0
         r = int(3.7 * self._who.eye_size * SCALE * 16)
@@ -231,7 +231,7 @@ class Face:
         if not is_open:
             cv2.polylines(canvas, [now["seam"]], False, tint(lips, 0.45), 2, cv2.LINE_AA, 4)
             return
-        inside, hole = self._behind, self._hole
+        inside, hole = self._inner, self._hole
         inside[_MOUTH] = (30, 18, 52)
         hole[_MOUTH] = 0
         cv2.fillPoly(hole, [now["mouth"]], 255, cv2.LINE_8, 4)
@@ -243,17 +243,17 @@ class Face:
 
 
 def _between(one: Points, other: Points) -> Points:
-    """Gives the closed outline between two lines that run the same way."""
+    """Returns the closed outline between two lines of the same direction."""
     return np.concatenate([one, other[..., ::-1, :]], axis=-2)
 
 
 def _across(halves: Points) -> Points:
-    """Joins the two halves of a line of the mouth, (T, 2, m, 2), into one from corner to corner."""
+    """Joins the two halves of a mouth line, (T, 2, m, 2), from corner to corner."""
     return np.concatenate([halves[:, 0, :0:-1], halves[:, 1]], axis=1)
 
 
 def _glasses(who: Identity, shape: tuple[int, ...]) -> tuple[Image, Image]:
-    """Gives the colour of the glasses everywhere, and where they are."""
+    """Returns an image in the colour of the glasses, and their mask."""
     rng = np.random.default_rng(who.seed + 1)
     colours: tuple[Colour, ...] = ((30, 26, 26), (30, 40, 70), (120, 120, 130), (60, 30, 30))
     frame, mask = np.zeros(shape, np.uint8), np.zeros(shape[:2], np.uint8)

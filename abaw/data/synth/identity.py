@@ -1,4 +1,4 @@
-"""Who is filmed: the traits of one made-up person."""
+"""Appearance parameters of a generated person."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ _CLOTH = (0x34486E, 0x783438, 0x46604E, 0x3A3A40, 0xBEBAB2, 0x967846)
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """What stays the same over a video: lengths in crop pixels, colours BGR, the rest factors around 1."""
+    """Appearance of one person: lengths in crop pixels, colours as BGR, other values factors around 1."""
 
     head_width: float
     jaw_width: float
@@ -56,7 +56,7 @@ class Identity:
 
 
 def draw_identity(rng: np.random.Generator, *, variation: float = 1.0) -> Identity:
-    """Gives a person by chance; `variation` scales how far bodies differ from the mean face."""
+    """Returns a random person; `variation` scales the deviation from the mean face."""
 
     def about(mean: float, spread: float) -> float:
         return mean + variation * spread * float(rng.uniform(-1, 1))
@@ -71,9 +71,9 @@ def draw_identity(rng: np.random.Generator, *, variation: float = 1.0) -> Identi
     bearded = 0.0 if style in ("long", "fringe") else 0.55 * variation
     beard = str(rng.choice(BEARDS, p=(1 - bearded, 0.45 * bearded, 0.2 * bearded, 0.35 * bearded)))
     skin = colour(_SKIN, 10)
-    is_dark = sum(skin) < 380  # hair and eyes mostly go with the skin
+    is_dark = sum(skin) < 380  # hair and iris colours correlate with the skin
     hair = colour(_DARK_HAIR if is_dark else _DARK_HAIR + _LIGHT_HAIR)
-    while sum(hair) > 0.75 * sum(skin):  # brows must stay readable
+    while sum(hair) > 0.75 * sum(skin):  # brows must contrast with the skin
         hair = (hair[0] * 0.8, hair[1] * 0.8, hair[2] * 0.8)
     rouge = float(rng.uniform(0.4, 0.8)) if beard == "none" else 0.35
     return Identity(
@@ -107,6 +107,6 @@ def draw_identity(rng: np.random.Generator, *, variation: float = 1.0) -> Identi
 
 
 def _lips(skin: Colour, rouge: float) -> Colour:
-    """Gives the colour of lips: that of the skin, redder by `rouge` (0 to 1)."""
+    """Returns the lip colour: the skin colour with redness increased by `rouge`, 0 to 1."""
     b, g, r = skin
     return b * (1 - 0.45 * rouge) + 12, g * (1 - 0.55 * rouge) + 8, min(r * (1 - 0.12 * rouge) + 22, 255.0)

@@ -1,7 +1,7 @@
-"""The lines of a face and how every movement displaces them: a puppet's strings.
+"""Landmark lines of a face and the blendshapes by which action units deform them.
 
-What each action unit moves is taken from the Facial Action Coding System (Ekman, Friesen and Hager: Facial
-Action Coding System, The Manual, 2002); the puppet is linear, with one corrective for AU1 with AU4.
+The displacements follow the Facial Action Coding System (Ekman, Friesen and Hager: Facial Action Coding
+System, The Manual, 2002). Blendshapes are linear, with one corrective shape for AU1 combined with AU4.
 """
 
 import numpy as np
@@ -12,15 +12,15 @@ from abaw.data.synth.identity import Identity
 from abaw.tasks import AU_NAMES
 
 MOVEMENTS = (*AU_NAMES, "AU5", "AU9", "AU17", "AU20", "AU45")
-"""What a face can do: the twelve labelled units first, then upper lid raiser, nose wrinkler, chin raiser,
-lip stretcher and blink, which belong to the expressions but carry no label."""
+"""The animated action units: the twelve labelled ones first, then upper lid raiser, nose wrinkler, chin
+raiser, lip stretcher and blink, which are part of expressions but have no label."""
 
 _EYE, _MOUTH = 51.6, 92.3  # rows of eyes and mouth corners in the landmark template of `cropped_aligned`
 
 Shift = dict[str, list[tuple[float, float]]]
 
-# Each line of half a face: where its points rest, and how far a full movement carries them, in crop pixels as
-# (outwards, down). Eyes and brows count outwards from the eye's centre, nose and mouth from the axis.
+# Each line of half a face: rest positions, and displacements at intensity 1, in pixels as (outwards, down).
+# Eyes and brows are relative to the centre of the eye, nose and mouth to the symmetry axis.
 _LID: Shift = {
     "rest": [(-7.2, 0.7), (-3.6, -2.9), (0, -4.0), (4.0, -3.2), (7.4, 0.0)],
     "AU5": [(0, 0), (0, -2.2), (0, -2.8), (0, -2.2), (0, 0)],
@@ -118,11 +118,11 @@ _LIP_BOTTOM: Shift = {
 
 
 def lines(who: Identity, moves: NDArray[np.float32]) -> dict[str, Points]:
-    """Gives the lines of the face in every frame.
+    """Returns the landmark lines of every frame.
 
     Args:
-        who: Whose face.
-        moves: (T, len(MOVEMENTS)), 0 at rest, 1 at the extreme.
+        who: Appearance of the person.
+        moves: (T, len(MOVEMENTS)), intensities in [0, 1].
 
     Returns:
         Float (T, 2, m, 2): frame, side (image left, image right), point, (x, y) in crop coordinates. Lines
@@ -133,11 +133,11 @@ def lines(who: Identity, moves: NDArray[np.float32]) -> dict[str, Points]:
     eye, mouth = (who.eye_size, who.eye_size), (who.mouth_width / 14.6, who.lip_fullness)
     around_eye = (who.eye_spacing, _EYE)
     found = {
-        "lid": _follow(_LID, sides, eye, around_eye),
-        "lower_lid": _follow(_LOWER_LID, sides, eye, around_eye),
-        "crease": _follow(_CREASE, sides, eye, around_eye),
-        "brow": _follow(_BROW, sides, (1, 1), (who.eye_spacing, _EYE + who.brow_height)),
-        "wing": _follow(_WING, sides, (who.nose_width, 1), (0, who.nose_length)),
+        "lid": _deform(_LID, sides, eye, around_eye),
+        "lower_lid": _deform(_LOWER_LID, sides, eye, around_eye),
+        "crease": _deform(_CREASE, sides, eye, around_eye),
+        "brow": _deform(_BROW, sides, (1, 1), (who.eye_spacing, _EYE + who.brow_height)),
+        "wing": _deform(_WING, sides, (who.nose_width, 1), (0, who.nose_length)),
     }
     for name, table in (
         ("lip_top", _LIP_TOP),
@@ -145,7 +145,7 @@ def lines(who: Identity, moves: NDArray[np.float32]) -> dict[str, Points]:
         ("mouth_bottom", _MOUTH_BOTTOM),
         ("lip_bottom", _LIP_BOTTOM),
     ):
-        found[name] = _follow(table, sides, mouth, (0, _MOUTH))
+        found[name] = _deform(table, sides, mouth, (0, _MOUTH))
     for name in ("lid", "lower_lid", "crease"):
         found[name][..., 1] += who.eye_tilt * (found[name][..., 0] - who.eye_spacing) / 7
     found["brow"][..., 1] -= who.brow_arch * (1 - ((found["brow"][..., 0] - who.eye_spacing) / 11) ** 2)
@@ -159,14 +159,14 @@ def lines(who: Identity, moves: NDArray[np.float32]) -> dict[str, Points]:
 
 
 def brow_shape(who: Identity, middle: Points) -> Points:
-    """Gives the closed outlines of the brows from their lines, (T, 2, 2 m, 2)."""
+    """Returns the closed outlines of the brows from their centre lines, (T, 2, 2 m, 2)."""
     half = spline(len(_BROW_HALF_HEIGHT)) @ _BROW_HALF_HEIGHT * who.brow_weight
     height = np.stack([np.zeros_like(half), half], axis=1)
     return np.concatenate([middle - height, (middle + height)[..., ::-1, :]], axis=2)
 
 
-def _follow(table: Shift, sides: Points, scale: tuple[float, float], origin: tuple[float, float]) -> Points:
-    """Gives a line, (T, 2, m, 2), outwards and down."""
+def _deform(table: Shift, sides: Points, scale: tuple[float, float], origin: tuple[float, float]) -> Points:
+    """Returns a line deformed by its blendshapes, (T, 2, m, 2) as (outwards, down)."""
     rest = np.array(table["rest"]) * scale + origin
     control = np.broadcast_to(rest, (*sides.shape[:2], *rest.shape)).copy()
     for name, shift in table.items():
@@ -177,7 +177,7 @@ def _follow(table: Shift, sides: Points, scale: tuple[float, float], origin: tup
         else:
             continue
         control += amount[..., None, None] * np.array(shift)
-    # spelled out, as a matrix product may round differently with another number of threads
+    # einsum, as the rounding of a BLAS matrix product may depend on the number of threads
     dense: Points = np.einsum("mn,tsnc->tsmc", spline(len(rest)), control)
     return dense
 

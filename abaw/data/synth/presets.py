@@ -1,4 +1,4 @@
-"""What is decided about a generated data set before anything is drawn: presets, splits, names, scripts."""
+"""Presets of generated data sets, and the splits, names and scripts of their videos."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ class Preset:
     """One kind of generated data set.
 
     Attributes:
-        society: Who does what, how often.
-        weather: What the camera makes of it.
-        variation: How far people differ from the mean face.
+        statistics: Frequencies of expressions and action units.
+        conditions: Severity of the image degradations.
+        variation: Scale of the deviation of people from the mean face.
         annotated: Share of the videos with labels of each task.
         unlabelled: Share of the rows of an annotated video without a label, per task.
         splits: Share of the videos in train, val and test.
     """
 
-    society: LabelStatistics
-    weather: CaptureConditions
+    statistics: LabelStatistics
+    conditions: CaptureConditions
     variation: float
     annotated: dict[Task, float]
     unlabelled: dict[Task, float]
@@ -32,28 +32,28 @@ class Preset:
 
 
 def _shares(counts: Sequence[int], total: int | None = None) -> tuple[float, ...]:
-    """Gives counts as shares of their sum, or of `total`."""
+    """Returns counts divided by their sum, or by `total`."""
     whole = total or sum(counts)
     return tuple(count / whole for count in counts)
 
 
 PRESETS = {
     "demo": Preset(
-        society=LabelStatistics(
+        statistics=LabelStatistics(
             expressions=(0.20, 0.11, 0.11, 0.10, 0.14, 0.12, 0.11, 0.11),
             units=(0.28, 0.22, 0.28, 0.16, 0.20, 0.16, 0.20, 0.14, 0.13, 0.13, 0.32, 0.16),
             episode=50,
             strength=(0.85, 1.0),
             lag=(8, 14),
         ),
-        weather=CaptureConditions(pose=0.4, jitter=0.4, spoilt=0.35, bursts=0.05, covered=0.08),
+        conditions=CaptureConditions(pose=0.4, jitter=0.4, degraded=0.35, bursts=0.05, occluded=0.08),
         variation=0.5,
         annotated={Task.VA: 0.75, Task.EXPR: 0.75, Task.AU: 0.75},
         unlabelled={Task.VA: 0.03, Task.EXPR: 0.08, Task.AU: 0.05},
         splits=(0.65, 0.25, 0.10),
     ),
     "real": Preset(
-        society=LabelStatistics(  # label counts of Aff-Wild2's training set
+        statistics=LabelStatistics(  # label counts of Aff-Wild2's training set
             expressions=_shares((177198, 16573, 10771, 9080, 95463, 78751, 31615, 165866)),
             units=_shares(
                 (160261, 67513, 209982, 362236, 538960, 467113, 332788, 38163, 42787, 34746, 851020, 100978),
@@ -63,32 +63,32 @@ PRESETS = {
             strength=(0.5, 1.0),
             lag=(10, 30),
         ),
-        weather=CaptureConditions(pose=1.0, jitter=0.9, spoilt=0.15, bursts=0.05, covered=0.1),
+        conditions=CaptureConditions(pose=1.0, jitter=0.9, degraded=0.15, bursts=0.05, occluded=0.1),
         variation=1.0,
         annotated={Task.VA: 0.73, Task.EXPR: 0.54, Task.AU: 0.67},
         unlabelled={Task.VA: 0.05, Task.EXPR: 0.5, Task.AU: 0.07},
         splits=(0.62, 0.18, 0.20),
     ),
 }
-"""The kinds of data set there are: mild and quickly learnt, or as imbalanced as the real one."""
+"""Available presets: `demo` is easy and balanced, `real` as imbalanced as Aff-Wild2."""
 
 _SIZES = ("30-1280x720", "24-1920x1080", "60-1920x1080", "25-640x480")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shot:
-    """All that is decided about one video beforehand; the rest follows from its seed.
+class VideoSpec:
+    """Specification of one generated video; everything else follows from its seed.
 
     Attributes:
-        video: The stem of its files.
+        video: Name of the video.
         split: `train`, `val` or `test`.
-        tasks: What it is annotated for; nothing in the test split.
+        tasks: Annotated tasks; none in the test split.
         n_frames: Frames of the decoded video.
-        second_root: Its images belong to the second delivery.
+        second_root: Whether its images are written to the second image root.
         scene: Seed of the background, shared by the people of one recording.
-        script: What its person does, one row more than frames.
-        seed: Of everything drawn in it.
-        must_miss: At least one burst of frames has no crop.
+        script: Expressions and movements, one row more than frames.
+        seed: Seed of everything random in the video.
+        must_miss: Whether at least one burst of frames has no crop.
     """
 
     video: str
@@ -102,14 +102,14 @@ class Shot:
     must_miss: bool
 
 
-def plan(*, videos: int, frames: int, seed: int, preset: Preset) -> list[Shot]:
-    """Gives all videos of a data set, those of train first.
+def plan_videos(*, videos: int, frames: int, seed: int, preset: Preset) -> list[VideoSpec]:
+    """Returns the specifications of all videos of a data set, those of train first.
 
     Args:
-        videos: Number of stems, at least 2.
+        videos: Number of videos, at least 2.
         frames: Mean number of frames of a video.
-        seed: Of all choices.
-        preset: The kind of data set.
+        seed: Seed of the specification.
+        preset: Preset of the data set.
     """
     rng = np.random.default_rng((seed, 0))
     recordings = _recordings(rng, videos, preset)
@@ -119,32 +119,32 @@ def plan(*, videos: int, frames: int, seed: int, preset: Preset) -> list[Shot]:
         split: iter(_task_sets(rng, preset, sum(len(stems) for where, stems in recordings if where == split)))
         for split in ("train", "val")
     }
-    writers: dict[tuple[str, bool], ScriptSampler] = {}
-    shots: list[Shot] = []
+    samplers: dict[tuple[str, bool], ScriptSampler] = {}
+    specs: list[VideoSpec] = []
     for (split, stems), length in zip(recordings, lengths.tolist(), strict=True):
         n_frames, scene = max(round(length), 8), int(rng.integers(2**31))
         for video in stems:
             tasks = next(annotated[split]) if split in annotated else ()
-            key = (split, Task.EXPR in tasks)  # so that the expressions of each split have their shares
-            writer = writers.setdefault(key, ScriptSampler(rng, preset.society))
-            shots.append(
-                Shot(
+            key = (split, Task.EXPR in tasks)  # so that the statistics hold in each split
+            sampler = samplers.setdefault(key, ScriptSampler(rng, preset.statistics))
+            specs.append(
+                VideoSpec(
                     video=video,
                     split=split,
                     tasks=tasks,
                     n_frames=n_frames,
-                    second_root=len(shots) % 11 == 1,
+                    second_root=len(specs) % 11 == 1,
                     scene=scene,
-                    script=writer.write(n_frames + 1),
-                    seed=(seed, len(shots) + 1),
-                    must_miss=len(shots) % 8 == 0,
+                    script=sampler.sample(n_frames + 1),
+                    seed=(seed, len(specs) + 1),
+                    must_miss=len(specs) % 8 == 0,
                 )
             )
-    return shots
+    return specs
 
 
 def _recordings(rng: np.random.Generator, videos: int, preset: Preset) -> list[tuple[str, list[str]]]:
-    """Gives recordings as (split, stems): one person each, or two; nobody is in two recordings."""
+    """Returns recordings as (split, video names), of one or two people each."""
     n_val = max(round(videos * preset.splits[1]), 1)
     n_test = max(round(videos * preset.splits[2]), 1) if videos > 2 else 0
     counts = {"train": videos - n_val - n_test, "val": n_val, "test": n_test}
@@ -160,7 +160,7 @@ def _recordings(rng: np.random.Generator, videos: int, preset: Preset) -> list[t
                 f"{number}-30-1920x1080-3",
             )
             stems = [names[k % 4]]
-            if k % 6 == 0 and left > 1:  # two people: named by side, or the main person without
+            if k % 6 == 0 and left > 1:  # two people: `_left` and `_right`, or no suffix and `_right`
                 stems = [stems[0] + "_left" * (k % 12 == 6), stems[0] + "_right"]
             found.append((split, stems))
             left -= len(stems)
@@ -168,10 +168,10 @@ def _recordings(rng: np.random.Generator, videos: int, preset: Preset) -> list[t
 
 
 def _task_sets(rng: np.random.Generator, preset: Preset, count: int) -> list[tuple[Task, ...]]:
-    """Gives the tasks each of `count` videos is annotated for: every share kept, no video without any."""
+    """Returns the annotated tasks of `count` videos, at least one each, with the shares of the preset."""
     sets: list[set[Task]] = [set() for _ in range(count)]
     for task, share in preset.annotated.items():
-        order = sorted(rng.permutation(count).tolist(), key=lambda k: len(sets[k]) > 0)  # the bare ones first
+        order = sorted(rng.permutation(count).tolist(), key=lambda k: len(sets[k]) > 0)  # empty sets first
         for k in order[: max(round(share * count), 1)]:
             sets[k].add(task)
     return [tuple(task for task in Task if task in chosen) or (Task.VA,) for chosen in sets]

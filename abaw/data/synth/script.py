@@ -1,4 +1,4 @@
-"""What the made-up people do: scripts of expressions and movements that keep the shares asked for.
+"""Scripts of expressions and facial movements with given label statistics.
 
 Expressions follow the prototypes of EMFACS (Friesen and Ekman: EMFACS-7, Emotional Facial Action Coding
 System, 1983); the mixtures called Other follow compound emotions (Du, Tao and Martinez, PNAS 111, 2014).
@@ -34,19 +34,19 @@ PROTOTYPES: dict[str, tuple[tuple[float, dict[str, float]], ...]] = {
         (0.3, {"AU2": 1, "AU7": 0.6, "AU12": 0.9, "AU23": 0.4, "AU24": 0.4}),  # sly
     ),
 }
-"""Ways to show an expression: how often each, and how often each movement belongs to it."""
+"""Variants of each expression: probability, and probability of each movement given the variant."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelStatistics:
-    """How often people do what, and how strongly.
+    """Label statistics of a generated data set.
 
     Attributes:
         expressions: Share of the frames of each expression.
         units: Share of the frames in which each labelled action unit is present.
         episode: Mean length of an expression in frames.
-        strength: Lowest and highest extent of a movement at its apex.
-        lag: Fewest and most frames by which an annotator of valence and arousal is late.
+        strength: Lowest and highest intensity of a movement at its apex.
+        lag: Smallest and largest delay of valence and arousal annotations in frames.
     """
 
     expressions: tuple[float, ...]
@@ -58,7 +58,7 @@ class LabelStatistics:
 
 @dataclass(frozen=True)
 class Span:
-    """An expression or a movement (its number), its frames and its extent at the apex."""
+    """An expression or movement (by number) with its frames and its intensity at the apex."""
 
     what: int
     start: int
@@ -68,7 +68,7 @@ class Span:
 
 @dataclass(frozen=True, kw_only=True)
 class Script:
-    """What one person is to do in one video: expressions without gaps, and the movements that show them."""
+    """Script of one video: consecutive expressions, and the movements that show them."""
 
     n_rows: int
     expressions: tuple[Span, ...]
@@ -76,93 +76,93 @@ class Script:
 
 
 class ScriptSampler:
-    """Writes scripts one after another so that all together keep the society's shares, few videos or many.
+    """Samples scripts whose pooled labels match the statistics, also over few videos.
 
-    Choices are dealt rather than tossed: each takes the account of what was chosen before.
+    Choices are stratified rather than independent: each takes previous choices into account.
     """
 
-    def __init__(self, rng: np.random.Generator, society: LabelStatistics) -> None:
+    def __init__(self, rng: np.random.Generator, statistics: LabelStatistics) -> None:
         self._rng = rng
-        self._society = society
-        self._given = np.zeros(len(EXPR_NAMES))
-        self._hands: dict[object, float] = {}
-        implied = _implied(society)
-        wanted = np.array(society.units)
+        self._statistics = statistics
+        self._n_frames = np.zeros(len(EXPR_NAMES))
+        self._totals: dict[object, float] = {}
+        implied = _implied(statistics)
+        wanted = np.array(statistics.units)
         self._keep = np.minimum(1, wanted / np.maximum(implied, 1e-9))
-        lack = np.clip((wanted - implied) / (1 - implied), 0, 0.95)
-        self._fill = -np.log1p(-lack)  # spans placed at random overlap
+        deficit = np.clip((wanted - implied) / (1 - implied), 0, 0.95)
+        self._extra_rates = -np.log1p(-deficit)  # corrected for overlapping spans
 
-    def write(self, n_rows: int) -> Script:
-        """Gives a script of `n_rows` frames."""
+    def sample(self, n_rows: int) -> Script:
+        """Returns a random script of `n_rows` frames."""
         spans: list[Span] = []
         movements: list[Span] = []
-        low, high = self._society.strength
+        low, high = self._statistics.strength
         start, last = 0, -1
         while start < n_rows:
-            length = int(min(self._society.episode, max(n_rows / 2, 8)) * self._rng.uniform(0.6, 1.4)) + 1
+            length = int(min(self._statistics.episode, max(n_rows / 2, 8)) * self._rng.uniform(0.6, 1.4)) + 1
             stop = n_rows if start + 1.4 * length > n_rows else start + length
             what = self._choose(stop - start, last)
             peak = float(self._rng.uniform(low, high))
             spans.append(Span(what, start, stop, peak))
-            movements += self._show(what, start, stop, peak)
+            movements += self._movements_of(what, start, stop, peak)
             start, last = stop, what
         movements += self._extras(n_rows)
         return Script(n_rows=n_rows, expressions=tuple(spans), movements=tuple(movements))
 
-    def _deal(self, card: object, share: float) -> bool:
-        """Says yes in `share` of the calls with the same card, as evenly as can be."""
-        total = self._hands.setdefault(card, float(self._rng.random())) + share
-        self._hands[card] = total - (total >= 1)
+    def _dither(self, key: object, share: float) -> bool:
+        """Returns True in `share` of the calls with the same key, evenly spread by error diffusion."""
+        total = self._totals.setdefault(key, float(self._rng.random())) + share
+        self._totals[key] = total - (total >= 1)
         return total >= 1
 
     def _choose(self, length: int, last: int) -> int:
-        wanted = np.array(self._society.expressions) * (self._given.sum() + length)
-        lack = np.maximum(wanted - self._given, 1e-9)
+        wanted = np.array(self._statistics.expressions) * (self._n_frames.sum() + length)
+        deficit = np.maximum(wanted - self._n_frames, 1e-9)
         if last >= 0:
-            lack[last] = 1e-9
-        what = int(self._rng.choice(len(lack), p=lack**2 / (lack**2).sum()))
-        self._given[what] += length
+            deficit[last] = 1e-9
+        what = int(self._rng.choice(len(deficit), p=deficit**2 / (deficit**2).sum()))
+        self._n_frames[what] += length
         return what
 
-    def _show(self, what: int, start: int, stop: int, peak: float) -> list[Span]:
+    def _movements_of(self, what: int, start: int, stop: int, peak: float) -> list[Span]:
         name = EXPR_NAMES[what]
         variants = PROTOTYPES[name]
         rest, way = 1.0, len(variants) - 1
         for k, (weight, _) in enumerate(variants[:-1]):
-            if self._deal((name, k), weight / rest):
+            if self._dither((name, k), weight / rest):
                 way = k
                 break
             rest -= weight
         found = []
         for movement, share in variants[way][1].items():
-            if not self._deal((name, way, movement), share):
+            if not self._dither((name, way, movement), share):
                 continue
             number = MOVEMENTS.index(movement)
             extent = peak * float(self._rng.uniform(0.9, 1.1))
-            if number < len(AU_NAMES) and not self._deal(("keep", movement), float(self._keep[number])):
-                extent = float(self._rng.uniform(0.1, 0.25)) * peak  # only a trace
+            if number < len(AU_NAMES) and not self._dither(("keep", movement), float(self._keep[number])):
+                extent = float(self._rng.uniform(0.1, 0.25)) * peak  # below the labelling threshold
             early, late = self._rng.integers(-2, 3, 2).tolist()
             found.append(Span(number, start + early, stop + late, min(extent, 1.0)))
         return found
 
     def _extras(self, n_rows: int) -> list[Span]:
-        """Gives movements that belong to no expression, such as speech, where the prototypes leave a lack."""
+        """Returns additional movements for action units that expressions alone show too rarely."""
         found = []
-        low, high = self._society.strength
-        for number in np.flatnonzero(self._fill > 0.005).tolist():
-            length = min(self._society.episode, max(n_rows // 2, 4))
-            count = self._fill[number] * n_rows / length
-            for _ in range(int(count) + self._deal(("extra", number), float(count % 1))):
+        low, high = self._statistics.strength
+        for number in np.flatnonzero(self._extra_rates > 0.005).tolist():
+            length = min(self._statistics.episode, max(n_rows // 2, 4))
+            count = self._extra_rates[number] * n_rows / length
+            for _ in range(int(count) + self._dither(("extra", number), float(count % 1))):
                 start = int(self._rng.integers(-length // 2, n_rows - length // 2))
                 stop = start + int(length * self._rng.uniform(0.6, 1.4)) + 1
                 found.append(Span(number, start, stop, float(self._rng.uniform(low, high))))
         return found
 
 
-def _implied(society: LabelStatistics) -> NDArray[np.float64]:
-    """Gives how often each labelled unit would be present from the expressions alone, (12,)."""
+def _implied(statistics: LabelStatistics) -> NDArray[np.float64]:
+    """Returns the share of frames in which the expressions alone show each labelled action unit, (12,)."""
     shares = np.zeros(len(AU_NAMES))
-    for share, name in zip(society.expressions, EXPR_NAMES, strict=True):
+    for share, name in zip(statistics.expressions, EXPR_NAMES, strict=True):
         for weight, movements in PROTOTYPES[name]:
             for movement, often in movements.items():
                 if movement in AU_NAMES:

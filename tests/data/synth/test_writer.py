@@ -11,13 +11,13 @@ import pytest
 from abaw.data.formats.annotations import read_mtl_file, read_task_file
 from abaw.data.labels import image_name, recording
 from abaw.data.synth import writer as synthetic
-from abaw.data.synth.animation import PRESENT, Performance, play
+from abaw.data.synth.animation import PRESENT, Animation, animate
 from abaw.data.synth.camera import Camera, CaptureConditions
 from abaw.data.synth.canvas import MARGIN, SCALE, SIZE
 from abaw.data.synth.face import Face
 from abaw.data.synth.identity import draw_identity
 from abaw.data.synth.landmarks import MOVEMENTS, lines
-from abaw.data.synth.presets import PRESETS, Shot, plan
+from abaw.data.synth.presets import PRESETS, VideoSpec, plan_videos
 from abaw.data.synth.script import ScriptSampler
 from abaw.data.synth.writer import (
     ANNOTATIONS,
@@ -49,9 +49,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def shots() -> list[Shot]:
+def specs() -> list[VideoSpec]:
     settings = SETTINGS | {"preset": PRESETS["demo"]}
-    return plan(**settings)
+    return plan_videos(**settings)
 
 
 def images(root: Path, video: str) -> set[str]:
@@ -75,25 +75,27 @@ def test_another_seed_gives_other_people(root: Path, tmp_path: Path) -> None:
     assert not set(one.values()) & {digest for name, digest in other.items() if name.endswith(".jpg")}
 
 
-def test_an_annotation_has_one_line_more_than_the_video_has_frames(root: Path, shots: list[Shot]) -> None:
+def test_an_annotation_has_one_line_more_than_the_video_has_frames(
+    root: Path, specs: list[VideoSpec]
+) -> None:
     n_files = 0
-    for shot in shots:
-        for task in shot.tasks:
-            folder = root / ANNOTATIONS / TASK_FOLDERS[task] / SPLIT_FOLDERS[shot.split]
-            assert len(read_task_file(folder / f"{shot.video}.txt", task)) == shot.n_frames + 1
+    for spec in specs:
+        for task in spec.tasks:
+            folder = root / ANNOTATIONS / TASK_FOLDERS[task] / SPLIT_FOLDERS[spec.split]
+            assert len(read_task_file(folder / f"{spec.video}.txt", task)) == spec.n_frames + 1
             n_files += 1
     assert n_files == len(list((root / ANNOTATIONS).glob("*/*_Set/*.txt")))
 
 
-def test_every_video_has_images_and_some_lack_a_burst(root: Path, shots: list[Shot]) -> None:
+def test_every_video_has_images_and_some_lack_a_burst(root: Path, specs: list[VideoSpec]) -> None:
     lengths = []
-    for shot in shots:
-        found = images(root, shot.video)
+    for spec in specs:
+        found = images(root, spec.video)
         assert found
-        assert found <= {image_name(k + 1) for k in range(shot.n_frames)}
-        lengths.append(len(found) - shot.n_frames)
+        assert found <= {image_name(k + 1) for k in range(spec.n_frames)}
+        lengths.append(len(found) - spec.n_frames)
     assert lengths[0] < 0  # the plan asks for a gap in the first
-    assert sum(shot.n_frames for shot in shots) == pytest.approx(7 * 16, abs=7)
+    assert sum(spec.n_frames for spec in specs) == pytest.approx(7 * 16, abs=7)
 
 
 def test_an_image_is_an_aligned_colour_jpeg_of_about_five_kilobytes(synth_root: Path) -> None:
@@ -102,10 +104,10 @@ def test_an_image_is_an_aligned_colour_jpeg_of_about_five_kilobytes(synth_root: 
     assert 3000 < np.mean([path.stat().st_size for path in paths]) < 8000
 
 
-def test_oddities_of_the_official_archives(root: Path, shots: list[Shot]) -> None:
+def test_oddities_of_the_official_archives(root: Path, specs: list[VideoSpec]) -> None:
     assert [len(list((root / name).iterdir())) > 0 for name in IMAGE_ROOTS] == [True, True]
     assert len(list(root.rglob(".DS_Store"))) == 3
-    videos = [shot.video for shot in shots]
+    videos = [spec.video for spec in specs]
     assert any(recording(video) != video for video in videos)
     assert any("-30-1280x720" in video for video in videos)
     assert "not Aff-Wild2" in (root / "README.txt").read_text()
@@ -114,19 +116,19 @@ def test_oddities_of_the_official_archives(root: Path, shots: list[Shot]) -> Non
 @pytest.mark.parametrize("videos", [2, 3, 6, 32])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_task_is_annotated_in_both_splits_and_nobody_is_in_two(videos: int, preset: str) -> None:
-    shots = plan(videos=videos, frames=10, seed=videos, preset=PRESETS[preset])
-    assert len(shots) == len({shot.video for shot in shots}) == videos
-    people = {split: {recording(s.video) for s in shots if s.split == split} for split in SPLIT_FOLDERS}
+    specs = plan_videos(videos=videos, frames=10, seed=videos, preset=PRESETS[preset])
+    assert len(specs) == len({spec.video for spec in specs}) == videos
+    people = {split: {recording(s.video) for s in specs if s.split == split} for split in SPLIT_FOLDERS}
     assert not people["train"] & people["val"]
     for split in SPLIT_FOLDERS:
-        assert {task for shot in shots if shot.split == split for task in shot.tasks} == set(Task)
-    assert all(bool(shot.tasks) == (shot.split != "test") for shot in shots)
-    assert videos == 2 or any(shot.split == "test" for shot in shots)
+        assert {task for spec in specs if spec.split == split for task in spec.tasks} == set(Task)
+    assert all(bool(spec.tasks) == (spec.split != "test") for spec in specs)
+    assert videos == 2 or any(spec.split == "test" for spec in specs)
 
 
 def test_the_label_sets_overlap_only_in_part() -> None:
-    shots = plan(videos=60, frames=10, seed=0, preset=PRESETS["demo"])
-    sets = {task: {s.video for s in shots if task in s.tasks} for task in Task}
+    specs = plan_videos(videos=60, frames=10, seed=0, preset=PRESETS["demo"])
+    sets = {task: {s.video for s in specs if task in s.tasks} for task in Task}
     for one in Task:
         for other in set(Task) - {one}:
             assert sets[one] & sets[other]
@@ -134,10 +136,10 @@ def test_the_label_sets_overlap_only_in_part() -> None:
 
 
 def test_two_people_of_a_recording_share_length_split_and_scene() -> None:
-    shots = plan(videos=60, frames=30, seed=0, preset=PRESETS["demo"])
-    recordings: dict[str, list[Shot]] = {}
-    for shot in shots:
-        recordings.setdefault(recording(shot.video), []).append(shot)
+    specs = plan_videos(videos=60, frames=30, seed=0, preset=PRESETS["demo"])
+    recordings: dict[str, list[VideoSpec]] = {}
+    for spec in specs:
+        recordings.setdefault(recording(spec.video), []).append(spec)
     pairs = [group for group in recordings.values() if len(group) == 2]
     endings = {tuple(re.search(r"(_left|_right)?\Z", s.video)[0] for s in pair) for pair in pairs}
     assert endings == {("", "_right"), ("_left", "_right")}
@@ -163,10 +165,10 @@ def test_labels_have_gaps_where_the_preset_says(synth_root: Path) -> None:
 
 @pytest.mark.parametrize(("split", "name"), [("train", "train_set"), ("val", "validation_set")])
 def test_the_mtl_file_lists_single_seen_frames_with_any_labels(
-    root: Path, shots: list[Shot], split: str, name: str
+    root: Path, specs: list[VideoSpec], split: str, name: str
 ) -> None:
     labels = read_mtl_file(root / ANNOTATIONS / "MTL_Challenge" / f"{name}.txt")
-    known = {shot.video for shot in shots if shot.split == split}
+    known = {spec.video for spec in specs if spec.split == split}
     assert set(labels) <= known
     for video, of_video in labels.items():
         rows = np.flatnonzero(of_video.va_valid | of_video.expr_valid | of_video.au_valid.any(1))
@@ -176,9 +178,9 @@ def test_the_mtl_file_lists_single_seen_frames_with_any_labels(
 
 def test_the_test_set_comes_with_samples_and_a_list(root: Path, tmp_path: Path) -> None:
     settings = SETTINGS | {"preset": PRESETS["demo"], "videos": 40}
-    shots = plan(**settings)
-    frames = {shot.video: shot.n_frames for shot in shots if shot.split == "test"}
-    write_test_lists(tmp_path / TEST_LISTS, shots)
+    specs = plan_videos(**settings)
+    frames = {spec.video: spec.n_frames for spec in specs if spec.split == "test"}
+    write_test_lists(tmp_path / TEST_LISTS, specs)
     asked = {name: read_sample(tmp_path / TEST_LISTS / f"{name.upper()}_sample.txt") for name in FORMS}
     for name, sample in asked.items():
         header = (tmp_path / TEST_LISTS / f"{name.upper()}_sample.txt").read_text().splitlines()[0]
@@ -195,60 +197,60 @@ def test_the_test_set_comes_with_samples_and_a_list(root: Path, tmp_path: Path) 
     assert (root / TEST_LISTS / "VA_sample.txt").is_file()
 
 
-def performances(preset: str, videos: int, frames: int) -> list[Performance]:
-    society = PRESETS[preset].society
+def animations(preset: str, videos: int, frames: int) -> list[Animation]:
+    statistics = PRESETS[preset].statistics
     rng = np.random.default_rng(0)
-    writer = ScriptSampler(rng, society)
-    return [play(writer.write(frames), society, rng) for _ in range(videos)]
+    sampler = ScriptSampler(rng, statistics)
+    return [animate(sampler.sample(frames), statistics, rng) for _ in range(videos)]
 
 
 @pytest.mark.parametrize(("preset", "videos", "frames"), [("real", 30, 2500), ("demo", 25, 300)])
 def test_imbalance_is_that_of_the_preset(preset: str, videos: int, frames: int) -> None:
-    society = PRESETS[preset].society
-    acted = performances(preset, videos, frames)
-    expr = np.bincount(np.concatenate([a.labels.expr for a in acted]), minlength=len(EXPR_NAMES))
-    np.testing.assert_allclose(expr / expr.sum(), society.expressions, atol=0.015)
-    units = np.concatenate([a.labels.au for a in acted]).mean(axis=0)
-    np.testing.assert_allclose(units, society.units, atol=0.07)
-    rare = np.array(society.units) < 0.06
+    statistics = PRESETS[preset].statistics
+    animation = animations(preset, videos, frames)
+    expr = np.bincount(np.concatenate([a.labels.expr for a in animation]), minlength=len(EXPR_NAMES))
+    np.testing.assert_allclose(expr / expr.sum(), statistics.expressions, atol=0.015)
+    units = np.concatenate([a.labels.au for a in animation]).mean(axis=0)
+    np.testing.assert_allclose(units, statistics.units, atol=0.07)
+    rare = np.array(statistics.units) < 0.06
     assert np.all(units[rare] < 0.09)
 
 
 def test_a_small_validation_set_has_every_expression() -> None:
-    shots = plan(videos=32, frames=300, seed=0, preset=PRESETS["demo"])
+    specs = plan_videos(videos=32, frames=300, seed=0, preset=PRESETS["demo"])
     seen = {
         span.what
-        for shot in shots
-        if shot.split == "val" and Task.EXPR in shot.tasks
-        for span in shot.script.expressions
+        for spec in specs
+        if spec.split == "val" and Task.EXPR in spec.tasks
+        for span in spec.script.expressions
     }
     assert seen == set(range(len(EXPR_NAMES)))
 
 
 def test_labels_follow_from_what_is_drawn() -> None:
-    for acted in performances("demo", 5, 200):
-        present = acted.moves[:, : len(AU_NAMES)] >= PRESENT
-        assert np.array_equal(acted.labels.au.astype(bool), present)
+    for animation in animations("demo", 5, 200):
+        present = animation.moves[:, : len(AU_NAMES)] >= PRESENT
+        assert np.array_equal(animation.labels.au.astype(bool), present)
         jaw, lips = AU_NAMES.index("AU26"), AU_NAMES.index("AU25")
         assert np.all(present[:, lips] | ~present[:, jaw])
 
 
 def test_movements_come_and_go_smoothly() -> None:
-    for acted in performances("demo", 5, 200):
-        assert acted.moves.min() >= 0
-        assert acted.moves.max() <= 1
-        assert np.abs(np.diff(acted.moves[:, : len(AU_NAMES)], axis=0)).max() < 0.45
+    for animation in animations("demo", 5, 200):
+        assert animation.moves.min() >= 0
+        assert animation.moves.max() <= 1
+        assert np.abs(np.diff(animation.moves[:, : len(AU_NAMES)], axis=0)).max() < 0.45
 
 
 def test_annotators_of_valence_are_late_by_the_lag_of_the_preset() -> None:
-    society = PRESETS["demo"].society
+    statistics = PRESETS["demo"].statistics
     lags = []
-    for acted in performances("demo", 20, 400):
-        smile = (acted.labels.expr == EXPR_NAMES.index("Happiness")).astype(float)
-        valence = acted.labels.va[:, 0] - acted.labels.va[:, 0].mean()
+    for animation in animations("demo", 20, 400):
+        smile = (animation.labels.expr == EXPR_NAMES.index("Happiness")).astype(float)
+        valence = animation.labels.va[:, 0] - animation.labels.va[:, 0].mean()
         if smile.any():
             lags.append(max(range(-30, 31), key=lambda lag: float(np.roll(smile, lag) @ valence)))
-    assert society.lag[0] - 4 <= np.median(lags) <= society.lag[1] + 4
+    assert statistics.lag[0] - 4 <= np.median(lags) <= statistics.lag[1] + 4
 
 
 REGIONS = {  # rows and columns of the crop (the right half mirrors the left)
@@ -297,20 +299,20 @@ def test_a_resting_face_lies_on_the_alignment_template(seed: int) -> None:
 
 
 def test_the_camera_spoils_single_frames() -> None:
-    """A still face before a still camera: frames that differ are as many as the weather says."""
+    """A still face before a still camera: frames that differ are as many as the conditions say."""
     who = draw_identity(np.random.default_rng(1))
-    n, weather = 300, CaptureConditions(pose=0, jitter=0, spoilt=0.35, bursts=0, covered=0)
+    n, conditions = 300, CaptureConditions(pose=0, jitter=0, degraded=0.35, bursts=0, occluded=0)
     rest = np.zeros((1, len(MOVEMENTS)), np.float32)
     canvas = next(Face(who, scene=0).draw(rest, np.zeros((1, 2), np.float32)))
-    camera = Camera(np.random.default_rng(0), n_frames=n, weather=weather, skin=who.skin)
-    film = np.stack([camera.shoot(canvas, 0.0, t) for t in range(n)]).astype(float)
+    camera = Camera(np.random.default_rng(0), n_frames=n, conditions=conditions, skin=who.skin)
+    film = np.stack([camera.render(canvas, 0.0, t) for t in range(n)]).astype(float)
     off = np.abs(film - np.median(film, axis=0)).mean(axis=(1, 2, 3))
-    assert np.mean(off > 1.4 * np.median(off)) == pytest.approx(weather.spoilt, abs=0.06)
+    assert np.mean(off > 1.4 * np.median(off)) == pytest.approx(conditions.degraded, abs=0.06)
 
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "keep").write_text("mine")
-    with pytest.raises(AbawError, match="holds something already"):
+    with pytest.raises(AbawError, match="is not empty"):
         write_dataset(tmp_path, videos=2, frames=10, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["keep"]
 
