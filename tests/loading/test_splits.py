@@ -9,6 +9,7 @@ from abaw.data.labels import Labels, recording
 from abaw.errors import AbawError, UsageError
 from abaw.loading.splits import make_folds, read_folds, write_folds
 from abaw.tasks import Task
+from tests.support.recordings import ALONE, NAMES, WHOLE
 
 
 def labels_of_character(rng: np.random.Generator, n_rows: int) -> Labels:
@@ -127,3 +128,17 @@ def test_another_file_is_refused(text: str, tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(AbawError, match=r"folds\.json: cannot be read"):
         read_folds(tmp_path / "folds.json")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_folds_keep_every_recording_whole(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for name in NAMES:
+        split = "Train_Set" if rng.random() < 0.7 else "Validation_Set"
+        path = tmp_path / "data/EXPR_Set" / split / f"{name}.txt"
+        write_task_file(path, Task.EXPR, labels_of_character(rng, int(rng.integers(20, 60))))
+    folds = make_folds(build_index(tmp_path / "data", cache_dir=tmp_path / "cache"), 5, seed)
+    assert set(folds) == set(NAMES)
+    for names in WHOLE.values():
+        assert len({folds[name] for name in names}) == 1, names
+    assert len({folds[name] for name in ALONE}) > 1

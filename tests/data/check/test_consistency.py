@@ -167,3 +167,24 @@ def test_one_image_more_than_rows_is_a_mismatch(n_rows: int, is_found: bool, tre
 def test_a_sparse_folder_without_a_file_of_rows_is_fine(tree: Tree) -> None:
     write_image(tree.root / "cropped_aligned_new_50_vids/unlabelled/00100.jpg", 1001)
     assert tree.check().ok
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "found"),
+    [
+        ("9_left", "9_right", True),
+        ("10", "10_left", True),
+        ("video45_1", "video45_7", True),
+        ("122-60-1920x1080-1", "122-60-1920x1080-5", True),
+        ("clip_001", "clip_002", False),
+        ("1-30-1280x720", "2-30-1280x720", False),
+    ],
+)
+def test_the_doctor_finds_a_recording_in_two_splits(train: str, val: str, found: bool) -> None:
+    files = [
+        AnnotationFile(path=Path(f"{split}/{video}.txt"), task=Task.VA, split=split, video=video)
+        for video, split in ((train, "train"), (val, "val"))
+    ]
+    findings = list(find_shared_subjects(files))
+    assert bool(findings) == found
+    assert all(train in finding.detail and val in finding.detail for finding in findings)

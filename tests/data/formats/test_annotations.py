@@ -22,34 +22,14 @@ from abaw.data.formats.annotations import (
 from abaw.data.labels import Labels, image_name
 from abaw.errors import AbawError
 from abaw.tasks import EXPR_NAMES, Task
+from tests.support.random_labels import assert_equal, random_labels
 
 HEADERS = {task: ",".join(task.names) for task in Task}
 
 
-def some_labels(n_rows: int, seed: int = 0) -> Labels:
-    """Random labels of every task with unlabelled rows and single unlabelled AUs."""
-    rng = np.random.default_rng(seed)
-    va_valid, expr_valid = rng.random((2, n_rows)) < 0.8
-    au_valid = rng.random((n_rows, 12)) < 0.8
-    return Labels(
-        va=(rng.uniform(-1, 1, (n_rows, 2)) * va_valid[:, None]).astype(np.float32),
-        va_valid=va_valid,
-        expr=rng.integers(0, 8, n_rows) * expr_valid,
-        expr_valid=expr_valid,
-        au=(rng.integers(0, 2, (n_rows, 12)) * au_valid).astype(np.float32),
-        au_valid=au_valid,
-    )
-
-
-def assert_equal(mine: Labels, other: Labels, tasks: tuple[Task, ...] = tuple(Task)) -> None:
-    for task in tasks:
-        np.testing.assert_array_equal(mine.values(task), other.values(task))
-        np.testing.assert_array_equal(mine.valid(task), other.valid(task))
-
-
 @pytest.mark.parametrize("task", Task)
 def test_a_written_file_reads_back_bit_for_bit(task: Task, tmp_path: Path) -> None:
-    labels = some_labels(500)
+    labels = random_labels(500)
     path = tmp_path / "video.txt"
     write_task_file(path, task, labels)
     assert path.read_text().splitlines()[0] == HEADERS[task]
@@ -176,7 +156,7 @@ def test_every_defect_of_a_file_is_found_not_only_the_first() -> None:
 
 
 def test_mtl_file_reads_back_and_lists_only_labelled_frames(tmp_path: Path) -> None:
-    written = {"1-30-1280x720": some_labels(40, 1), "video45_1": some_labels(7, 2)}
+    written = {"1-30-1280x720": random_labels(40, 1), "video45_1": random_labels(7, 2)}
     path = tmp_path / "train_set.txt"
     write_mtl_file(path, written)
     lines = path.read_text().splitlines()
@@ -244,9 +224,9 @@ def test_a_five_name_header_is_asked_of_mtl_files(tmp_path: Path) -> None:
 def test_a_file_in_utf_16_names_the_cure(kind: str, encoding: str, tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     if kind == "mtl":
-        write_mtl_file(path, {"a": some_labels(3)})
+        write_mtl_file(path, {"a": random_labels(3)})
     else:
-        write_task_file(path, Task(kind), some_labels(3))
+        write_task_file(path, Task(kind), random_labels(3))
     path.write_bytes(path.read_text().encode(encoding))
     with pytest.raises(AbawError) as error:
         read_mtl_file(path) if kind == "mtl" else read_task_file(path, Task(kind))
@@ -268,30 +248,11 @@ def test_image_names_and_frames_are_inverse(number: int) -> None:
     assert parse_image(f"a/{image_name(number)}".encode()) == ("a", number - 1)
 
 
-def test_rows_beyond_the_last_are_unlabelled() -> None:
-    labels = some_labels(10)
-    part = labels.rows(8, 13)
-    assert len(part) == 5
-    assert_equal(part.rows(0, 2), labels.rows(8, 10))
-    assert not part.rows(2, 5).va_valid.any()
-    assert len(labels.rows(20, 23)) == 3
-    assert len(labels.rows(3, 3)) == 0
-
-
 @pytest.mark.parametrize(
     "name", ["0000２.jpg", "0000٢.jpg", "00_02.jpg", "1e003.jpg", "+0002.jpg", "00000.jpg"]
 )
 def test_a_frame_number_is_written_in_ascii_digits(name: str) -> None:
     assert "not of the form" in str(parse_image(f"a/{name}".encode()))
-
-
-def test_joining_tasks_of_unequal_length() -> None:
-    short, long = some_labels(4, 1), some_labels(6, 2)
-    joined = short.with_task(Task.AU, long)
-    assert len(joined) == 6
-    assert_equal(joined.rows(0, 4), short, (Task.VA, Task.EXPR))
-    assert_equal(joined, long, (Task.AU,))
-    assert not joined.va_valid[4:].any()
 
 
 def mutated(data: bytes, rng: random.Random) -> bytes:
@@ -321,7 +282,7 @@ def test_a_mutated_file_parses_or_is_named(kind: str, n_files: int, tmp_path: Pa
     """The reader and a plain reading of the specification agree on every mutant, and the doctor with both."""
     rng = random.Random(f"{kind}{n_files}")
     path = tmp_path / "v.txt"
-    labels = some_labels(6)
+    labels = random_labels(6)
     if kind == "mtl":
         write_mtl_file(path, {"a": labels, "b_left": labels})
     else:
@@ -368,7 +329,7 @@ def test_a_mutated_file_parses_or_is_named(kind: str, n_files: int, tmp_path: Pa
 @pytest.mark.parametrize("task", Task)
 def test_reading_is_much_faster_than_looking_at_every_cell(task: Task, tmp_path: Path) -> None:
     path = tmp_path / "v.txt"
-    write_task_file(path, task, some_labels(20_000))
+    write_task_file(path, task, random_labels(20_000))
     body = path.read_bytes().partition(b"\n")[2]
     readers = (
         lambda: read_rows(path, body, columns_of(task)),

@@ -1,0 +1,27 @@
+"""Random labels of every task, and whether two tables of labels are the same."""
+
+import numpy as np
+
+from abaw.data.labels import Labels
+from abaw.tasks import Task
+
+
+def random_labels(n_rows: int, seed: int = 0) -> Labels:
+    """Random labels of every task with unlabelled rows and single unlabelled AUs."""
+    rng = np.random.default_rng(seed)
+    va_valid, expr_valid = rng.random((2, n_rows)) < 0.8
+    au_valid = rng.random((n_rows, 12)) < 0.8
+    return Labels(
+        va=(rng.uniform(-1, 1, (n_rows, 2)) * va_valid[:, None]).astype(np.float32),
+        va_valid=va_valid,
+        expr=rng.integers(0, 8, n_rows) * expr_valid,
+        expr_valid=expr_valid,
+        au=(rng.integers(0, 2, (n_rows, 12)) * au_valid).astype(np.float32),
+        au_valid=au_valid,
+    )
+
+
+def assert_equal(mine: Labels, other: Labels, tasks: tuple[Task, ...] = tuple(Task)) -> None:
+    for task in tasks:
+        np.testing.assert_array_equal(mine.values(task), other.values(task))
+        np.testing.assert_array_equal(mine.valid(task), other.valid(task))
