@@ -1,8 +1,8 @@
-"""Checkpoint files of a run: written atomically, the best and the newest kept, saved on a signal.
+"""Checkpoint files of a run: written atomically, the best and the newest kept, saved after a signal.
 
-A run that is killed at any moment and continued with `--ckpt_path last` ends with the same weights as a run
-left alone. Checkpoints are therefore taken between two steps, never between the last step of an epoch and
-the validation that belongs to it.
+A run that is killed at any moment and resumed with `--ckpt_path last` ends with the same weights as an
+uninterrupted one. Checkpoints are therefore taken between two steps, never between the last step of an epoch
+and the validation that belongs to it.
 """
 
 import io
@@ -22,17 +22,17 @@ from abaw.errors import AbawError, check_settings
 from abaw.files import atomic_path
 from abaw.model.checkpoints import best_scores, load_checkpoint, oldest_first
 from abaw.model.network import Network
-from abaw.training.preemption import PreemptionFlag, agreed
+from abaw.training.preemption import PreemptionFlag, any_rank
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target and renames, so a checkpoint is the old one or the new one."""
+    """Saves to a temporary file and renames it, so a checkpoint is always complete."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ARG002
         """Saves plain values and tensors.
 
         Raises:
-            AbawError: The disk refused.
+            AbawError: The file cannot be written.
         """
         buffer = io.BytesIO()  # so that a full disk shows as the OSError it is
         torch.save(checkpoint, buffer)
@@ -41,16 +41,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class LastCheckpoint(Checkpoint):
-    """Saves by steps and minutes, and at once when a signal asks the run to end.
+    """Saves every so many steps and minutes, and at once after a signal.
 
-    The newest checkpoint is `last.ckpt`; it and the ones before it also stand under their step's name.
-    SIGTERM and SIGUSR1 only set a flag; the ranks agree on it after every step, save, and raise `Preempted`.
+    The newest checkpoint is `last.ckpt`, a second name of `step-N.ckpt`.
+    SIGTERM and SIGUSR1 only set a flag; all ranks compare it after every step, save, and raise `Preempted`.
 
     Args:
-        folder: Where the checkpoints go.
-        every_n_steps: Save after this many optimizer steps; null leaves it to the clock.
+        folder: Folder of the checkpoints.
+        every_n_steps: Save after this many optimizer steps; null saves by time alone.
         every_n_minutes: Save after this many minutes.
-        keep: How many to keep.
+        keep: Number of checkpoints to keep.
     """
 
     def __init__(
@@ -66,15 +66,15 @@ class LastCheckpoint(Checkpoint):
         self.every_n_minutes = every_n_minutes
         self.keep = keep
         check_settings("checkpoint", self, rules)
-        self._request = PreemptionFlag()
+        self._preemption = PreemptionFlag()
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """From here on a signal waits for the end of a step."""
-        self._request.listen()
+        """Handles signals from here on: they take effect at the end of a step."""
+        self._preemption.register_handlers()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Listens for signals, and removes what a run that was killed left half written."""
-        self._request.listen()
+        """Handles signals, and removes temporary files that a killed run left."""
+        self._preemption.register_handlers()
         self._saved_step = trainer.global_step
         self._saved_time = time.monotonic()
         self._has_saved = trainer.ckpt_path is not None
@@ -90,35 +90,35 @@ class LastCheckpoint(Checkpoint):
         batch: Any,  # noqa: ARG002
         batch_idx: int,
     ) -> None:
-        """Saves when it is time. After an epoch's last step its validation comes first."""
+        """Saves when it is due. After an epoch's last step its validation comes first."""
         n_left = trainer.num_training_batches - (batch_idx + 1)
         if (batch_idx + 1) % trainer.accumulate_grad_batches and n_left:
-            return  # between the micro-batches of a step there is nothing whole to save
+            return  # no checkpoint between the micro-batches of a step
         seconds = 60 * self.every_n_minutes
         if n_left <= trainer.accumulate_grad_batches:  # the next step is followed by validation
             seconds = seconds / 10 if self._has_saved else 0
-        told, due = agreed(trainer, self._request.noted, self._is_due(trainer, seconds))
+        preempted, due = any_rank(trainer, self._preemption.is_set, self._is_due(trainer, seconds))
         if self.every_n_steps is not None:
             due = due or trainer.global_step - self._saved_step >= self.every_n_steps
         ends_here = trainer.global_step == trainer.max_steps
-        if (told or due or ends_here) and n_left:
+        if (preempted or due or ends_here) and n_left:
             self.save(trainer)
-        if told:
-            self._request.leave(trainer)
+        if preempted:
+            self._preemption.exit_all_ranks(trainer)
 
     def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        """A signal in mid-validation ends the run; it goes on from the newest checkpoint."""
+        """Ends the run after a signal during validation; it resumes from the newest checkpoint."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._leave_if_told(trainer)
+            self._exit_if_preempted(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Saves what validation has just judged; a run that ended in mid-epoch is saved already."""
+        """Saves after the epoch's validation; a run that ended within an epoch is saved already."""
         if trainer.global_step != self._saved_step:
             self.save(trainer)
-        self._leave_if_told(trainer)
+        self._exit_if_preempted(trainer)
 
     def save(self, trainer: Trainer) -> None:
-        """Writes a checkpoint, names it the last one and removes those too old to keep. All ranks call it."""
+        """Writes a checkpoint, links `last.ckpt` to it and removes old ones; a collective call."""
         path = self.folder / f"step-{trainer.global_step:09d}.ckpt"
         trainer.save_checkpoint(path, weights_only=False)  # the optimizer too
         if trainer.is_global_zero:
@@ -132,13 +132,13 @@ class LastCheckpoint(Checkpoint):
         """Whether `seconds` have passed by the clock of rank 0."""
         return trainer.is_global_zero and time.monotonic() - self._saved_time >= seconds
 
-    def _leave_if_told(self, trainer: Trainer) -> None:
-        if agreed(trainer, self._request.noted)[0]:
-            self._request.leave(trainer)
+    def _exit_if_preempted(self, trainer: Trainer) -> None:
+        if any_rank(trainer, self._preemption.is_set)[0]:
+            self._preemption.exit_all_ranks(trainer)
 
 
 def _same_file(source: Path, target: Path) -> None:
-    """Gives a file a second name, or a copy where the file system has no links."""
+    """Links a file under a second name; copies it where the file system has no links."""
     try:
         os.link(source, target)
     except OSError:
@@ -146,13 +146,13 @@ def _same_file(source: Path, target: Path) -> None:
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps `best.ckpt`: the state that validation scored highest.
+    """Keeps `best.ckpt`: the checkpoint with the highest validation score.
 
     The score to beat is that of the `best.ckpt` in the folder, whatever the resumed checkpoint says: a run
     that was moved or copied keeps its best, and a run that starts from another one's checkpoint has none yet.
 
     Args:
-        folder: Where it goes.
+        folder: Folder of the checkpoint.
     """
 
     def __init__(self, folder: str) -> None:
@@ -177,7 +177,7 @@ class BestCheckpoint(ModelCheckpoint):
             self.best_k_models = {path: total}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Leaves the score to beat as `setup` found it."""
+        """Ignores the saved score: `setup` has read the one to beat."""
 
 
 _PREFIX = "network."  # of the network in a checkpoint
@@ -188,20 +188,20 @@ _MOST_NAMED = 4
 
 
 def load_initial_weights(network: Network, path: Path | str) -> str:
-    """Loads those weights of a checkpoint that the network has too, by name and shape.
+    """Loads the weights of a checkpoint that match the network by name and shape.
 
-    Where the checkpoint does not bring the whole backbone, that takes the pretrained weights of its settings
-    first. If the training averaged its weights, the average is what is loaded.
+    If the checkpoint lacks some weights of the backbone, the pretrained weights are loaded first. If the
+    training averaged its weights, the average is loaded.
 
     Args:
         network: Changed in place.
         path: A checkpoint of any training: other tasks, another window, images or features.
 
     Returns:
-        What was taken, what of the checkpoint was left and what of the network is new, in some lines.
+        A report in some lines: which tensors were loaded, which skipped and which are missing.
 
     Raises:
-        AbawError: The checkpoint is not there, is damaged, or none of its weights fits.
+        AbawError: The checkpoint is missing or damaged, or none of its weights matches.
     """
     weights = load_checkpoint(path)["state_dict"]
     given = {n.removeprefix(_PREFIX): w for n, w in weights.items() if n.startswith(_PREFIX)}

@@ -1,13 +1,13 @@
-"""A loss that is no number: found without waiting for the device, named, and never saved as progress."""
+"""NaN or infinite losses: detected without waiting for the device, named, never saved as progress."""
 
 from collections import deque
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from abaw.batch import Batch
@@ -24,10 +24,10 @@ class NonFiniteGuard(Callback):
     before every checkpoint, so that neither `best.ckpt` nor `scores.json` ever comes from NaN weights.
 
     Args:
-        folder: Where the state is left for inspection, as `nonfinite.ckpt`.
-        action: What to do about a step whose gradient is no number: stop the run, or skip, which makes the
-            step with a gradient of zero.
-        max_skips: With skip, one such step more stops the run after all.
+        folder: Folder where the state is saved for inspection, as `nonfinite.ckpt`.
+        action: What to do when a gradient is NaN or infinite: stop the run, or skip, which makes the step
+            with a gradient of zero.
+        max_skips: Number of steps that `skip` allows; one more stops the run.
     """
 
     def __init__(self, folder: str, action: Literal["stop", "skip"] = "stop", max_skips: int = 10) -> None:
@@ -38,7 +38,7 @@ class NonFiniteGuard(Callback):
         check_settings("nonfinite", self, {"max_skips": (max_skips >= 0, "at least 0")})
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts with nothing found."""
+        """Resets the flags."""
         self._tasks: tuple[str, ...] = tuple(cast(Any, pl_module).tasks)
         self._first = torch.full(
             (len(self._tasks),), NEVER, device=pl_module.device
@@ -54,10 +54,10 @@ class NonFiniteGuard(Callback):
         pl_module: LightningModule,
         optimizer: Optimizer,  # noqa: ARG002
     ) -> None:
-        """With `skip`, takes the sting out of a bad gradient, on the device."""
+        """With `skip`, sets a NaN or infinite gradient to zero, on the device."""
         if self.action == "skip":
             gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-            finite = _all_finite(gradients)
+            finite = get_total_norm(gradients).isfinite()
             for gradient in gradients:
                 gradient.copy_(torch.where(finite, gradient, 0))
             self._n_skipped += ~finite
@@ -70,17 +70,17 @@ class NonFiniteGuard(Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Notes the step of a bad loss; looks at the notes every `log_every_n_steps` steps."""
+        """Records the step of a NaN or infinite loss; reads the record every `log_every_n_steps` steps."""
         step = trainer.fit_loop.epoch_loop.total_batch_idx
         losses = torch.stack([outputs["per_task"][task] for task in self._tasks])
         self._first = self._first.minimum(torch.where(losses.isfinite(), NEVER, step))
         self._recent.append((step, batch.where))
         if (batch_idx + 1) % cast(Any, trainer).log_every_n_steps == 0 or trainer.is_last_batch:
-            self._look(trainer)
+            self._check(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Refuses to score NaN weights: their scores may be finite, and the best so far."""
-        self._look_if_fitting(trainer)
+        self._check_if_fitting(trainer)
 
     def on_save_checkpoint(
         self,
@@ -88,25 +88,28 @@ class NonFiniteGuard(Callback):
         pl_module: LightningModule,  # noqa: ARG002
         checkpoint: dict[str, Any],  # noqa: ARG002
     ) -> None:
-        """Refuses to save NaN weights as progress, also while a validation in mid-epoch runs."""
-        self._look_if_fitting(trainer)
+        """Refuses to save NaN weights as progress, also during a validation within an epoch."""
+        self._check_if_fitting(trainer)
 
-    def _look_if_fitting(self, trainer: Trainer) -> None:
+    def _check_if_fitting(self, trainer: Trainer) -> None:
         if trainer.state.fn == "fit" and hasattr(self, "_first") and not self._stopping:
-            self._look(trainer)
+            self._check(trainer)
 
-    def _look(self, trainer: Trainer) -> None:
-        """Reads the flags, the same on all ranks, and stops the run if need be."""
+    def _check(self, trainer: Trainer) -> None:
+        """Reads the flags, the same on all ranks, and stops the run if one is set."""
         first = self._first.clone()
         if trainer.world_size > 1:
             torch.distributed.all_reduce(first, op=torch.distributed.ReduceOp.MIN)
         n_skipped = int(self._n_skipped)
         if n_skipped > self.max_skips:
-            what = f"{n_skipped} steps had a gradient that is no number, {self.max_skips} are allowed"
+            what = f"{n_skipped} steps had a NaN or infinite gradient, {self.max_skips} are allowed"
         elif self.action == "stop" and int(first.min()) != NEVER:
             what = self._describe(trainer, first)
-        elif not _all_finite(trainer.lightning_module.parameters()):
-            what = f"the weights are no numbers after step {trainer.global_step}, though every loss was one"
+        elif not get_total_norm(trainer.lightning_module.parameters()).isfinite():
+            what = (
+                f"the weights are NaN or infinite after step {trainer.global_step}, though every loss was"
+                " finite"
+            )
         else:
             return
         self._stopping = True
@@ -123,9 +126,5 @@ class NonFiniteGuard(Callback):
         name = cast(Any, trainer).datamodule.video_name
         windows = (window for at, where in self._recent if at == step for window in where)
         videos = sorted({name(window.video) for window in windows if window.video >= 0})
-        return f"the loss of {', '.join(tasks)} is no number from step {step}, on videos {', '.join(videos)}"
-
-
-def _all_finite(tensors: Iterable[Tensor]) -> Tensor:
-    """One flag, on the device."""
-    return torch.stack(torch._foreach_norm(list(tensors))).isfinite().all()
+        names = ", ".join(tasks)
+        return f"the loss of {names} is NaN or infinite from step {step}, on videos {', '.join(videos)}"

@@ -1,4 +1,4 @@
-"""Being asked to go: a signal is noted, what is under way is finished, and all processes leave together."""
+"""Preemption: a signal sets a flag, the step under way is finished, and all processes exit together."""
 
 import atexit
 import signal
@@ -13,21 +13,21 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 PREEMPTED = 75
-"""Exit code of a run that was asked to go and wants to be started again (EX_TEMPFAIL)."""
+"""Exit code of a run that a signal ended and that wants to be started again (EX_TEMPFAIL)."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
-_GOES_ON = {
+_HOW_TO_RESUME = {
     "fit": "the same command with --ckpt_path last goes on from here",
     "extract": "the same command goes on from here",
 }
 
 
-class Preempted(Exception):  # noqa: N818 - no error, an orderly end
-    """The run was told by a signal to end; what it had done is saved.
+class Preempted(Exception):  # noqa: N818 - an orderly end, not an error
+    """A signal ended the run; its progress is saved.
 
     Attributes:
-        code: What this process is to exit with.
+        code: Exit code of this process.
     """
 
     def __init__(self, message: str, code: int = PREEMPTED) -> None:
@@ -36,56 +36,56 @@ class Preempted(Exception):  # noqa: N818 - no error, an orderly end
 
 
 @rank_zero_only
-def announce(stop: Preempted, verb: str) -> None:
-    """Says that a verb was ended in order, and how it goes on."""
-    print(f"abaw: {stop}; {_GOES_ON.get(verb, 'start the same command again')}", file=sys.stderr)
+def announce(stop: Preempted, subcommand: str) -> None:
+    """Prints that a subcommand was preempted, and how to resume it."""
+    print(f"abaw: {stop}; {_HOW_TO_RESUME.get(subcommand, 'start the same command again')}", file=sys.stderr)
 
 
 class PreemptionFlag:
-    """Notes SIGTERM and SIGUSR1 instead of dying of them."""
+    """Records SIGTERM and SIGUSR1 instead of ending the process."""
 
     def __init__(self) -> None:
         self._number: int | None = None
 
     @property
-    def noted(self) -> bool:
-        """Whether this process was told to end."""
+    def is_set(self) -> bool:
+        """Whether this process got a signal."""
         return self._number is not None
 
-    def listen(self) -> None:
-        """Takes the signals over from Lightning, which would broadcast inside the handler and hang.
+    def register_handlers(self) -> None:
+        """Replaces Lightning's signal handlers, which broadcast inside the handler and hang.
 
-        Lightning puts the old handlers back when the run ends.
+        Lightning restores the previous handlers when the run ends.
         """
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
-                signal.signal(number, self._note)
+                signal.signal(number, self._handle)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+    def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         self._number = number
 
-    def leave(self, trainer: Trainer) -> None:
-        """Ends the part of this process.
+    def exit_all_ranks(self, trainer: Trainer) -> None:
+        """Ends this process; every rank calls it after `any_rank`.
 
         Raises:
             Preempted: Always.
         """
         atexit.register(ignore_signals)
         by = "" if self._number is None else f" by {signal.Signals(self._number).name}"
-        # The process that started the others would take any code but 0 for a crash and kill all, itself too.
+        # The process that started the others treats any code but 0 as a crash and kills all, itself too.
         environment = getattr(trainer.strategy, "cluster_environment", None)
         started_by_another = isinstance(environment, LightningEnvironment) and trainer.local_rank > 0
         raise Preempted(f"told to end{by}", 0 if started_by_another else PREEMPTED)
 
 
 def ignore_signals() -> None:
-    """While the interpreter ends, a launcher that misses another process already may repeat the signal."""
+    """Ignores both signals: a launcher may repeat them while the interpreter shuts down."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
-def agreed(trainer: Trainer, *flags: bool) -> tuple[bool, ...]:
-    """Each flag, true where any process raised it. All processes call it together and get the same."""
+def any_rank(trainer: Trainer, *flags: bool) -> tuple[bool, ...]:
+    """Returns each flag, true if it is true on any rank; a collective call."""
     if trainer.world_size == 1:
         return flags
     raised = torch.tensor(flags, dtype=torch.int32).to(trainer.strategy.root_device)
@@ -94,17 +94,17 @@ def agreed(trainer: Trainer, *flags: bool) -> tuple[bool, ...]:
 
 
 class EndOnSignal(Callback):
-    """Lets an evaluation end between two batches when a signal asks for it, with `Preempted`."""
+    """Ends an evaluation between two batches after a signal, by raising `Preempted`."""
 
     def __init__(self) -> None:
-        self._request = PreemptionFlag()
+        self._preemption = PreemptionFlag()
 
-    def _listen(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        self._request.listen()
+    def _register(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        self._preemption.register_handlers()
 
-    def _leave(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        if agreed(trainer, self._request.noted)[0]:
-            self._request.leave(trainer)
+    def _exit_if_preempted(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        if any_rank(trainer, self._preemption.is_set)[0]:
+            self._preemption.exit_all_ranks(trainer)
 
-    on_validation_start = on_test_start = on_predict_start = _listen
-    on_validation_batch_end = on_test_batch_end = on_predict_batch_end = _leave
+    on_validation_start = on_test_start = on_predict_start = _register
+    on_validation_batch_end = on_test_batch_end = on_predict_batch_end = _exit_if_preempted

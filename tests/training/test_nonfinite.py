@@ -1,4 +1,4 @@
-"""A loss that is no number stops the run, is named, and spoils no checkpoint."""
+"""A NaN or infinite loss stops the run, is named, and spoils no checkpoint."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -56,7 +56,7 @@ def test_the_run_stops_and_names_task_step_and_videos(
 ) -> None:
     assert main(["fit", *words, "--checkpoint.every_n_steps=1"]) == 1
     message = capsys.readouterr().err.splitlines()[-1]
-    assert f"loss of expr is no number from step {BAD_STEP}, on videos " in message
+    assert f"loss of expr is NaN or infinite from step {BAD_STEP}, on videos " in message
     assert "--nonfinite.action skip" in message
     saved = load_checkpoint(tmp_path / "run" / "nonfinite.ckpt")["state_dict"]
     assert not all(weight.isfinite().all() for weight in saved.values())
@@ -86,7 +86,7 @@ def test_skipping_goes_on_with_finite_weights(words: list[str], tmp_path: Path) 
 @pytest.mark.usefixtures("_nan")
 def test_more_skips_than_allowed_stop_the_run(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", *words, "--nonfinite.action=skip", "--nonfinite.max_skips=0"]) == 1
-    assert "1 steps had a gradient that is no number, 0 are allowed" in capsys.readouterr().err
+    assert "1 steps had a NaN or infinite gradient, 0 are allowed" in capsys.readouterr().err
 
 
 class Exploding(torch.autograd.Function):
@@ -107,7 +107,7 @@ def test_an_infinite_gradient_spoils_no_checkpoint(
     """Every loss is a number, but the weights are not after the step: the next loss would come too late."""
     spoil(monkeypatch, lambda total, per_task: (Exploding.apply(total), per_task))
     assert main(["fit", *words, "--checkpoint.every_n_steps=1"]) == 1
-    assert f"no numbers after step {BAD_STEP + 1}" in capsys.readouterr().err
+    assert f"NaN or infinite after step {BAD_STEP + 1}" in capsys.readouterr().err
     content = load_checkpoint(tmp_path / "run/checkpoints/last.ckpt")
     assert content["global_step"] == BAD_STEP
     assert all(weight.isfinite().all() for weight in content["state_dict"].values())
