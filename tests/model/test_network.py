@@ -16,32 +16,10 @@ from abaw.loading.masking import RandomFrameMasking
 from abaw.model.backbone import BackboneSettings
 from abaw.model.heads import HeadSettings
 from abaw.model.network import Network
-from abaw.model.temporal import TemporalSettings
 from abaw.tasks import Task
 from abaw.training.losses import LossSettings, TaskLosses
 from tests.support.clips import random_batch, touched
-
-ALL = tuple(Task)
-EYES = BackboneSettings(
-    name="vit_tiny_patch16_224",
-    weights="none",
-    image_size=32,
-    overrides={"depth": 1, "embed_dim": 32, "num_heads": 2},
-)
-SEQUENCE = TemporalSettings(layers=1, heads=2, width=16, feedforward=16, dropout=0.0)
-HEADS = HeadSettings(dropout=0.0)
-
-
-def build(
-    tasks: tuple[Task, ...] = ALL,
-    backbone: BackboneSettings | None = EYES,
-    heads: HeadSettings = HEADS,
-    dim: int | None = None,
-    **temporal: Any,
-) -> Network:
-    torch.manual_seed(0)
-    sequence = replace(SEQUENCE, **temporal)
-    return Network(tasks=tasks, backbone=backbone, temporal=sequence, heads=heads, dim=dim).eval()
+from tests.support.networks import ALL, EYES, small_network
 
 
 def gaps() -> Tensor:
@@ -56,7 +34,7 @@ def everything(outputs: dict[Task, Tensor]) -> Tensor:
 
 
 def test_the_backbone_sees_visible_frames_only_and_each_once() -> None:
-    network, batch = build(), random_batch(3, 6, visible=gaps())
+    network, batch = small_network(), random_batch(3, 6, visible=gaps())
     seen: list[Tensor] = []
     assert network.backbone is not None
     network.backbone.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
@@ -69,7 +47,7 @@ def test_the_backbone_sees_visible_frames_only_and_each_once() -> None:
 
 
 def test_masking_halves_what_the_backbone_sees() -> None:
-    network, batch = build(), random_batch(2, 8)
+    network, batch = small_network(), random_batch(2, 8)
     counts: list[int] = []
     assert network.backbone is not None
     network.backbone.register_forward_pre_hook(lambda module, inputs: counts.append(len(inputs[0])))
@@ -81,7 +59,7 @@ def test_masking_halves_what_the_backbone_sees() -> None:
 
 @pytest.mark.parametrize("attend_masked", [False, True])
 def test_pixels_of_invisible_frames_change_nothing(attend_masked: bool) -> None:
-    network, batch = build(attend_masked=attend_masked), random_batch(3, 6, visible=gaps())
+    network, batch = small_network(attend_masked=attend_masked), random_batch(3, 6, visible=gaps())
     assert batch.frames is not None
     other = torch.where(batch.visible[..., None, None, None], batch.frames, 255 - batch.frames)
     same, changed = network(batch), network(replace(batch, frames=other))
@@ -93,14 +71,14 @@ def test_whole_frames_are_hidden_and_whole_frames_are_seen() -> None:
     batch = random_batch(1, 6, dim=32, visible=gaps()[:1])
     assert batch.features is not None
     features = batch.features.requires_grad_()
-    everything(build()(replace(batch, features=features))).square().sum().backward()
+    everything(small_network()(replace(batch, features=features))).square().sum().backward()
     assert features.grad is not None
     seen = batch.visible[..., None].expand_as(features)  # not single elements
     assert torch.equal(touched(features.grad), seen)
 
 
 def test_padding_changes_nothing() -> None:
-    network, short = build(), random_batch(2, 4)
+    network, short = small_network(), random_batch(2, 4)
     present = torch.arange(7).expand(2, 7) < 4
     long = random_batch(2, 7, present=present)
     assert short.frames is not None
@@ -111,7 +89,7 @@ def test_padding_changes_nothing() -> None:
 
 
 def test_shuffled_clips_give_shuffled_outputs() -> None:
-    network, batch = build(), random_batch(3, 6, visible=gaps())
+    network, batch = small_network(), random_batch(3, 6, visible=gaps())
     order = torch.tensor([2, 0, 1])
     assert batch.frames is not None
     shuffled = replace(batch, frames=batch.frames[order], visible=batch.visible[order])
@@ -121,7 +99,7 @@ def test_shuffled_clips_give_shuffled_outputs() -> None:
 
 @pytest.mark.parametrize("length", [1, 5])
 def test_outputs_have_a_row_per_frame_for_any_length(length: int) -> None:
-    network = build(heads=HeadSettings(hidden=8))
+    network = small_network(heads=HeadSettings(hidden=8))
     outputs = network(random_batch(2, length))
     assert {task: tuple(values.shape) for task, values in outputs.items()} == {
         task: (2, length, task.size) for task in ALL
@@ -130,7 +108,7 @@ def test_outputs_have_a_row_per_frame_for_any_length(length: int) -> None:
 
 
 def test_cached_features_give_what_the_frames_give() -> None:
-    network, batch = build(), random_batch(3, 6, visible=gaps())
+    network, batch = small_network(), random_batch(3, 6, visible=gaps())
     features = network.encode(batch)
     assert features.shape == (3, 6, 32)
     assert not features[~batch.visible].any()
@@ -139,9 +117,9 @@ def test_cached_features_give_what_the_frames_give() -> None:
 
 
 def test_a_network_of_features_alone() -> None:
-    network = build(backbone=None, dim=9)
+    network = small_network(backbone=None, dim=9)
     assert network(random_batch(2, 4, dim=9))[Task.AU].shape == (2, 4, 12)
-    with pytest.raises(AbawError, match="cached features alone"):
+    with pytest.raises(AbawError, match="trained on cached features and has no backbone for frames"):
         network(random_batch(2, 4))
     with pytest.raises(AbawError, match=r"8 values per frame.*9"):
         network(random_batch(2, 4, dim=8))
@@ -151,49 +129,7 @@ def test_a_network_of_features_alone() -> None:
 @pytest.mark.parametrize(("backbone", "dim"), [(None, None), (EYES, 9)])
 def test_a_length_of_features_that_does_not_fit_is_named(backbone: BackboneSettings | None, dim: Any) -> None:
     with pytest.raises(UsageError, match=r"model\.dim"):
-        build(backbone=backbone, dim=dim)
-
-
-# -- what the outputs mean
-
-
-def test_predictions_are_values_and_probabilities_made_once() -> None:
-    outputs = {task: torch.linspace(-3, 3, task.size).expand(1, 2, -1) for task in ALL}
-    outputs[Task.VA] = outputs[Task.VA] / 3
-    got = build().predictions(outputs)
-    assert torch.equal(got[Task.VA], outputs[Task.VA])  # squashed by the head already
-    torch.testing.assert_close(got[Task.EXPR].sum(-1), torch.ones(1, 2))
-    torch.testing.assert_close(got[Task.EXPR].log().diff(), outputs[Task.EXPR].diff())
-    torch.testing.assert_close(got[Task.AU], 1 / (1 + (-outputs[Task.AU]).exp()))
-
-
-def test_the_network_gives_va_values_and_raw_logits() -> None:
-    network = build()
-    with torch.no_grad():
-        for parameter in network.heads.parameters():
-            parameter.mul_(50)
-    outputs = network(random_batch())
-    assert 0.9 < outputs[Task.VA].abs().max() <= 1
-    for task in (Task.EXPR, Task.AU):  # neither a softmax nor a sigmoid has been over them
-        assert outputs[task].min() < -1
-        assert outputs[task].max() > 2
-    network.heads.heads["va"][-1].bias.data.fill_(40.0)
-    assert network(random_batch())[Task.VA].max() <= 1
-
-
-@pytest.mark.parametrize("tasks", [(Task.VA,), (Task.EXPR, Task.AU), ALL])
-def test_any_subset_of_tasks(tasks: tuple[Task, ...]) -> None:
-    assert tuple(build(tasks)(random_batch())) == tasks
-
-
-def test_heads_do_not_share_outputs() -> None:
-    network, batch = build(), random_batch()
-    before = network(batch)
-    network.heads.heads["au"][-1].bias.data[3] += 1.0
-    after = network(batch)
-    changed = (network.predictions(after)[Task.AU] != network.predictions(before)[Task.AU]).flatten(0, 1)
-    assert changed.all(0).tolist() == [unit == 3 for unit in range(12)]  # one unit is no other's business
-    assert torch.equal(after[Task.EXPR], before[Task.EXPR])
+        small_network(backbone=backbone, dim=dim)
 
 
 # -- training
@@ -204,7 +140,7 @@ def test_heads_do_not_share_outputs() -> None:
 def test_every_parameter_has_a_gradient_whatever_is_labelled_and_visible(
     unlabelled: Any, visible: Tensor
 ) -> None:
-    network = build().train()
+    network = small_network().train()
     batch = random_batch(3, 6, visible=visible)
     batch = replace(
         batch, **{f"{t}_valid": torch.zeros_like(getattr(batch, f"{t}_valid")) for t in unlabelled}
@@ -220,7 +156,7 @@ def test_every_parameter_has_a_gradient_whatever_is_labelled_and_visible(
 
 
 def test_autocast_stays_close_and_gives_float32() -> None:
-    network, batch = build(), random_batch(3, 6, visible=gaps())
+    network, batch = small_network(), random_batch(3, 6, visible=gaps())
     exact = network(batch)
     with torch.autocast("cpu", torch.bfloat16):
         rough = network(batch)
@@ -229,7 +165,7 @@ def test_autocast_stays_close_and_gives_float32() -> None:
 
 
 def test_groups_hold_every_trained_parameter_once_with_its_rate() -> None:
-    network = build(backbone=replace(EYES, frozen=1))
+    network = small_network(backbone=replace(EYES, frozen=1))
     groups = network.param_groups(lr=1e-3, weight_decay=0.1, layer_decay=0.5, backbone_lr=0.1)
     held = [id(parameter) for group in groups for parameter in group["params"]]
     trained = [id(parameter) for parameter in network.parameters() if parameter.requires_grad]
@@ -243,7 +179,7 @@ def test_groups_hold_every_trained_parameter_once_with_its_rate() -> None:
 
 
 def test_a_frozen_backbone_gives_no_groups_and_keeps_its_features() -> None:
-    network = build(backbone=replace(EYES, frozen="all")).train()
+    network = small_network(backbone=replace(EYES, frozen="all")).train()
     batch = random_batch()
     before = network.encode(batch)
     groups = network.param_groups(lr=0.1, weight_decay=0.1)
@@ -279,7 +215,7 @@ def test_masking_half_the_frames_saves_a_third_of_the_time() -> None:
     vit = BackboneSettings(
         name="vit_tiny_patch16_224", weights="none", image_size=112, overrides={"depth": 4}
     )
-    network, batch = build(backbone=vit, layers=2, width=128).train(), random_batch(4, 16, size=112)
+    network, batch = small_network(backbone=vit, layers=2, width=128).train(), random_batch(4, 16, size=112)
     times: dict[float, list[float]] = {0.0: [], 0.5: []}
     for _ in range(9):
         for ratio in times:  # side by side, so that both meet the same machine
@@ -293,7 +229,7 @@ def test_masking_half_the_frames_saves_a_third_of_the_time() -> None:
 @pytest.mark.parametrize("backbone", [EYES, None], ids=["frames", "features"])
 def test_a_network_comes_back_from_plain_values(backbone: BackboneSettings | None) -> None:
     dim = None if backbone else 7
-    original = build((Task.VA, Task.AU), backbone=backbone, heads=HeadSettings(hidden=5), dim=dim)
+    original = small_network((Task.VA, Task.AU), backbone=backbone, heads=HeadSettings(hidden=5), dim=dim)
     file = io.BytesIO()
     torch.save({"network": original.describe(), "state_dict": original.state_dict()}, file)
     file.seek(0)
@@ -307,16 +243,10 @@ def test_a_network_comes_back_from_plain_values(backbone: BackboneSettings | Non
 
 
 def test_loading_neither_downloads_nor_compiles() -> None:
-    described = build().describe()
+    described = small_network().describe()
     described["backbone"] |= {"weights": "hub", "compile": True}
     described["temporal"] |= {"compile": True}
     network = Network.from_description(described)
     assert network.backbone is not None
     assert not network.backbone.settings.compile
     assert not network.temporal.settings.compile
-
-
-@pytest.mark.parametrize("wrong", [{"hidden": 0}, {"dropout": 1.0}])
-def test_head_settings_that_mean_nothing_are_named(wrong: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match=r"model\.heads"):
-        HeadSettings(**wrong)
