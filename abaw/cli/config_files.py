@@ -1,4 +1,4 @@
-"""Configuration files: which the command line names, and where in them an error lies."""
+"""Configuration files: shipped ones, those named on the command line, and the lines of their options."""
 
 import os
 import re
@@ -12,28 +12,25 @@ import yaml
 from abaw.errors import UsageError, did_you_mean
 from abaw.training.run_directory import Run
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # that of the parser, to agree with it
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the loader of jsonargparse
 
 _OPTION = re.compile(r"""['"]([^'"\n]+)['"]|([a-z]\w*(?:\.\w+)+)""")
 
 
 def shipped() -> Path:
-    """The folder of the configurations that come with the package.
-
-    A wheel holds it inside the package, a repository beside it.
-    """
+    """The folder of the shipped configurations: inside an installed package, beside it in a repository."""
     package = Path(str(files("abaw")))
     inside = package / "configs"
     return inside if inside.is_dir() else package.parent / "configs"
 
 
 def with_shipped(args: Sequence[str]) -> list[str]:
-    """The words of a command, with paths in place of the names of shipped configurations.
+    """The arguments of a command, with paths in place of the names of shipped configurations.
 
-    A file of the working directory is taken before a shipped one of the same name.
+    A file in the working directory takes precedence over a shipped one of the same name.
 
     Raises:
-        UsageError: There is neither.
+        UsageError: There is no such file.
     """
     words: list[str] = []
     for word in args:
@@ -48,7 +45,7 @@ def with_shipped(args: Sequence[str]) -> list[str]:
 
 
 def _shipped_path(name: str) -> str:
-    if os.path.exists(name) or set(name) & set(":{\n"):  # noqa: PTH110 - the options themselves may be given
+    if os.path.exists(name) or set(name) & set(":{\n"):  # noqa: PTH110 - may be YAML text
         return name
     folder = shipped()
     path = folder / name.removeprefix("configs/")
@@ -62,19 +59,19 @@ def _shipped_path(name: str) -> str:
 
 
 def named_files(args: Sequence[str]) -> list[Path]:
-    """The files given with `--config`, in order; of those that do not exist the parser will speak."""
+    """The existing files given with `--config`, in order; the parser reports missing ones."""
     parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("-c", "--config", action="append", type=Path, default=[])
     given, _ = parser.parse_known_args([word for word in args if word not in ("-h", "--help")])
-    # a configuration may be given as text instead, at which Path.is_file may raise
+    # a configuration may be YAML text, for which Path.is_file may raise
     return [path for path in given.config if os.path.isfile(path)]  # noqa: PTH113
 
 
 def places(path: Path) -> dict[str, str]:
-    """Where every option of a file stands, as `file:line`, by its dotted name.
+    """The place of every option in a file, as `file:line` by dotted name.
 
     Raises:
-        UsageError: It is no YAML, or not a list of options with their values.
+        UsageError: The file is not YAML, or not a mapping of options to values.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -83,13 +80,13 @@ def places(path: Path) -> dict[str, str]:
         raise UsageError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"{path}:{line}: is no text ({error.reason}); save it as UTF-8") from error
+        raise UsageError(f"{path}:{line}: is not text ({error.reason}); save it as UTF-8") from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise UsageError(f"{path}:{line}: holds a control character; remove it") from error
     except yaml.MarkedYAMLError as error:
         line = 1 if error.problem_mark is None else error.problem_mark.line + 1
-        raise UsageError(f"{path}:{line}: is no YAML ({error.problem}); correct the line") from error
+        raise UsageError(f"{path}:{line}: is not YAML ({error.problem}); correct the line") from error
     except RecursionError as error:
         raise UsageError(f"{path}: is nested too deeply; correct it") from error
     if not isinstance(root, yaml.MappingNode):
@@ -106,12 +103,12 @@ def _options(node: yaml.MappingNode, prefix: str, above: list[yaml.Node]) -> Ite
 
 
 def located(message: str, args: Sequence[str], *, in_file: bool = False) -> str:
-    """A message about an option, with the line that the option stands on if a file brought it.
+    """A message about an option, prefixed by file and line if the option is from a file.
 
     Args:
-        message: Names the option, as `data.window` or in quotation marks.
-        args: The words of the command.
-        in_file: Nothing but a file, or a word that the message names, can have brought what it is about.
+        message: A message that names the option, as `data.window` or in quotation marks.
+        args: The arguments of the command.
+        in_file: Whether the value must be from a file unless the message names an argument.
     """
     configs = named_files(args)
     of_files = {name: place for path in configs for name, place in places(path).items()}
@@ -122,7 +119,7 @@ def located(message: str, args: Sequence[str], *, in_file: bool = False) -> str:
             option == name or option.endswith(f".{name}") or option.startswith(f"{name}.") for option in given
         ):
             return message
-        for option, place in reversed(of_files.items()):  # of an option and one in it, the one in it
+        for option, place in reversed(of_files.items()):  # the innermost of nested options
             if (
                 option == name
                 or option.endswith(f".{name}")
@@ -133,10 +130,10 @@ def located(message: str, args: Sequence[str], *, in_file: bool = False) -> str:
 
 
 def with_own_config(args: list[str]) -> list[str]:
-    """The options; of a run that is there already, its own configuration serves where none is named.
+    """The arguments; without `--config`, the configuration of an existing run is added.
 
     Raises:
-        UsageError: `--run` or `--config` is the last word.
+        UsageError: `--run` or `--config` has no value.
     """
     parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--run", type=Path)

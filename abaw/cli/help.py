@@ -1,35 +1,35 @@
-"""The short help pages: of the front door, and of the verbs that take a whole configuration."""
+"""Help texts: the list of subcommands, and the subcommands that take a whole configuration."""
 
 import inspect
 from collections.abc import Callable, Mapping
 
 CONFIGURED = {
-    "fit": "Train a model; leaves checkpoints/, scores.json, metrics.csv in the run's folder.",
-    "validate": "Score a checkpoint on the validation videos; leaves scores-val.json in the run's folder.",
-    "test": "Score a checkpoint on the test videos, which need labels; leaves scores-test.json.",
-    "predict": "Predict every frame of the validation or other videos; leaves one table each in tracks/.",
+    "fit": "Train a model; writes checkpoints/, scores.json, metrics.csv to the run's folder.",
+    "validate": "Score a checkpoint on the validation videos; writes scores-val.json to the run's folder.",
+    "test": "Score a checkpoint on the test videos, which need labels; writes scores-test.json.",
+    "predict": "Predict every frame of the validation or other videos; writes one table each to tracks/.",
     "extract": "Cache the features of a backbone, on which `fit` then trains in minutes.",
-    "bench": "Time loader, network and training on this machine, and say where the time goes.",
+    "bench": "Time loader, network and training on this machine, and show the bottleneck.",
 }
-"""Verbs that are configured by YAML, and what they do."""
+"""Subcommands that are configured by YAML, with their descriptions."""
 
 _FRONT = """\
-usage: abaw VERB [options]
+usage: abaw SUBCOMMAND [options]
 
 Frame-level affect from video: valence-arousal, expressions, action units.
 
-{verbs}
+{subcommands}
 
-`abaw VERB --help` shows a verb's options, `abaw --version` the version.
-Exit codes: 0 fine, 1 findings or failure, 2 usage, 75 pre-empted (run again), 130 interrupted.
+`abaw SUBCOMMAND --help` shows its options, `abaw --version` the version.
+Exit codes: 0 success, 1 findings or failure, 2 usage, 75 pre-empted (run again), 130 interrupted.
 """
 
 _PAGE = """\
-usage: abaw {verb} --config FILE [--config OVERLAY ...] [--run DIR] [options]
+usage: abaw {name} --config FILE [--config OVERLAY ...] [--run DIR] [options]
 
-{says}
+{summary}
 
-Options most people use
+Common options
 {options}
 
 Examples
@@ -40,41 +40,41 @@ _ALL = tuple(CONFIGURED)
 
 _TRAINS = ("fit", "bench")
 
-_OPTIONS = (  # option, what it does, for which verbs
+_OPTIONS = (  # option, description, subcommands
     ("--config FILE", "a file, or the name of one that comes with the package: demo.yaml, mtl.yaml,", _ALL),
-    ("", "paper/va.yaml; a further --config is laid over the ones before it", _ALL),
+    ("", "paper/va.yaml; later files override earlier ones", _ALL),
     ("--run DIR", "the run's folder (default: runs/<name of the first config>); the config.yaml", _ALL),
-    ("", "of a run that is there already serves when no --config is given", _ALL),
+    ("", "of an existing run is used when no --config is given", _ALL),
     ("--ckpt_path last|FILE", "continue a run; `last` is its newest checkpoint that loads", ("fit",)),
-    ("--init_from FILE", "start from the weights of any checkpoint, as far as they fit", ("fit",)),
+    ("--init_from FILE", "start from the weights of a checkpoint that match by name and shape", ("fit",)),
     ("--ckpt_path best|last|FILE", "which checkpoint (default: best)", ("validate", "test", "predict")),
     ("--ckpt_path best|last|FILE", "whose backbone (default: the weights the config names)", ("extract",)),
     ("--data.root DIR", "the data set; or set the variable ABAW_ROOT", _ALL),
-    ("--data.features [DIR]", "folder for the features, in quotes: '[DIR]'", ("extract",)),
+    ("--data.features [DIR]", "folder of the feature cache, in quotes: '[DIR]'", ("extract",)),
     ("--data.tasks [va,expr,au]", "what to predict: any of the three", ("fit",)),
     (
         "--data.predict_split SPLIT",
         "train, val, test or all (default: val where it is annotated)",
         ("predict",),
     ),
-    ("--data.workers N", "processes that read frames", _ALL),
-    ("--data.batch_size N", "windows in a training batch, per device", _TRAINS),
+    ("--data.workers N", "number of processes that read frames", _ALL),
+    ("--data.batch_size N", "windows per training batch and device", _TRAINS),
     ("--model.optimizer.lr X", "learning rate", ("fit",)),
-    ("--trainer.max_epochs N", "length of the training", ("fit",)),
-    ("--trainer.devices N", "devices of this machine; more than one work in parallel", _ALL),
-    ("--trainer.accelerator cpu|gpu", "which kind of device (default: a GPU if there is one)", _ALL),
+    ("--trainer.max_epochs N", "number of training epochs", ("fit",)),
+    ("--trainer.devices N", "number of devices of this machine, used in parallel", _ALL),
+    ("--trainer.accelerator cpu|gpu", "kind of device (default: a GPU if there is one)", _ALL),
     (
         "--trainer.precision P",
-        "bf16-mixed, 32-true, ... (default: auto, by what this machine is fast with)",
+        "bf16-mixed, 32-true, ... (default: auto, the fastest on this machine)",
         _ALL,
     ),
-    ("--seed_everything N", "the seed of everything random", ("fit",)),
-    ("--seconds X", "how long each part is timed in a round", ("bench",)),
-    ("--rounds N", "how often each part is timed", ("bench",)),
-    ("--devices 1,2,4", "train on so many devices in turn, and show how it scales", ("bench",)),
+    ("--seed_everything N", "random seed", ("fit",)),
+    ("--seconds X", "seconds that each part is timed per round", ("bench",)),
+    ("--rounds N", "number of rounds", ("bench",)),
+    ("--devices 1,2,4", "train on each number of devices, and show the scaling", ("bench",)),
     ("--json", "print the figures as JSON", ("bench",)),
-    ("--print_config", "show the configuration that results, and stop", _ALL),
-    ("--help-all", "every option there is", _ALL),
+    ("--print_config", "print the resolved configuration and exit", _ALL),
+    ("--help-all", "show all options", _ALL),
 )
 
 _EXAMPLES = {
@@ -89,15 +89,15 @@ _EXAMPLES = {
 
 
 def front_page(plain: Mapping[str, Callable[..., object]]) -> str:
-    """Every verb with a line; `plain` are those that are functions, described by their docstring."""
-    says = CONFIGURED | {verb: (inspect.getdoc(does) or "").split("\n")[0] for verb, does in plain.items()}
-    return _FRONT.format(verbs="\n".join(f"  {verb:<10} {text}" for verb, text in says.items()))
+    """The list of all subcommands; `plain` are functions, described by their docstring."""
+    lines = CONFIGURED | {name: (inspect.getdoc(does) or "").split("\n")[0] for name, does in plain.items()}
+    return _FRONT.format(subcommands="\n".join(f"  {name:<10} {text}" for name, text in lines.items()))
 
 
-def configured_page(verb: str) -> str:
-    """The options of a configured verb that people use; `--help-all` shows the hundreds of others."""
-    options = [f"  {option:<30} {does}" for option, does, verbs in _OPTIONS if verb in verbs]
-    examples = [f"  {line}" for line in _EXAMPLES.get(verb, (f"abaw {verb} --run runs/demo",))]
+def configured_page(name: str) -> str:
+    """The common options of a configured subcommand; `--help-all` shows the hundreds of others."""
+    options = [f"  {option:<30} {does}" for option, does, names in _OPTIONS if name in names]
+    examples = [f"  {line}" for line in _EXAMPLES.get(name, (f"abaw {name} --run runs/demo",))]
     return _PAGE.format(
-        verb=verb, says=CONFIGURED[verb], options="\n".join(options), examples="\n".join(examples)
+        name=name, summary=CONFIGURED[name], options="\n".join(options), examples="\n".join(examples)
     )

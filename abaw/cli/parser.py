@@ -1,4 +1,4 @@
-"""How a typed function becomes a command line."""
+"""Argument parsers made from typed functions."""
 
 import inspect
 from argparse import SUPPRESS
@@ -9,16 +9,16 @@ from typing import Any, Literal, get_args, get_origin
 PLACEHOLDERS = {int: "N", float: "X", Path: "PATH", str: "NAME"}
 
 
-def parser_of(verb: str, does: Callable[..., Any]) -> Any:
-    """An argument parser made from a function: its signature gives the options, its docstring their help.
+def parser_of(name: str, does: Callable[..., Any]) -> Any:
+    """The argument parser of a subcommand: a function's signature gives the options, its docstring the help.
 
-    What stands before the `*` are the command's words, what stands behind it its options, needed where
-    they have no default. A list takes several words; a bool is a switch.
+    Parameters before the `*` are positional arguments, those after it options, required if they have no
+    default. A list takes several values; a bool is a flag.
     """
     import docstring_parser
     from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
-    class Help(DefaultHelpFormatter):  # the placeholders say the types
+    class Help(DefaultHelpFormatter):  # the metavars show the types
         def _get_help_string(self, action: Any) -> str:
             default = action.default
             shown = action.option_strings and default not in (None, SUPPRESS) and default is not False
@@ -27,26 +27,26 @@ def parser_of(verb: str, does: Callable[..., Any]) -> Any:
     page = docstring_parser.parse(inspect.getdoc(does) or "", docstring_parser.DocstringStyle.GOOGLE)
     says = {entry.arg_name: entry.description for entry in page.params}
     parser = ArgumentParser(
-        prog=f"abaw {verb}",
+        prog=f"abaw {name}",
         description=page.description,
         formatter_class=Help,
         exit_on_error=False,
         allow_abbrev=False,
     )
-    for name, parameter in inspect.signature(does).parameters.items():
-        settings = _settings(parameter.annotation) | {"help": says[name]}
+    for argument, parameter in inspect.signature(does).parameters.items():
+        settings = _settings(parameter.annotation) | {"help": says[argument]}
         if parameter.kind is not parameter.KEYWORD_ONLY:
             settings.pop("metavar", None)
-            parser.add_argument(name, **settings)
+            parser.add_argument(argument, **settings)
         elif parameter.default is parameter.empty:
-            parser.add_argument(f"--{name}", required=True, **settings)
+            parser.add_argument(f"--{argument}", required=True, **settings)
         else:
-            parser.add_argument(f"--{name}", default=parameter.default, **settings)
+            parser.add_argument(f"--{argument}", default=parameter.default, **settings)
     return parser
 
 
 def with_underscores(word: str) -> str:
-    """An option as the parser spells it, `--per_video` for `--per-video`; other words as they are."""
+    """An option with underscores, `--per_video` for `--per-video`; other arguments unchanged."""
     if not word.startswith("--"):
         return word
     name, equals, value = word.partition("=")
@@ -54,7 +54,7 @@ def with_underscores(word: str) -> str:
 
 
 def _settings(kind: Any) -> dict[str, Any]:
-    """What `add_argument` needs to know of a type."""
+    """Arguments of `add_argument` for a type."""
     if kind is bool:
         return {"action": "store_true"}
     parts = (kind, *get_args(kind))  # X | None has the parts X and None

@@ -1,4 +1,4 @@
-"""The trainer's precision on this machine: what `auto` stands for."""
+"""Resolution of the trainer's precision `auto` on this machine."""
 
 import functools
 import sys
@@ -19,16 +19,16 @@ AUTO = "auto"
 BF16, FLOAT32 = "bf16-mixed", "32-true"
 
 WORTH_IT = 1.25
-"""From this speed of its products on, in units of float32's, bf16 makes up for what else it costs a CPU."""
+"""Speedup of matrix products from which bf16 pays on a CPU, where other operations get slower."""
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A precision and what it was chosen for.
+class PrecisionChoice:
+    """A precision and the reason for it.
 
     Attributes:
-        precision: As the trainer takes it.
-        reason: Half a sentence for the user.
+        precision: Name of the precision, as the trainer accepts it.
+        reason: Clause for the message.
     """
 
     precision: str
@@ -36,12 +36,12 @@ class Choice:
 
     @rank_zero_only
     def announce(self) -> None:
-        """Prints the choice in one line, on standard error: standard output may be JSON."""
+        """Prints the choice to standard error, as standard output may be JSON."""
         print(f"precision: {self.precision} ({self.reason})", file=sys.stderr)
 
 
-def best_precision(accelerator: Any = AUTO) -> Choice:
-    """The fastest precision that trains as well as float32: bf16-mixed where that is fast, else 32-true.
+def best_precision(accelerator: Any = AUTO) -> PrecisionChoice:
+    """The fastest precision of equal accuracy: bf16-mixed where it is faster, else 32-true.
 
     Args:
         accelerator: The trainer's setting: a name (auto, cpu, gpu, cuda, mps, ...) or a configured class.
@@ -49,24 +49,25 @@ def best_precision(accelerator: Any = AUTO) -> Choice:
     device = _device(accelerator)
     if device == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
-        return Choice(BF16 if native else FLOAT32, f"this GPU has {'' if native else 'no '}bf16 instructions")
+        reason = f"this GPU has {'' if native else 'no '}bf16 instructions"
+        return PrecisionChoice(BF16 if native else FLOAT32, reason)
     if device != "cpu":
-        return Choice(FLOAT32, f"the accelerator is {device}")
+        return PrecisionChoice(FLOAT32, f"the accelerator is {device}")
     if not cpu_has_bf16():
-        return Choice(FLOAT32, "this CPU has no bf16 instructions")
+        return PrecisionChoice(FLOAT32, "this CPU has no bf16 instructions")
     speed = bf16_speed()
-    return Choice(
+    return PrecisionChoice(
         BF16 if speed >= WORTH_IT else FLOAT32,
         f"this CPU multiplies in bf16 at {speed:.1f} times the speed of float32",
     )
 
 
 def cpu_has_bf16() -> bool:
-    """Whether torch and oneDNN compute with bf16 instructions of this processor.
+    """Whether torch and oneDNN use bf16 instructions of this processor.
 
-    What they pick counts, not the processor's list alone: both can be told to use fewer instructions
-    (ATEN_CPU_CAPABILITY, ONEDNN_MAX_CPU_ISA), and oneDNN says yes to every AVX-512. Processors other than
-    x86 are taken for one without, as none has been measured.
+    The processor's flags are not enough: ATEN_CPU_CAPABILITY and ONEDNN_MAX_CPU_ISA restrict the instruction
+    set, and oneDNN reports support on every AVX-512. False on other architectures than x86, which are not
+    measured.
     """
     return (
         torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
@@ -78,10 +79,10 @@ def cpu_has_bf16() -> bool:
 
 @functools.cache
 def bf16_speed() -> float:
-    """Speed of a matrix product in bfloat16 on one core of this CPU, in units of that in float32.
+    """Speed of a matrix product in bfloat16 relative to float32, on one core of this CPU.
 
-    The instructions do not tell: with AMX it is several times float32, with AVX-512 alone it may be half.
-    Takes 50 ms; the core's own time is measured, so that a busy machine does not change the answer.
+    Measured, because with AMX it is several times that of float32, with AVX-512-BF16 alone about half.
+    Takes 50 ms, in CPU time of the thread, so that other processes do not affect the result.
     """
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -102,11 +103,11 @@ def _seconds(factor: Tensor) -> float:
 
 
 def settle_precision(trainer: Any, *, recorded: str | None = None) -> None:
-    """Puts a concrete precision in the place of `auto`, and says which and why.
+    """Replaces `auto` by a concrete precision and prints the reason.
 
     Args:
-        trainer: The trainer's settings, as parsed; changed in place.
-        recorded: Precision that a run to be continued was started with; it is kept.
+        trainer: The parsed settings of the trainer; changed in place.
+        recorded: Precision of a resumed run, which is kept.
     """
     if trainer.precision != AUTO:
         return
@@ -115,17 +116,17 @@ def settle_precision(trainer: Any, *, recorded: str | None = None) -> None:
         return
     choice = best_precision(trainer.accelerator)
     if recorded is not None and recorded != choice.precision:
-        choice = Choice(recorded, f"as the run began; this machine would choose {choice.precision}")
+        choice = PrecisionChoice(recorded, f"as the run began; this machine would choose {choice.precision}")
     trainer.precision = choice.precision
     choice.announce()
 
 
 def _device(accelerator: Any) -> str:
-    """The kind of device that Lightning takes: cuda, mps, cpu, or another name."""
+    """The kind of device that Lightning selects: cuda, mps, cpu, or another name."""
     name = accelerator if isinstance(accelerator, str) else accelerator.class_path.rpartition(".")[2]
     name = name.removesuffix("Accelerator").lower()
     if name in ("auto", "gpu"):
-        if torch.backends.mps.is_available():  # as Lightning's order is
+        if torch.backends.mps.is_available():  # same order as Lightning
             return "mps"
         return "cuda" if torch.cuda.is_available() or name == "gpu" else "cpu"
     return name

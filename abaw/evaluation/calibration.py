@@ -1,4 +1,4 @@
-"""Calibration of tracks: smoothing, AU thresholds, EXPR prior and temperature, applied and stored."""
+"""Calibration of tracks: smoothing, AU thresholds, EXPR prior and temperature; applying and storing it."""
 
 import io
 import json
@@ -18,40 +18,40 @@ from abaw.files import atomic_path
 from abaw.model.checkpoints import load_checkpoint
 from abaw.tasks import AU_NAMES, EXPR_NAMES, Task
 
-Kind = Literal["none", "box", "gaussian", "median"]
+Filter = Literal["none", "box", "gaussian", "median"]
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
+FILTERS: tuple[Filter, ...] = get_args(Filter)
 
 _TINY = 1e-6
-"""Probabilities are kept this far from 0 and 1, where logarithms end."""
+"""Smallest distance of a probability from 0 and 1 in logarithms."""
 
 
 @dataclass(frozen=True)
 class Smoothing:
-    """A moving average over the frames of one video; at the video's ends the window is cut, not filled.
+    """Smoothing filter over the frames of one video; at the ends the window is truncated, not padded.
 
     Attributes:
-        kind: `box` and `gaussian` (standard deviation half the half-width) average, `median` takes the
-            middle value; `none` leaves the track alone.
-        half_width: Frames on either side.
+        kind: Moving average (`box`, or `gaussian` with a standard deviation of half the half-width), moving
+            `median`, or `none`.
+        half_width: Number of frames on either side.
     """
 
-    kind: Kind = "none"
+    kind: Filter = "none"
     half_width: int = 0
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS or self.half_width < 0:
+        if self.kind not in FILTERS or self.half_width < 0:
             raise AbawError(
-                f"smoothing: {self.kind!r} over {self.half_width} frames is none; calibrate again"
+                f"smoothing: {self.kind!r} over {self.half_width} frames is invalid; calibrate again"
             )
 
     def __call__(self, values: NDArray) -> NDArray:
-        """The values (N, K) smoothed along N."""
+        """The values (N, K), smoothed along N."""
         if self.kind == "none" or self.half_width == 0 or len(values) < 2:
             return values
         if self.kind == "median":
             return self._medians(values)
-        inside = np.ones((len(values), 1))  # how much of the window lies within the video
+        inside = np.ones((len(values), 1))  # share of the window inside the video
         smooth: NDArray = self._average(values.astype(np.float64)) / self._average(inside)
         return smooth.astype(values.dtype)
 
@@ -65,7 +65,7 @@ class Smoothing:
         return np.asarray(averages)
 
     def _medians(self, values: NDArray) -> NDArray:
-        # as many +inf as -inf beyond the ends (one more at most): the middle stays that of the frames
+        # as many +inf as -inf beyond the ends (at most one more): the median is that of the frames inside
         padding = np.where(np.arange(self.half_width) % 2, -np.inf, np.inf)
         columns = [np.concatenate([-padding[::-1], column, padding]) for column in values.T]
         size, rows = 2 * self.half_width + 1, slice(self.half_width, self.half_width + len(values))
@@ -77,15 +77,15 @@ class Smoothing:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Corrections of a model's tracks; the default changes nothing.
+    """Post-processing of a model's tracks; the default changes nothing.
 
     Attributes:
-        smoothing: Per task; a task that is not named stays as it is.
-        temperature: Per task with probabilities: above 1 they become less sure. Changes no decision.
-        expr_prior: Eight class frequencies as the model predicts them.
-        expr_prior_strength: How far classes are freed of their prior: p is divided by prior ** strength.
-        au_thresholds: Twelve probabilities from which an AU counts as present.
-        chosen_on: Videos whose labels decided all this, so that scores on them are optimistic.
+        smoothing: Per task; other tasks are not smoothed.
+        temperature: Per task with probabilities: above 1 lowers the confidence. Changes no decision.
+        expr_prior: Mean predicted probabilities of the eight classes.
+        expr_prior_strength: Exponent of the prior correction: p is divided by prior ** strength.
+        au_thresholds: Decision thresholds of the twelve AUs.
+        chosen_on: Videos on whose labels the calibration was fitted; scores on them are optimistic.
     """
 
     smoothing: Mapping[Task, Smoothing] = field(default_factory=dict)
@@ -106,7 +106,7 @@ class Calibration:
             )
 
     def apply(self, track: Track) -> Track:
-        """The corrected track."""
+        """The calibrated track."""
         values = {task: self.smoothed(task, raw) for task, raw in track.values.items()}
         if Task.EXPR in values:
             values[Task.EXPR] = self._expr(values[Task.EXPR])
@@ -115,10 +115,10 @@ class Calibration:
         return track.with_values(values)
 
     def smoothed(self, task: Task, values: NDArray) -> NDArray:
-        """The first of the corrections alone: predictions (N, K) smoothed as the task's are."""
+        """Predictions (N, K) of a task after smoothing, without the other corrections."""
         smoothing = self.smoothing.get(task, Smoothing())
         values = smoothing(values)
-        if task is Task.EXPR and smoothing.kind == "median":  # medians need not add up to 1
+        if task is Task.EXPR and smoothing.kind == "median":  # medians do not sum to 1
             values = values + np.float32(_TINY)
             values = values / values.sum(1, keepdims=True)
         return values
@@ -136,7 +136,7 @@ class Calibration:
             return probabilities
         scores = log_odds(probabilities) - log_odds(thresholds)
         corrected = special.expit(scores / temperature).astype(np.float32)
-        # float32 rounds a score just below 0 up to 0.5, which would be another decision
+        # float32 rounds a score just below 0 up to 0.5, which changes the decision
         below_half = np.nextafter(np.float32(0.5), np.float32(0))
         return np.asarray(np.where(scores < 0, np.minimum(corrected, below_half), corrected))
 
@@ -149,10 +149,10 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "Calibration":
-        """What `to_dict` gave.
+        """The calibration of a dictionary from `to_dict`.
 
         Raises:
-            AbawError: It is something else.
+            AbawError: A key is missing or a value is invalid.
         """
         try:
             return cls(
@@ -171,12 +171,12 @@ class Calibration:
 
 
 def log_probabilities(probabilities: NDArray) -> NDArray[np.float64]:
-    """Logarithms of probabilities, finite also at 0."""
+    """Logarithms of probabilities, finite at 0."""
     return np.asarray(np.log(np.maximum(probabilities, _TINY, dtype=np.float64)))
 
 
 def log_odds(probabilities: NDArray) -> NDArray[np.float64]:
-    """Log-odds of probabilities, finite also at 0 and 1."""
+    """Log-odds of probabilities, finite at 0 and 1."""
     return np.asarray(special.logit(np.clip(probabilities.astype(np.float64), _TINY, 1 - _TINY)))
 
 
@@ -184,7 +184,7 @@ def read_calibration(path: Path) -> Calibration:
     """The calibration in a checkpoint or a JSON file.
 
     Raises:
-        AbawError: The file cannot be read or holds none.
+        AbawError: The file cannot be read or has no calibration.
     """
     if path.suffix == ".json":
         try:
@@ -198,7 +198,7 @@ def calibration_in(checkpoint: dict[str, Any], path: Path) -> Calibration:
     """The calibration in a loaded checkpoint.
 
     Raises:
-        AbawError: It holds none.
+        AbawError: The checkpoint has no calibration.
     """
     plain = checkpoint["abaw"].get("calibration")
     if plain is None:
@@ -214,7 +214,7 @@ def _checked(plain: dict[str, Any], path: Path) -> Calibration:
 
 
 def store_calibration(calibration: Calibration, path: Path) -> None:
-    """Writes a calibration into a JSON file, or adds it to a checkpoint in place of an earlier one.
+    """Writes a calibration to a JSON file, or into a checkpoint, replacing an earlier one.
 
     Raises:
         AbawError: The file cannot be read or written.

@@ -1,4 +1,4 @@
-"""Search for the calibration that scores highest, over grids evaluated from cached sums."""
+"""Grid search for the calibration with the highest score, from cached sums per video."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from scipy import special
 
 from abaw.data.labels import Labels
-from abaw.evaluation.calibration import KINDS, Calibration, Smoothing, log_odds, log_probabilities
+from abaw.evaluation.calibration import FILTERS, Calibration, Smoothing, log_odds, log_probabilities
 from abaw.evaluation.scores import SHAPES, Sums, compare, expr_confusion, extend, label_scores
 from abaw.evaluation.tracks import Track, video_sums
 from abaw.tasks import Task
 
-# every grid begins with what changes nothing, so that it wins ties
+# the first entry of every grid changes nothing, so that it wins ties
 _WIDE, _NARROW = (1, 2, 3, 5, 10, 20, 35, 50, 75, 100), (1, 2, 3, 5, 8, 12)
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
@@ -26,18 +26,18 @@ TEMPERATURES = tuple(float(np.exp(step / 8)) for step in sorted(range(-12, 13), 
 
 
 def smoothings(task: Task) -> list[Smoothing]:
-    """The smoothings tried for a task."""
+    """The candidate smoothings of a task."""
     widths = _NARROW if task is Task.AU else _WIDE
-    return [Smoothing(), *(Smoothing(kind, width) for kind in KINDS if kind != "none" for width in widths)]
+    return [Smoothing(), *(Smoothing(kind, width) for kind in FILTERS if kind != "none" for width in widths)]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of the settings of a grid.
+    """Position of a candidate in a grid.
 
     Attributes:
-        smoothing: Place of the smoothing.
-        rules: Place of the decision rule, for action units one place for each.
+        smoothing: Index of the smoothing.
+        rules: Index of the decision rule, for action units one index each.
     """
 
     smoothing: int
@@ -45,12 +45,12 @@ class Choice:
 
 
 class Grid:
-    """The settings of one task, and what they score on every video.
+    """All candidate settings of one task and their sums on every video.
 
     Args:
         task: The task.
-        tracks: V raw tracks with that task.
-        labels_of: Gives the labels of a video by name.
+        tracks: V uncalibrated tracks with that task.
+        labels_of: Function from the name of a video to its labels.
         fold_of: int (V,), the fold of every track.
     """
 
@@ -71,13 +71,13 @@ class Grid:
         self.sums = np.stack([self._video(track) for track in tracks])
 
     def choose(self, videos: NDArray[np.int64], *, without: int | None, smooth: bool, decide: bool) -> Choice:
-        """The settings that score best on these videos together.
+        """The settings with the best score on some videos.
 
         Args:
-            videos: Places in `tracks`.
-            without: A fold of which nothing may be known; null where all are to be calibrated.
-            smooth: Smoothing may be chosen.
-            decide: A prior strength or AU thresholds may be chosen.
+            videos: Indices in `tracks`.
+            without: The held-out fold; null: none.
+            smooth: Whether to search over smoothings.
+            decide: Whether to search over prior strengths or AU thresholds.
         """
         rules = self._rules(without) if decide else np.zeros(1, np.int64)
         tried = self.sums[np.ix_(videos, np.arange(len(self.smoothings) if smooth else 1), rules)]
@@ -89,7 +89,7 @@ class Grid:
         return Choice(s, (int(rules[d]),))
 
     def sums_of(self, choice: Choice, videos: NDArray[np.int64]) -> NDArray:
-        """What some settings score: sums (videos, *SHAPES[task])."""
+        """Sums of some settings, (videos, *SHAPES[task])."""
         sums = self.sums[videos, choice.smoothing]
         if self.task is Task.AU:
             return np.stack([sums[:, rule, unit] for unit, rule in enumerate(choice.rules)], axis=1)
@@ -97,11 +97,11 @@ class Grid:
 
     @property
     def raw(self) -> NDArray:
-        """What the tracks score as they are: sums (V, *SHAPES[task])."""
+        """Sums of the uncalibrated tracks, (V, *SHAPES[task])."""
         return np.asarray(self.sums[:, 0, 0])
 
     def calibration(self, choice: Choice) -> Calibration:
-        """Settings as a calibration."""
+        """The calibration with some settings."""
         smoothing = {self.task: self.smoothings[choice.smoothing]}
         if self.task is Task.AU:
             return Calibration(smoothing=smoothing, au_thresholds=tuple(THRESHOLDS[r] for r in choice.rules))
@@ -111,7 +111,7 @@ class Grid:
         return Calibration(smoothing=smoothing, expr_prior=prior, expr_prior_strength=strength)
 
     def log_losses(self, calibration: Calibration) -> NDArray[np.float64]:
-        """Sums (V, 1 + temperatures) over the labelled values of each video: their number, their log losses.
+        """Number of labelled values and their summed log loss per temperature, (V, 1 + temperatures).
 
         Of the smoothed probabilities at each of `TEMPERATURES`, before prior and thresholds.
         """
@@ -131,27 +131,26 @@ class Grid:
         return result
 
     def _rules(self, without: int | None) -> NDArray[np.int64]:
-        """The decision rules that may be chosen, the one that changes nothing first."""
+        """Indices of the decision rules to search, the one that changes nothing first."""
         if self.task is not Task.EXPR:
             return np.arange(self.sums.shape[2])
         n, place = len(STRENGTHS) - 1, list(self._priors).index(without)
         return np.array([0, *range(1 + place * n, 1 + (place + 1) * n)])
 
     def _expected_classes(self) -> dict[int | None, tuple[float, ...]]:
-        """How often the model expects each class in all tracks, and without each fold; no label is used."""
+        """Mean predicted probabilities of the classes, over all tracks and without each fold."""
         sums = np.stack([track.values[Task.EXPR].sum(0, dtype=np.float64) for track in self.tracks])
         priors: dict[int | None, tuple[float, ...]] = {}
         for fold in (None, *sorted(set(self.fold_of.tolist()))):
             total = sums[self.fold_of != fold].sum(0) if fold is not None else sums.sum(0)
             if total.any():  # there is another fold
-                mean = np.maximum(
-                    total / total.sum(), 1e-3
-                )  # one never expected shall not outweigh all others
+                # the floor keeps a class that is never predicted from outweighing all others
+                mean = np.maximum(total / total.sum(), 1e-3)
                 priors[fold] = tuple((mean / mean.sum()).tolist())
         return priors
 
     def _video(self, track: Track) -> NDArray:
-        """(S, D, *SHAPES[task])."""
+        """Sums of one track in all settings, (S, D, *SHAPES[task])."""
         labels, values = self.labels_of(track.video), track.values[self.task]
         rows = []
         for smoothing in self.smoothings:
@@ -160,7 +159,7 @@ class Grid:
         return np.stack(rows)
 
     def _decisions(self, values: NDArray, labels: Labels) -> NDArray:
-        """(D, *SHAPES[task])."""
+        """Sums of smoothed values under all decision rules, (D, *SHAPES[task])."""
         if self.task is Task.VA:
             return video_sums(self.task, values, labels)[None]
         if self.task is Task.AU:
@@ -175,11 +174,11 @@ class Grid:
 def threshold_counts(values: NDArray, target: NDArray, valid: NDArray[np.bool_]) -> NDArray[np.int64]:
     """The counts of `scores.au_counts` (D, 12, 4) at each of `THRESHOLDS`, from probabilities (N, 12)."""
     rising = np.sort(THRESHOLDS)
-    reached = np.searchsorted(rising, values, side="right")  # how many thresholds a value reaches
+    reached = np.searchsorted(rising, values, side="right")  # number of thresholds at or below a value
     n_bins = len(rising) + 1
     cells = (np.arange(values.shape[1]) * 2 + target.astype(np.int64)) * n_bins + reached
     bins = np.bincount(cells[valid], minlength=values.shape[1] * 2 * n_bins).reshape(-1, 2, n_bins)
-    below = bins.cumsum(-1)[..., :-1]  # (12, 2, D): values that do not reach the threshold
+    below = bins.cumsum(-1)[..., :-1]  # (12, 2, D): values below the threshold
     above = bins.sum(-1, keepdims=True) - below
     counts = np.stack([above[:, 1], above[:, 0], below[:, 1], below[:, 0]], axis=-1)  # (12, D, 4)
     rank = np.searchsorted(rising, THRESHOLDS)
@@ -187,12 +186,12 @@ def threshold_counts(values: NDArray, target: NDArray, valid: NDArray[np.bool_])
 
 
 SURE = 0.95
-"""A correction is kept if it gains on held-out videos in at least this share of bootstrap draws."""
+"""Share of bootstrap draws with a gain on held-out videos from which a correction is kept."""
 
 DRAWS = 1000
 
 NOTHING = {"smooth": False, "decide": False}
-"""What `Grid.choose` may choose where no correction is kept."""
+"""Arguments of `Grid.choose` without any correction."""
 
 _PARTS = {
     "smoothing": {"smooth": True, "decide": False},
@@ -203,17 +202,17 @@ _PARTS = {
 _DECISIONS = {Task.EXPR: "class prior", Task.AU: "thresholds"}
 
 Choose = Callable[[NDArray[np.int64], int], Choice]
-"""Chooses on some tracks, by their places, for those of a fold of which it may know nothing."""
+"""Function from the indices of tracks and the held-out fold to the settings chosen on the tracks."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What some of the corrections do on held-out videos.
+    """Gain of some corrections on held-out videos.
 
     Attributes:
-        what: Their names.
-        parts: What `Grid.choose` may choose for them.
-        gain: Over the raw tracks, as `comparison.compare` gives it.
+        what: Names of the corrections.
+        parts: Arguments of `Grid.choose` for them.
+        gain: Difference from the uncalibrated tracks, from `scores.compare`.
     """
 
     what: str
@@ -222,11 +221,11 @@ class Trial:
 
     @property
     def gains(self) -> bool:
-        """Whether they surely help."""
+        """Whether the gain is significant."""
         return bool(self.gain["difference"] > 0 and self.gain["probability"] >= SURE)
 
     def note(self, kept: bool) -> str:
-        """A line about them for the report."""
+        """One line for the report."""
         did = f"{self.gain['difference']:+.4f} on held-out videos"
         share = f"a gain in {self.gain['probability']:.0%} of draws"
         return f"{self.what}: {did}, {share}: {'kept' if kept else 'left out'}"
@@ -235,14 +234,14 @@ class Trial:
 def run_trials(
     grid: Grid, videos: NDArray[np.int64], fold_of: NDArray[np.int64], seed: int, without: int | None = None
 ) -> list[Trial]:
-    """The corrections alone and together, the simpler ones first; none where nothing can be held out.
+    """Trials of the corrections alone and together, simplest first; empty with fewer than two folds.
 
     Args:
-        grid: Of the task.
-        videos: Places of the tracks to try them on.
-        fold_of: The fold of each of these.
-        seed: Of the bootstrap.
-        without: A fold of the grid of which nothing may be known; null where `fold_of` are the grid's own.
+        grid: Grid of the task.
+        videos: Indices of the tracks to use.
+        fold_of: Fold of each of these tracks.
+        seed: Seed of the bootstrap.
+        without: Fold of the grid held out from all trials; null: `fold_of` are the folds of the grid.
     """
     if len(set(fold_of.tolist())) < 2:
         return []
@@ -261,12 +260,12 @@ def run_trials(
 
 
 def best_of(trials: Sequence[Trial]) -> Trial | None:
-    """The trial that gains most; None if none surely gains."""
+    """The trial with the largest significant gain; None if there is none."""
     return max((t for t in trials if t.gains), key=lambda trial: trial.gain["difference"], default=None)
 
 
 def cross_fit(grid: Grid, videos: NDArray[np.int64], fold_of: NDArray[np.int64], choose: Choose) -> Sums:
-    """The sums of these videos, those of each fold with what `choose` takes on the others."""
+    """Sums of some videos, those of each fold with the settings chosen on the other folds."""
     sums = np.empty((len(videos), *SHAPES[grid.task]))
     for fold in set(fold_of.tolist()):
         inside = fold_of == fold
@@ -275,5 +274,5 @@ def cross_fit(grid: Grid, videos: NDArray[np.int64], fold_of: NDArray[np.int64],
 
 
 def named_sums(grid: Grid, videos: NDArray[np.int64], sums: NDArray) -> Sums:
-    """Sums (videos, ...) of some of a grid's tracks, with the names of their videos."""
+    """`Sums` of some tracks of a grid, from an array (videos, ...)."""
     return Sums(tuple(grid.tracks[video].video for video in videos), **{str(grid.task): sums})

@@ -1,6 +1,6 @@
-"""Choosing a calibration with an honest account of its gain.
+"""Fitting of a calibration, with a cross-fitted estimate of its gain.
 
-Every video is scored with what would have been chosen without its fold: which corrections to keep, their
+Every video is scored with a calibration fitted without its fold: selection of the corrections, their
 settings, and the class prior.
 """
 
@@ -34,17 +34,17 @@ from abaw.tasks import Task
 
 @dataclass(frozen=True, kw_only=True)
 class TaskReport:
-    """What calibration does for the official score of one task.
+    """Effect of a calibration on the official score of one task.
 
     Attributes:
-        raw: Without calibration.
-        cross_fitted: Every video with what was chosen on the other folds: what to expect on new videos. That
-            is raw where nothing is kept.
-        optimistic: Every video with the settings chosen on all of them, itself included.
-        gain_interval: 95 % interval of cross_fitted - raw, paired over recordings; null where nothing is kept
-            or the interval is unknown.
-        notes: What was tried, what it did on held-out videos, and what was left out. The best of several
-            looks better there than it is; `cross_fitted` allows for that.
+        raw: Score without calibration.
+        cross_fitted: Score of every video with the settings chosen on the other folds, an estimate for new
+            videos; equals `raw` if no correction is kept.
+        optimistic: Score of every video with the settings chosen on all videos.
+        gain_interval: 95 % interval of cross_fitted - raw, paired over recordings; null if no correction is
+            kept or the interval is unknown.
+        notes: Each correction, its gain on held-out videos and whether it was kept. The selection makes the
+            best of these gains optimistic; `cross_fitted` accounts for that.
     """
 
     raw: float
@@ -56,11 +56,11 @@ class TaskReport:
 
 @dataclass(frozen=True)
 class CalibrationResult:
-    """A calibration and what it is worth.
+    """A calibration and its effect on the scores.
 
     Attributes:
-        calibration: Chosen on all videos.
-        reports: Per task.
+        calibration: The calibration fitted on all videos.
+        reports: Reports per task.
     """
 
     calibration: Calibration
@@ -78,15 +78,15 @@ def calibrate(
     folds: int | Mapping[str, int] = 5,
     seed: int = 0,
 ) -> CalibrationResult:
-    """Chooses a calibration for every task that was predicted and is labelled.
+    """Fits a calibration for every task that is predicted and labelled.
 
-    A correction that does not surely gain on held-out folds is left out, and the report says so.
+    A correction without a significant gain on held-out folds is dropped, as noted in the report.
 
     Args:
-        tracks: Of the videos to choose on, raw.
-        labels_of: Gives the labels of a video by name.
-        folds: How many, all videos of a recording in one; or the fold of every video by name.
-        seed: Of the bootstrap.
+        tracks: Uncalibrated tracks of the videos to fit on.
+        labels_of: Function from the name of a video to its labels.
+        folds: Number of folds, each with all videos of a recording; or the fold of every video by name.
+        seed: Seed of the bootstrap.
 
     Raises:
         AbawError: A video has no fold, or nothing is labelled.
@@ -109,13 +109,13 @@ def calibrate(
 
 
 def _fold_of(tracks: Sequence[Track], folds: int | Mapping[str, int]) -> NDArray[np.int64]:
-    """The fold of every track; made here, recordings of the most frames first, each into the emptiest."""
+    """The fold of every track; new folds take the longest recordings first, each into the smallest fold."""
     if not isinstance(folds, int):
         if missing := [track.video for track in tracks if track.video not in folds]:
-            raise AbawError(f"folds: {len(missing)} videos have none, such as {missing[0]}; make them anew")
+            raise AbawError(f"folds: {len(missing)} videos have none, such as {missing[0]}; run `abaw folds`")
         return np.array([folds[track.video] for track in tracks])
     if folds < 2:
-        raise UsageError(f"folds: {folds} cannot hold anything out; take at least 2")
+        raise UsageError(f"folds: {folds} is too few; give at least 2")
     frames: dict[str, int] = {}
     for track in tracks:
         whole = recording(track.video)
@@ -129,17 +129,17 @@ def _fold_of(tracks: Sequence[Track], folds: int | Mapping[str, int]) -> NDArray
 
 def _calibrate_task(grid: Grid, folds: int | Mapping[str, int], seed: int) -> tuple[Calibration, TaskReport]:
     task, everything = grid.task, np.arange(len(grid.tracks))
-    raw = honest = named_sums(grid, everything, grid.raw)
+    raw = cross_fitted = named_sums(grid, everything, grid.raw)
     trials = run_trials(grid, everything, grid.fold_of, seed)
     best, gain, notes = best_of(trials), None, []
     if best is not None:
-        honest = cross_fit(grid, everything, grid.fold_of, _all_over_again(grid, folds, seed))
-        gain = compare(honest, raw, DRAWS, seed)[task]
+        cross_fitted = cross_fit(grid, everything, grid.fold_of, _nested_choice(grid, folds, seed))
+        gain = compare(cross_fitted, raw, DRAWS, seed)[task]
         if gain["difference"] <= 0:
-            notes.append(f"{best.what}: no gain where the choice of it was held out too: left out")
-            best, gain, honest = None, None, raw
+            notes.append(f"{best.what}: no gain with its selection cross-fitted too: left out")
+            best, gain, cross_fitted = None, None, raw
     if not trials:
-        notes.append("too few recordings to hold any out: nothing was calibrated")
+        notes.append("too few recordings for two folds: nothing was calibrated")
     notes = [*(trial.note(kept=trial is best) for trial in trials), *notes]
     settings = grid.calibration(grid.choose(everything, without=None, **(best.parts if best else NOTHING)))
     if trials and task is not Task.VA:
@@ -148,15 +148,15 @@ def _calibrate_task(grid: Grid, folds: int | Mapping[str, int], seed: int) -> tu
     applied = score_tracks(map(settings.apply, grid.tracks), grid.labels_of, [task])
     return settings, TaskReport(
         raw=official(raw)[task],
-        cross_fitted=official(honest)[task],
+        cross_fitted=official(cross_fitted)[task],
         optimistic=official(applied)[task],
         gain_interval=None if gain is None else gain["interval"],
         notes=tuple(notes),
     )
 
 
-def _all_over_again(grid: Grid, folds: int | Mapping[str, int], seed: int) -> Choose:
-    """Chooses on some tracks as on all: tries the corrections, keeps what gains, takes its best settings."""
+def _nested_choice(grid: Grid, folds: int | Mapping[str, int], seed: int) -> Choose:
+    """The whole selection, of corrections and settings, as a function for `cross_fit`."""
 
     def choose(rest: NDArray[np.int64], fold: int) -> Choice:
         fold_of = _fold_of([grid.tracks[video] for video in rest], folds)
@@ -167,7 +167,7 @@ def _all_over_again(grid: Grid, folds: int | Mapping[str, int], seed: int) -> Ch
 
 
 def _with_temperature(grid: Grid, calibration: Calibration, seed: int) -> tuple[Calibration, str]:
-    """Adds the temperature of the least log loss, if it lowers that of held-out videos too."""
+    """Adds the temperature with the lowest log loss, if it lowers that of held-out videos too."""
     losses = grid.log_losses(calibration)  # (V, 1 + temperatures)
     held_out = np.empty(len(losses))
     for fold in set(grid.fold_of.tolist()):
@@ -184,7 +184,7 @@ def _with_temperature(grid: Grid, calibration: Calibration, seed: int) -> tuple[
 
 
 def _joined(all_tasks: Calibration, one: Calibration, task: Task) -> Calibration:
-    """The settings of the tasks so far with those of one more."""
+    """A calibration with the settings of another task added."""
     joined = replace(
         all_tasks,
         smoothing={**all_tasks.smoothing, task: one.smoothing.get(task, Smoothing())},

@@ -1,7 +1,7 @@
-"""The official scores while training runs: torchmetrics twins of `scores`, same sums, same formulas.
+"""The official scores as torchmetrics metrics, with the sums and formulas of `scores`.
 
-States are sums per video, float64 or int64 whatever the model's precision, and add up over devices. They
-stay on the CPU when the device has no float64.
+States are sums per video in float64 or int64, independent of the model's precision, and are summed over
+devices. They stay on the CPU if the device has no float64.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from abaw.tasks import Task
 
 
 class Labelled(Protocol):
-    """Labels of all rows of a video, as `data.annotations.Labels` holds them."""
+    """Labels of all rows of a video, such as `data.labels.Labels`."""
 
     def values(self, task: Task) -> NDArray:
         """(R, 2), (R,) or (R, 12)."""
@@ -29,11 +29,11 @@ class Labelled(Protocol):
 
 
 class VideoSums(Metric):
-    """Sums of some tasks for `n_videos` videos, summed over devices; what all metrics here stand on.
+    """Base class of the metrics: sums per task and video, reduced over devices.
 
     Args:
-        tasks: Whose sums.
-        n_videos: How many videos are told apart.
+        tasks: The tasks.
+        n_videos: Number of videos with sums of their own.
     """
 
     full_state_update = False
@@ -48,18 +48,18 @@ class VideoSums(Metric):
             self.add_state(task, torch.zeros(n_videos, *SHAPES[task], dtype=dtype), dist_reduce_fx="sum")
 
     def set_dtype(self, dst_type: str | torch.dtype) -> "VideoSums":  # noqa: ARG002
-        """Leaves the states as they are: in half precision a sum of frames stops growing."""
+        """Keeps the dtype of the states: a count in half precision stops growing."""
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> torch.nn.Module:
-        def move(tensor: Tensor) -> Tensor:  # follows to another device, never to another dtype
+        def move(tensor: Tensor) -> Tensor:  # changes the device, never the dtype
             device = fn(torch.empty(0, device=tensor.device)).device
             return tensor.to("cpu" if device.type == "mps" else device)
 
         return super()._apply(move, exclude_state)
 
     def _add(self, task: Task, video: int, prediction: Tensor, target: Tensor, valid: Tensor) -> None:
-        """Adds frames: predictions (N, K) and labels as `Labelled` has them, all moved to the states."""
+        """Adds frames: predictions (N, K) and labels as in `Labelled`, moved to the device of the states."""
         state: Tensor = getattr(self, task)
         prediction = prediction.detach().to(state.device).float()  # (N, K)
         target, valid = target.to(state.device), valid.to(state.device)
@@ -71,7 +71,7 @@ class VideoSums(Metric):
 
 
 class CCC(VideoSums):
-    """The official VA score: mean CCC of valence and arousal over all frames given."""
+    """The official VA score: mean CCC of valence and arousal over all frames."""
 
     def __init__(self, n_videos: int = 1) -> None:
         super().__init__([Task.VA], n_videos)
@@ -81,7 +81,7 @@ class CCC(VideoSums):
         self._add(Task.VA, video, prediction, target, valid)
 
     def compute(self) -> Tensor:
-        """The score, a scalar; 0 where it is undefined."""
+        """The score, a scalar; 0 if undefined."""
         return self._score(Task.VA)
 
 
@@ -116,12 +116,12 @@ class ActionUnitF1(VideoSums):
 
 
 class OfficialScores(VideoSums):
-    """All official scores of a set of videos, with intervals: the object that `scores.json` holds.
+    """All official scores of a set of videos with intervals, as in `scores.json`.
 
     Args:
         tasks: The predicted tasks.
         videos: Names of all videos of the set, the same on every device.
-        draws: Bootstrap draws behind the intervals.
+        draws: Number of bootstrap draws for the intervals.
     """
 
     def __init__(self, tasks: Sequence[Task], videos: Sequence[str], draws: int = 1000) -> None:
@@ -132,13 +132,13 @@ class OfficialScores(VideoSums):
     def update(self, position: int, video: Stitched[Task], labels: Labelled) -> None:
         """Adds one whole video.
 
-        Label rows beyond the last frame are scored by the last prediction; a frame that no window held,
-        as in a run cut short, is not scored.
+        Label rows beyond the last frame are scored with the last prediction; frames in no window, as with
+        limited batches, are not scored.
 
         Args:
-            position: Of the video in `videos`.
-            video: Its predictions, N frames.
-            labels: Its labels, R rows.
+            position: Index of the video in `videos`.
+            video: Predictions of its N frames.
+            labels: Labels of its R rows.
         """
         for task in self.tasks:
             target, valid = (torch.from_numpy(np.array(a)) for a in (labels.values(task), labels.valid(task)))
@@ -150,11 +150,11 @@ class OfficialScores(VideoSums):
 
     @property
     def sums(self) -> Sums:
-        """What this device has added so far; inside `compute`, all devices together."""
+        """Sums of this device; inside `compute`, of all devices."""
         return Sums(self.videos, **{str(task): getattr(self, task).cpu().numpy() for task in self.tasks})
 
     def compute(self) -> dict[str, Any]:
-        """The scores as `scores.summarise` gives them."""
+        """The scores, as returned by `scores.summarise`."""
         return summarise(self.sums, self.draws)
 
 

@@ -1,7 +1,7 @@
 """Official scores from additive sums per video, with bootstrap intervals and paired comparisons.
 
-Frames of one video resemble each other, so the bootstrap draws whole recordings. With draws as rows of a
-matrix of counts, one product with the per-video sums gives the sums of every draw.
+Frames of a video are correlated, so the bootstrap resamples whole recordings. The draws are a matrix of
+counts, whose product with the sums per video gives the sums of all draws.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from abaw.randomness import Purpose, keyed_generator
 from abaw.tasks import EXPR_NAMES, Task
 
 SHAPES: dict[Task, tuple[int, int]] = {Task.VA: (2, 6), Task.EXPR: (8, 8), Task.AU: (12, 4)}
-"""Shape of one video's sums: as `va_sums`, `expr_confusion` and `au_counts` give them."""
+"""Shape of the sums of one video, from `va_sums`, `expr_confusion` and `au_counts`."""
 
 
 def va_sums(prediction: NDArray, target: NDArray, valid: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -47,7 +47,7 @@ def au_counts(predicted: NDArray[np.bool_], target: NDArray, valid: NDArray[np.b
     """Counts (12, 4) of true positives, false positives, false negatives, true negatives per AU.
 
     Args:
-        predicted: bool (N, 12), as `au_present` gives it.
+        predicted: bool (N, 12), from `au_present`.
         target: (N, 12), 0 or 1.
         valid: bool (N, 12).
     """
@@ -56,22 +56,22 @@ def au_counts(predicted: NDArray[np.bool_], target: NDArray, valid: NDArray[np.b
 
 
 def expr_class(probabilities: NDArray) -> NDArray[np.int64]:
-    """The most probable class (N,), the first of equals, from (N, 8)."""
+    """The most probable class (N,) of probabilities (N, 8), the first of equal ones."""
     classes: NDArray[np.int64] = probabilities.argmax(-1)
     return classes
 
 
 def au_present(probabilities: NDArray, thresholds: ArrayLike = 0.5) -> NDArray[np.bool_]:
-    """Which AUs are present, bool (N, 12): probability at or above its threshold."""
+    """Presence of AUs, bool (N, 12): probability at or above its threshold."""
     present: NDArray[np.bool_] = probabilities >= np.asarray(thresholds, dtype=probabilities.dtype)
     return present
 
 
 def extend(values: NDArray, n_rows: int) -> NDArray:
-    """The values (N, ...) of `n_rows` label rows: cut, or the last one repeated beyond the last frame.
+    """Values (N, ...) truncated, or extended by repeating the last one, to `n_rows` label rows.
 
     Raises:
-        AbawError: There is no value to repeat.
+        AbawError: There are rows but no values.
     """
     if n_rows and not len(values):
         raise AbawError(f"a video without any frame cannot be scored on its {n_rows} label rows")
@@ -80,10 +80,10 @@ def extend(values: NDArray, n_rows: int) -> NDArray:
 
 
 def ccc(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Concordance correlation (...) from sums (..., 6); 0 where undefined."""
+    """Concordance correlation coefficients (...) from sums (..., 6); 0 if undefined."""
     _, x, y, xx, yy, xy = np.moveaxis(sums / np.maximum(sums[..., :1], 1), -1, 0)  # means
     covariance = xy - x * y
-    # what rounding leaves of a constant's covariance is no covariance
+    # the covariance of a constant is 0 up to rounding
     related = np.abs(covariance) > 1e-12 * np.sqrt(xx * yy)
     spread = xx - x * x + yy - y * y + (x - y) ** 2
     scores: NDArray[np.float64] = np.where(related, 2 * covariance / np.where(related, spread, 1), 0.0)
@@ -91,17 +91,17 @@ def ccc(sums: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def f1(tp: NDArray, fp: NDArray, fn: NDArray) -> NDArray[np.float64]:
-    """F1 of counts, element by element; 0 where there is neither label nor prediction."""
+    """Elementwise F1 score of counts; 0 if there are neither labels nor predictions."""
     scores: NDArray[np.float64] = 2 * tp / np.maximum(2 * tp + fp + fn, 1)
     return scores
 
 
 def label_scores(task: Task, sums: NDArray) -> NDArray[np.float64]:
-    """One score per label (..., K): CCC per dimension, F1 per class or AU. Their mean is the official one.
+    """Score per label (..., K): CCC per dimension, F1 per class or AU. The official score is their mean.
 
     Args:
-        task: Whose sums they are.
-        sums: (..., *SHAPES[task]), added up over videos.
+        task: Task of the sums.
+        sums: (..., *SHAPES[task]), summed over videos.
     """
     if task is Task.VA:
         return ccc(sums)
@@ -112,7 +112,7 @@ def label_scores(task: Task, sums: NDArray) -> NDArray[np.float64]:
 
 
 def n_frames(task: Task, sums: NDArray) -> NDArray:
-    """Labelled frames (...) behind sums (..., *SHAPES[task]); for AU those of the most labelled AU."""
+    """Number of labelled frames (...) in sums (..., *SHAPES[task]); for AU of the most labelled AU."""
     if task is Task.VA:
         counts: NDArray = sums[..., 0, 0]
     else:
@@ -122,10 +122,10 @@ def n_frames(task: Task, sums: NDArray) -> NDArray:
 
 @dataclass(frozen=True, eq=False)
 class Sums:
-    """What the scores need to know of each of V videos; None for a task that was not predicted.
+    """Sufficient statistics of the scores for V videos; None for a task that was not predicted.
 
     Attributes:
-        videos: Names, V of them.
+        videos: Names of the V videos.
         va: float64 (V, 2, 6), see `va_sums`.
         expr: int64 (V, 8, 8), see `expr_confusion`.
         au: int64 (V, 12, 4), see `au_counts`.
@@ -144,29 +144,29 @@ class Sums:
 
     @property
     def labelled(self) -> dict[Task, NDArray]:
-        """The sums of every task with at least one labelled frame."""
+        """Sums of every task with at least one labelled frame."""
         return {t: s for t in Task if (s := getattr(self, t)) is not None and n_frames(t, s).any()}
 
     def select(self, positions: Sequence[int]) -> "Sums":
-        """The videos at these positions, in that order."""
+        """The sums of the videos at some positions, in that order."""
         picked = {t: s[list(positions)] for t in Task if (s := getattr(self, t)) is not None}
         return replace(self, videos=tuple(self.videos[p] for p in positions), **picked)
 
     def over(self, videos: Sequence[str], tasks: Sequence[Task]) -> "Sums":
-        """The sums of these tasks for other videos, by name; nothing is labelled in one that is not here."""
+        """The sums of some tasks aligned to other videos by name; zeros for videos that are missing here."""
         place = {video: k for k, video in enumerate(self.videos)}
-        taken = [place.get(video, -1) for video in videos]  # -1 is the row of zeros behind the last
+        taken = [place.get(video, -1) for video in videos]  # -1 is the row of zeros appended
         rows = {t: np.concatenate([s, np.zeros_like(s[:1])]) for t, s in self.labelled.items() if t in tasks}
         return Sums(tuple(videos), **{str(task): s[taken] for task, s in rows.items()})
 
 
 def official(sums: Sums) -> dict[Task, float]:
-    """The official score of every task with labels."""
+    """The official score of every labelled task."""
     return {task: float(label_scores(task, v.sum(0)).mean()) for task, v in sums.labelled.items()}
 
 
 def replicas(sums: Sums, drawn: NDArray[np.float64]) -> dict[Task, NDArray[np.float64]]:
-    """Label scores (draws, K) per task in every draw of recordings; NaN in a draw without labelled frames."""
+    """Label scores (draws, K) per task in every bootstrap draw; NaN in draws without labelled frames."""
     result = {}
     for task, values in sums.labelled.items():
         drawn_sums = resample(values, drawn)
@@ -176,17 +176,17 @@ def replicas(sums: Sums, drawn: NDArray[np.float64]) -> dict[Task, NDArray[np.fl
 
 
 def summarise(sums: Sums, draws: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """The official scores as plain values, as `abaw score --json` prints them.
+    """The official scores as plain values, as printed by `abaw score --json`.
 
     Args:
-        sums: Of all videos of the set.
-        draws: Bootstrap draws behind the 95 % intervals; 0 leaves the intervals out.
-        seed: Of the draws.
+        sums: Sums of all videos of the set.
+        draws: Number of bootstrap draws for the 95 % intervals; 0: no intervals.
+        seed: Seed of the draws.
 
     Returns:
-        Per task with labels the score, the score of each label, the labelled frames, and the `interval` of
-        the score and the `intervals` of each label; the `total` of the tasks' scores. An interval is null
-        where fewer than two recordings leave it unknown, the total's where one of the tasks has none.
+        Per labelled task the score, the score of each label, the number of labelled frames, the `interval` of
+        the score and the `intervals` of the labels; the `total` of the tasks' scores. An interval is null
+        with fewer than two recordings, that of the total if the interval of any task is null.
     """
     result: dict[str, Any] = {}
     drawn = draw_recordings(sums.videos, draws, seed) if draws and sums.videos else None
@@ -216,23 +216,23 @@ def summarise(sums: Sums, draws: int = 1000, seed: int = 0) -> dict[str, Any]:
 
 
 def per_video(sums: Sums) -> dict[str, dict[str, Any]]:
-    """The scores of every video alone, as `summarise` gives them, without intervals."""
+    """The scores of every single video, as from `summarise` without intervals."""
     return {video: summarise(sums.select([k]), draws=0) for k, video in enumerate(sums.videos)}
 
 
 LEVEL = 0.95
-"""Share of repetitions in which an interval is meant to hold the truth."""
+"""Confidence level of the intervals."""
 
 
 def draw_recordings(videos: Sequence[str], draws: int, seed: int) -> NDArray[np.float64]:
-    """How often each video is drawn, float64 (draws, V): as often as the recording it belongs to.
+    """Bootstrap counts of each video, float64 (draws, V): those of its recording.
 
-    Every draw takes as many recordings as there are.
+    Every draw has as many recordings as there are.
 
     Args:
-        videos: V names, at least one.
+        videos: Names of V videos, at least one.
         draws: Number of draws.
-        seed: Of the random generator.
+        seed: Seed of the random generator.
 
     Raises:
         UsageError: `draws` or `seed` is negative.
@@ -250,22 +250,22 @@ def draw_recordings(videos: Sequence[str], draws: int, seed: int) -> NDArray[np.
 
 
 def resample(sums: NDArray, drawn: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sums of each draw, (draws, ...), from the sums per video (n_videos, ...)."""
+    """Sums of each draw (draws, ...), from sums per video (n_videos, ...)."""
     return np.tensordot(drawn, sums.astype(np.float64), axes=1)
 
 
 def interval(values: NDArray, n_recordings: int) -> NDArray[np.float64] | None:
-    """The 95 % interval of a statistic, (2, ...), from its values in all draws (draws, ...).
+    """The 95 % interval (2, ...) of a statistic from its values in all bootstrap draws (draws, ...).
 
-    The percentile interval, widened for the narrowness of the bootstrap in small samples (Hesterberg,
-    "What teachers should know about the bootstrap", 2015). Draws without a value are NaN and left out.
+    The percentile interval, expanded to correct its bias in small samples (Hesterberg,
+    "What teachers should know about the bootstrap", 2015). Draws without a value are NaN and ignored.
 
     Args:
         values: float (draws, ...).
-        n_recordings: How many recordings carry the statistic.
+        n_recordings: Number of recordings with labels for the statistic.
 
     Returns:
-        Lower and upper end; None where fewer than two recordings, or no draw, leave the spread unknown.
+        Lower and upper end; None with fewer than two recordings or no draws.
     """
     if n_recordings < 2 or not np.isfinite(values).any():
         return None
@@ -281,18 +281,17 @@ def _student(freedom: int) -> float:
 
 
 def compare(a: Sums, b: Sums, draws: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """How much better `a` scores than `b`, both resampled with the same recordings.
+    """Paired comparison of two runs: differences of their scores with paired bootstrap intervals.
 
-    Only tasks that both predict are compared; videos without labels of these may be missing in one of them.
+    Compares the tasks that both predict; videos without labels of these tasks may be missing in one run.
 
     Returns:
-        Per task that both have, and for their `total`: `difference` (a - b), its 95 % `interval`, and the
-        `probability` that a is better: the share of the draws, ties counting half, in which every task has
-        labels. Both are null where no draws, or fewer than two labelled recordings of a task, leave them
-        unknown.
+        Per common task, and for their `total`: `difference` (a - b), its 95 % `interval`, and the
+        `probability` that a is better: its share of the draws with labels of every task, ties counting half.
+        Both are null without draws, or with fewer than two labelled recordings of a task.
 
     Raises:
-        AbawError: The two were not scored on the same labelled frames of the same videos.
+        AbawError: The runs differ in their labelled frames or videos.
     """
     tasks = [task for task in a.labelled if task in b.labelled]
     videos = sorted(_labelled_videos(a, tasks) | _labelled_videos(b, tasks))
@@ -317,7 +316,7 @@ def compare(a: Sums, b: Sums, draws: int = 1000, seed: int = 0) -> dict[str, Any
 
 
 def _part(difference: float, gaps: NDArray, n_recordings: int) -> dict[str, Any]:
-    """One difference, from its values in all draws (draws,); NaN where a draw has no label."""
+    """One entry of `compare`, from the differences in all draws (draws,); NaN in draws without labels."""
     ends, drawn = interval(gaps, n_recordings), gaps[np.isfinite(gaps)]
     return {
         "difference": difference,
@@ -327,15 +326,15 @@ def _part(difference: float, gaps: NDArray, n_recordings: int) -> dict[str, Any]
 
 
 def _labelled_videos(sums: Sums, tasks: Sequence[Task]) -> set[str]:
-    """The videos with a labelled frame of any of these tasks."""
+    """Names of the videos with a labelled frame in any of some tasks."""
     found = (np.flatnonzero(n_frames(task, sums.labelled[task])) for task in tasks)
     return {sums.videos[place] for places in found for place in places}
 
 
 def best_constant(sums: Sums) -> dict[Task, float]:
-    """The official scores of the best answer that is the same for every frame, chosen on these labels.
+    """The official scores of the best constant prediction, chosen on the labels scored.
 
-    VA: a constant has no covariance, so 0. EXPR: one class for all frames. AU: each AU always or never.
+    VA: 0, as a constant has no covariance. EXPR: one class for all frames. AU: each AU always or never.
     """
     result: dict[Task, float] = {}
     for task, values in sums.labelled.items():

@@ -1,4 +1,4 @@
-"""Mending what `windows` cut: overlapping predictions of windows become one track per video."""
+"""Stitching: weighted averages of overlapping windows give one track per video."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ Key = TypeVar("Key", bound=str)
 
 
 def taper(length: int) -> Tensor:
-    """Weights of a window's frames, float32 (T,): a triangle, positive up to both ends.
+    """Triangular weights of the frames of a window, float32 (T,), positive at both ends.
 
-    A frame in the middle of its window has context on both sides, so its prediction counts more.
+    Frames in the middle of a window have context on both sides, so their predictions count more.
     """
     rise = torch.arange(1, length + 1, dtype=torch.float32)
     return torch.minimum(rise, rise.flip(0)) / ((length + 1) // 2)
@@ -23,13 +23,13 @@ def taper(length: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Stitched(Generic[Key]):
-    """The predictions for all frames of one video.
+    """Predictions for all frames of one video.
 
     Attributes:
-        video: Number of the video in the index.
+        video: Index of the video.
         predictions: Per task float32 (N, K); zeros where `covered` is false.
-        seen: bool (N,), a window saw the frame (it was visible there).
-        covered: bool (N,), a window held the frame; false only when windows were left out.
+        seen: bool (N,), the frame was visible in a window.
+        covered: bool (N,), the frame was in a window; false only if windows were skipped.
     """
 
     video: int
@@ -39,17 +39,17 @@ class Stitched(Generic[Key]):
 
 
 class Stitcher(Generic[Key]):
-    """Averages windows into videos, on the device where the predictions are.
+    """Averages the predictions of windows per video, on the device of the predictions.
 
-    It averages what it is given, so give it VA values and probabilities. Every window is one addition to
-    a slice, never a scatter: the same windows in the same order give the same bits. Videos must come one
-    after another, in any order within a batch; only those of the latest batch are held.
+    Takes VA values and probabilities, not logits. Every window is added to a slice, without scatter, so
+    that the result is deterministic. The windows of a video must be consecutive, in any order within a
+    batch; only the videos of the latest batch are kept.
     """
 
     def __init__(self, n_frames: Callable[[int], int]) -> None:
-        """Takes the function that gives the number of frames (N) of a video."""
+        """`n_frames` returns the number of frames (N) of a video by its index."""
         self._n_frames = n_frames
-        # per video (N, K + 2): weighted predictions of all tasks, how often visible, sum of weights
+        # per video (N, K + 2): weighted sums of the predictions, of visibility, and of the weights
         self._sums: dict[int, Tensor] = {}
         self._sizes: dict[Key, int] = {}
         self._latest: set[int] = set()
@@ -57,21 +57,21 @@ class Stitcher(Generic[Key]):
 
     @torch.no_grad()
     def add(self, where: Sequence[Window], predictions: Mapping[Key, Tensor], visible: Tensor) -> None:
-        """Takes the predictions of a batch of windows.
+        """Adds the predictions of a batch of windows.
 
         Args:
-            where: B windows; `PADDING` is skipped, and so is what stands behind a short window's end.
-            predictions: Per task (B, T, K), any floating type.
-            visible: bool (B, T), what the network could see.
+            where: B windows; `PADDING` and frames after the end of a short window are skipped.
+            predictions: Per task (B, T, K), any floating-point dtype.
+            visible: bool (B, T).
 
         Raises:
-            ValueError: A window belongs to a video that was already handed out.
+            ValueError: A window belongs to a video that was already returned.
         """
         videos = {window.video for window in where if len(window)}
         if returning := sorted(videos & self._done):
             raise ValueError(
-                f"videos {returning} were handed out before all their windows had come; "
-                "feed the windows video by video"
+                f"videos {returning} were returned before all of their windows were added; "
+                "add the windows video by video"
             )
         if not videos:
             return
@@ -88,25 +88,25 @@ class Stitcher(Generic[Key]):
         self._latest = videos
 
     def finished(self) -> list[Stitched[Key]]:
-        """The videos whose last window has come: those without a window in the latest batch."""
-        return self._hand_out([video for video in self._sums if video not in self._latest])
+        """The complete videos: those without a window in the latest batch."""
+        return self._pop([video for video in self._sums if video not in self._latest])
 
     def flush(self) -> list[Stitched[Key]]:
-        """All videos still held; call it after the last batch."""
-        return self._hand_out(list(self._sums))
+        """All remaining videos; to be called after the last batch."""
+        return self._pop(list(self._sums))
 
     def _sum_of(self, video: int, like: Tensor) -> Tensor:
         if video not in self._sums:
             self._sums[video] = like.new_zeros(self._n_frames(video), like.shape[-1])
         return self._sums[video]
 
-    def _hand_out(self, videos: list[int]) -> list[Stitched[Key]]:
+    def _pop(self, videos: list[int]) -> list[Stitched[Key]]:
         self._done.update(videos)
-        return [self._mend(video, self._sums.pop(video)) for video in videos]
+        return [self._average(video, self._sums.pop(video)) for video in videos]
 
-    def _mend(self, video: int, sums: Tensor) -> Stitched[Key]:
+    def _average(self, video: int, sums: Tensor) -> Stitched[Key]:
         n_visible, weight = sums[:, -2], sums[:, -1]
-        # weights are at least 1 / T, so the floor only keeps 0 / 0 out
+        # weights are at least 1 / T, so the floor only avoids 0 / 0
         means = sums[:, :-2] / weight[:, None].clamp(min=1e-6)
         sizes = list(self._sizes.values())
         predictions = zip(self._sizes, torch.split(means, sizes, dim=1), strict=True)

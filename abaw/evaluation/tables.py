@@ -1,4 +1,4 @@
-"""The official scores as text for a terminal."""
+"""Text tables of the official scores."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,11 +9,11 @@ _TITLES = {Task.VA: "VA    mean CCC", Task.EXPR: "EXPR  macro F1", Task.AU: "AU 
 
 
 def score_table(scores: Mapping[str, Any], labels: bool = False) -> str:
-    """A line per task and one for the total.
+    """Table with a line per task and one for the total.
 
     Args:
-        scores: As `scores.summarise` gives them.
-        labels: A line for every class and action unit too.
+        scores: Scores from `scores.summarise`.
+        labels: Whether to add a line for every class and action unit.
     """
     tasks = [task for task in Task if task in scores]
     if not tasks:
@@ -31,17 +31,17 @@ def score_table(scores: Mapping[str, Any], labels: bool = False) -> str:
 
 
 def comparison_table(differences: Mapping[str, Any]) -> str:
-    """A line per task of what `comparison.compare` gives."""
+    """Table with a line per entry of `scores.compare`."""
     lines = []
     for name, part in differences.items():
-        chance = part["probability"]
-        share = "" if chance is None else f"  better in {chance:.0%} of draws"
+        probability = part["probability"]
+        share = "" if probability is None else f"  better in {probability:.0%} of draws"
         lines.append(f"{name:<14} {part['difference']:+.4f}{_ends(part['interval'])}{share}")
     return "\n".join(lines)
 
 
 def baseline_table(columns: Mapping[str, Mapping[Task, float]]) -> str:
-    """The tasks' scores side by side, a column for each of several answers to the same frames."""
+    """Table of the tasks' scores with a column for each of several predictions."""
     tasks = [task for task in Task if any(task in column for column in columns.values())]
     widths = {name: max(len(name), 8) + 2 for name in columns}
     head = " " * 14 + "".join(f"{name:>{width}}" for name, width in widths.items())

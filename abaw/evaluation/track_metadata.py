@@ -1,4 +1,4 @@
-"""What made a track: kept in the metadata of its file, and the same for all tracks of a folder."""
+"""Metadata of tracks: run, weights and settings, stored in each file, equal within a folder."""
 
 import hashlib
 import json
@@ -14,20 +14,19 @@ import abaw
 from abaw.errors import AbawError
 
 KEY = b"abaw"
-"""In the metadata of a Parquet schema; the value is JSON."""
+"""Key in the metadata of the Parquet schema; the value is JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrackMetadata:
-    """What made a track. Two tracks belong together where `weights` and `settings` are the same.
+    """Origin of a track. Tracks belong together if `weights` and `settings` are equal.
 
     Attributes:
-        run: The run's directory, as it was named; of an ensemble the folder of its tracks.
-        weights: SHA-256 of the network's tensors; of an ensemble that of its sources.
-        settings: What else decides about the values, as plain numbers: how videos are cut, what is hidden.
-        sources: Of an ensemble the members, each with its `folder`, its `share` and its own metadata, null
-            where that is unknown.
-        version: Of the package.
+        run: The run's directory as given; for an ensemble the folder of its tracks.
+        weights: Fingerprint of the network's tensors (SHA-256); for an ensemble that of its sources.
+        settings: Other settings that affect the predictions, as plain numbers: windows, dropped frames.
+        sources: Members of an ensemble, each with `folder`, `share` and its own metadata, null if unknown.
+        version: Version of the package.
     """
 
     run: str
@@ -37,11 +36,11 @@ class TrackMetadata:
     version: str = field(default_factory=lambda: abaw.__version__)
 
     def goes_with(self, other: "TrackMetadata | None") -> bool:
-        """Whether tracks of both may lie in one folder."""
+        """Whether tracks of both origins may be in one folder."""
         return other is not None and (self.weights, self.settings) == (other.weights, other.settings)
 
     def to_json(self) -> bytes:
-        """As the metadata's value."""
+        """JSON text for the Parquet metadata."""
         return json.dumps(asdict(self)).encode()
 
     def __str__(self) -> str:
@@ -55,13 +54,13 @@ def ensemble_metadata(
     members: Sequence[TrackMetadata | None],
     shares: Sequence[float],
 ) -> TrackMetadata:
-    """The metadata of the mean of some folders of tracks.
+    """Metadata of an ensemble.
 
     Args:
         out: Folder of the mean tracks.
-        folders: Those averaged.
-        members: Their metadata.
-        shares: How much each counts; they sum to 1.
+        folders: Folders of the members.
+        members: Metadata of the members.
+        shares: Weights of the members, which sum to 1.
     """
     sources = [
         {"folder": str(folder), "share": share, "metadata": None if member is None else asdict(member)}
@@ -76,10 +75,10 @@ def ensemble_metadata(
 
 
 def read_metadata(path: Path) -> TrackMetadata | None:
-    """What made a track; None where its file does not say, as with tracks of other programs.
+    """Metadata of a track; None if its file has none, as with tracks of other programs.
 
     Raises:
-        AbawError: The file is damaged, or says it in a way that cannot be understood.
+        AbawError: The file or its metadata is damaged.
     """
     try:
         plain = (pq.read_schema(path).metadata or {}).get(KEY)
@@ -91,14 +90,14 @@ def read_metadata(path: Path) -> TrackMetadata | None:
 
 
 def common_metadata(folder: Path | str, tracks: Mapping[str, Path]) -> TrackMetadata | None:
-    """What made all tracks of a folder; None where no file says it.
+    """The common metadata of all tracks of a folder; None if no file has any.
 
     Args:
-        folder: For the message.
+        folder: The folder, for the message.
         tracks: Its files by video, at least one.
 
     Raises:
-        AbawError: They are not all of the same weights and settings, or some do not say.
+        AbawError: The tracks differ in weights or settings, or only some have metadata.
     """
     found = _all_metadata(tracks)
     first, common = next(found)
@@ -112,21 +111,21 @@ def common_metadata(folder: Path | str, tracks: Mapping[str, Path]) -> TrackMeta
 
 
 def check_fits(folder: Path | str, tracks: Mapping[str, Path], new: TrackMetadata) -> None:
-    """Raises where new tracks would not go with those that a folder holds already.
+    """Checks that new tracks belong together with the existing tracks of a folder.
 
     Args:
-        folder: For the message.
+        folder: The folder, for the message.
         tracks: Its files by video.
-        new: What makes the new ones.
+        new: Metadata of the new tracks.
 
     Raises:
-        AbawError: One of the tracks is of other weights or settings, or does not say.
+        AbawError: A track has other weights or settings, or no metadata.
     """
-    for video, there in _all_metadata(tracks):
-        if not new.goes_with(there):
+    for video, existing in _all_metadata(tracks):
+        if not new.goes_with(existing):
             raise AbawError(
                 f"{folder}: holds tracks of another checkpoint or other settings, such as {video} of"
-                f" {_named(there)}; the new ones would be of {new}; remove or rename the folder first"
+                f" {_named(existing)}; the new ones would be of {new}; remove or rename the folder first"
             )
 
 

@@ -1,4 +1,4 @@
-"""Tracks: the predictions for all frames of a video as one Parquet table; reading, writing, averaging."""
+"""Tracks: predictions for all frames of a video as a Parquet table; reading, writing, averaging."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,11 +23,11 @@ SUFFIX = ".parquet"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Track:
-    """All frames of one video: row k is frame k (from 0). A task that was not predicted is None.
+    """Predictions for all frames of one video; row k is frame k (from 0). Tasks not predicted are None.
 
     Attributes:
         video: Name of the video.
-        seen: bool (N,), the network saw the frame; elsewhere its values come from the context.
+        seen: bool (N,), the frame was visible to the network; other values are predicted from context.
         va: float32 (N, 2), valence and arousal.
         expr: float32 (N, 8), probabilities.
         au: float32 (N, 12), probabilities.
@@ -49,16 +49,16 @@ class Track:
 
     @property
     def values(self) -> dict[Task, NDArray[np.float32]]:
-        """The predictions of every task that has some, (N, K) each."""
+        """The predictions (N, K) of every predicted task."""
         return {task: values for task in Task if (values := getattr(self, task)) is not None}
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        """What was predicted."""
+        """The predicted tasks."""
         return tuple(self.values)
 
     def with_values(self, values: Mapping[Task, NDArray[np.float32]]) -> "Track":
-        """The same frames with these predictions and no others."""
+        """A track of the same frames with other predictions."""
         va, expr, au = (values.get(task) for task in Task)
         return Track(video=self.video, seen=self.seen, va=va, expr=expr, au=au)
 
@@ -72,19 +72,19 @@ def track_frame(track: Track) -> pd.DataFrame:
 
 
 def write_track(track: Track, folder: Path | str, metadata: TrackMetadata | None = None) -> Path:
-    """Writes `<video>.parquet`; a reader finds the old file or the new one, never half.
+    """Writes `<video>.parquet` atomically and returns its path.
 
     Args:
-        track: What was predicted for a video.
-        folder: Where to.
-        metadata: What made it; null where that is unknown.
+        track: Predictions for a video.
+        folder: Target folder.
+        metadata: Origin of the track; null: unknown.
 
     Raises:
-        AbawError: A value is not finite, or the video's name is no file name.
+        AbawError: A value is NaN or infinite, or the video's name is not a valid file name.
     """
     path = track_path(folder, track.video)
     if problem := _first_problem(track):
-        raise AbawError(f"{path}: not written, because {problem}; look at the checkpoint and its training")
+        raise AbawError(f"{path}: not written, because {problem}; check the checkpoint and its training")
     table = pa.Table.from_pandas(track_frame(track), preserve_index=False)
     if metadata is not None:
         table = table.replace_schema_metadata({**table.schema.metadata, KEY: metadata.to_json()})
@@ -94,10 +94,10 @@ def write_track(track: Track, folder: Path | str, metadata: TrackMetadata | None
 
 
 def track_path(folder: Path | str, video: str) -> Path:
-    """Where the track of a video lies in a folder of tracks.
+    """Path of a video's track in a folder of tracks.
 
     Raises:
-        AbawError: The name would leave the folder or is none at all.
+        AbawError: The name is empty or has a path separator.
     """
     if video in ("", ".", "..") or set(video) & set("/\\\0"):
         raise AbawError(f"video name {video!r} cannot name a file; rename the video's folder")
@@ -105,11 +105,11 @@ def track_path(folder: Path | str, video: str) -> Path:
 
 
 def read_track(path: Path | str) -> Track:
-    """Reads and checks one track.
+    """Reads and validates one track.
 
     Raises:
-        AbawError: The file is no track: damaged, other columns, a row missing or out of order, a value that
-            is not finite.
+        AbawError: The file is damaged, has other columns, missing or unordered rows, or values that are NaN
+            or infinite.
     """
     path = Path(path)
     try:
@@ -129,7 +129,7 @@ def read_track(path: Path | str) -> Track:
 
 
 def _checked_columns(path: Path, table: pa.Table) -> dict[str, NDArray]:
-    """The columns of a track's table in memory, in their types, one row per frame."""
+    """The columns of a track's table, converted to their types, one row per frame."""
     names = set(table.column_names)
     tasks = [task for task in Task if names & set(task.columns)]
     types = {"frame": pa.int32(), "seen": pa.bool_()}
@@ -139,17 +139,17 @@ def _checked_columns(path: Path, table: pa.Table) -> dict[str, NDArray]:
     wrong += [f"has empty cells in {name!r}" for name in types if name in names and table[name].null_count]
     if wrong or not tasks:
         raise AbawError(
-            f"{path}: is no track: it {wrong[0] if wrong else 'holds no task'}; a track has the columns "
+            f"{path}: is not a track: it {wrong[0] if wrong else 'holds no task'}; a track has the columns "
             "frame, seen and all columns of each predicted task; predict it again"
         )
     try:
         table = table.select(list(types)).cast(pa.schema(types))
     except pa.ArrowException as error:
-        raise AbawError(f"{path}: is no track: a column has the wrong type ({error})") from error
+        raise AbawError(f"{path}: is not a track: a column has the wrong type ({error})") from error
     columns = {name: table[name].to_numpy() for name in types}
-    displaced = columns["frame"] != np.arange(1, len(table) + 1)
-    if displaced.any():
-        row = int(displaced.argmax())
+    misplaced = columns["frame"] != np.arange(1, len(table) + 1)
+    if misplaced.any():
+        row = int(misplaced.argmax())
         raise AbawError(
             f"{path}: row {row + 1} is frame {columns['frame'][row]}; a track has one row per frame, from 1; "
             "predict it again"
@@ -158,41 +158,41 @@ def _checked_columns(path: Path, table: pa.Table) -> dict[str, NDArray]:
 
 
 def find_tracks(folder: Path | str) -> dict[str, Path]:
-    """The files of a folder of tracks by video, sorted by name.
+    """The track files of a folder by video, sorted by name.
 
     Raises:
-        AbawError: There is no track.
+        AbawError: The folder has no tracks.
     """
     paths = list_tracks(folder)
     if not paths:
-        raise AbawError(f"{folder}: holds no track (<video>{SUFFIX}); `abaw predict` writes them")
+        raise AbawError(f"{folder}: holds no tracks (<video>{SUFFIX}); `abaw predict` writes them")
     return paths
 
 
 def list_tracks(folder: Path | str) -> dict[str, Path]:
-    """As `find_tracks`, but empty where there is no track."""
+    """As `find_tracks`, but empty if there are no tracks."""
     paths = {path.name.removesuffix(SUFFIX): path for path in Path(folder).glob(f"*{SUFFIX}")}
     return dict(sorted(paths.items()))
 
 
 def read_tracks(folder: Path | str) -> Iterator[Track]:
-    """The tracks of a folder one by one, sorted by video.
+    """Iterator over the tracks of a folder, sorted by video.
 
     Raises:
-        AbawError: There is none, or one of them is damaged.
+        AbawError: The folder has no tracks, or one of them is damaged.
     """
     return map(read_track, find_tracks(folder).values())
 
 
 def score_tracks(tracks: Iterable[Track], labels_of: Callable[[str], Labels], tasks: Sequence[Task]) -> Sums:
-    """The sums behind the official scores, of raw decisions: the likeliest class, AUs from 0.5.
+    """Sums for the official scores, with the most probable class and AUs present from probability 0.5.
 
-    Label rows beyond the last frame are scored by the last prediction.
+    Label rows beyond the last frame are scored with the last prediction.
 
     Args:
-        tracks: One per video; held one at a time.
-        labels_of: Gives the labels of a video by name, all rows.
-        tasks: What to score; every track must have predicted it.
+        tracks: One track per video, consumed one at a time.
+        labels_of: Function from the name of a video to the labels of all its rows.
+        tasks: Tasks to score, predicted in every track.
 
     Raises:
         AbawError: A track lacks a task.
@@ -211,7 +211,7 @@ def score_tracks(tracks: Iterable[Track], labels_of: Callable[[str], Labels], ta
 
 
 def video_sums(task: Task, values: NDArray, labels: Labels) -> NDArray:
-    """The sums of one video and task, shaped as `scores.SHAPES` says, from predictions (N, K)."""
+    """Sums of one video and task, of shape `scores.SHAPES[task]`, from predictions (N, K)."""
     values, target, valid = extend(values, len(labels)), labels.values(task), labels.valid(task)
     if task is Task.VA:
         return va_sums(values, target, valid)
@@ -224,7 +224,7 @@ def _first_problem(track: Track) -> str | None:
     for task, values in track.values.items():
         bad = ~np.isfinite(values).all(1)
         if bad.any():
-            return f"frame {int(bad.argmax()) + 1} has a value of {task} that is no number"
+            return f"frame {int(bad.argmax()) + 1} has a value of {task} that is NaN or infinite"
     return None
 
 
@@ -234,18 +234,18 @@ def ensemble_tracks(
     """Writes the mean track of every video.
 
     Args:
-        folders: At least two folders of tracks of the same videos, from other checkpoints, window lengths
-            or folds.
-        out: Folder for the means, none of `folders`.
-        weights: One per folder, not negative; null weighs all alike.
+        folders: At least two folders with tracks of the same videos, of different checkpoints, window
+            lengths or folds.
+        out: Folder of the mean tracks, not one of `folders`.
+        weights: Nonnegative weight of each folder; null: equal weights.
 
     Returns:
         The files written.
 
     Raises:
         UsageError: Too few folders, or weights that do not fit.
-        AbawError: The folders disagree in videos, frames or tasks; one mixes tracks of several checkpoints,
-            or `out` holds those of another ensemble.
+        AbawError: The folders differ in videos, frames or tasks, one has tracks of several checkpoints, or
+            `out` has tracks of another ensemble.
     """
     weights = [1.0] * len(folders) if weights is None else list(weights)
     if len(folders) < 2 or Path(out).resolve() in [Path(folder).resolve() for folder in folders]:
@@ -265,19 +265,19 @@ def ensemble_tracks(
                 f"{folder} and {folders[0]} hold tracks of different videos: {len(differing)} are in one of "
                 f"them only, such as {', '.join(differing[:5])}; predict the same videos with each checkpoint"
             )
-    # all means first, 88 bytes a frame: where any tracks disagree, nothing is written
+    # all means in memory first, 88 bytes a frame: if any tracks differ, nothing is written
     videos = tqdm(found[0], desc="tracks", disable=None)
     means = [mean_track([read_track(paths[video]) for paths in found], weights) for video in videos]
     return [write_track(mean, out, metadata) for mean in means]
 
 
 def mean_track(tracks: Sequence[Track], weights: Sequence[float]) -> Track:
-    """The weighted mean of tracks of one video: of VA values and of probabilities.
+    """Weighted mean of tracks of one video, of VA values and of probabilities.
 
-    A frame is seen where any track of some weight saw it.
+    A frame counts as seen if it is in any track of positive weight.
 
     Raises:
-        AbawError: The tracks disagree in frames or tasks.
+        AbawError: The tracks differ in frames or tasks.
     """
     first = tracks[0]
     for track in tracks[1:]:

@@ -1,4 +1,4 @@
-"""From a checkpoint to predictions in three lines, without Lightning, configuration or data."""
+"""Prediction from a checkpoint in Python, without Lightning, configuration or data."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -21,24 +21,24 @@ from abaw.model.network import Network
 from abaw.tasks import Task
 from abaw.windows import cut, window_at
 
-_MUCH_LARGER = 2  # times the side of the training's crops
+_MUCH_LARGER = 2  # relative to the side of the training crops
 
-_TOO_BLUE = 10  # levels; grey faces, bluish light and noise stay below
+_TOO_BLUE = 10  # levels of 255; grey faces, bluish light and noise stay below
 
-_LOOKED_AT = 64  # frames of a video
+_SAMPLED = 64  # frames of a video that are checked
 
 
 class Predictor:
-    """A trained network with its own pre-processing and label names.
+    """A trained network with its pre-processing and windows.
 
     Args:
-        network: In evaluation mode, on its device.
-        window: Frames the network sees at once (T).
-        stride: Frames of the window from one start to the next.
+        network: Network in evaluation mode, on its device.
+        window: Number of frames per window (T).
+        stride: Distance between the starts of windows, in frames of the window.
         step: Distance between the frames of a window, in frames of the video.
-        batch_size: Windows per pass.
-        calibration: Applied to every prediction; null leaves them raw.
-        frame_size: Side of the crops that the network was trained on, in pixels; null where it is unknown.
+        batch_size: Number of windows per forward pass.
+        calibration: Calibration of all predictions; null: none.
+        frame_size: Side of the training crops in pixels; null: unknown.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Predictor:
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        """What is predicted."""
+        """The predicted tasks."""
         return self.network.tasks
 
     def predict_frames(
@@ -70,27 +70,27 @@ class Predictor:
         frames: NDArray[np.uint8] | Sequence[NDArray[np.uint8]],
         visible: NDArray[np.bool_] | None = None,
     ) -> pd.DataFrame:
-        """Predicts every frame of one video.
+        """Predictions for every frame of one video.
 
-        What is probably no aligned face in RGB is predicted with a warning: crops more than twice as large as
-        those of the training, and faces that are bluer than red.
+        Warns if the frames are probably not aligned faces in RGB: crops more than twice as large as those of
+        the training, or faces with more blue than red.
 
         Args:
             frames: uint8 (N, S, S, 3), or a list of N frames: RGB, faces aligned as in the training data.
-            visible: bool (N,), False where there is no face; null says that every frame shows one.
+            visible: bool (N,), False for frames without a face; null: all frames have one.
 
         Returns:
             The columns of a track: `frame` (from 1), `seen`, and per task the predicted values: valence and
             arousal in [-1, 1], probabilities of expressions and action units.
 
         Raises:
-            AbawError: The array is not a video of square crops.
+            AbawError: The frames are not square uint8 crops of one shape.
         """
         frames = _checked_frames(frames)
         seen = np.ones(len(frames), bool) if visible is None else np.asarray(visible, bool)
         if seen.shape != (len(frames),):
             raise AbawError(f"visible: expected shape ({len(frames)},), one per frame, got {seen.shape}")
-        for doubt in _doubts(frames, seen, self.frame_size):
+        for doubt in _input_warnings(frames, seen, self.frame_size):
             warnings.warn(doubt, stacklevel=2)
         stitcher: Stitcher[Task] = Stitcher(lambda _: len(frames))
         starts = cut(len(frames), self.window, self.stride, self.step)
@@ -138,7 +138,7 @@ def _checked_frames(frames: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> 
     """The frames of a video as one array uint8 (N, S, S, 3).
 
     Raises:
-        AbawError: They are something else.
+        AbawError: They have another shape or dtype.
     """
     try:
         video = np.asarray(frames)
@@ -154,18 +154,20 @@ def _checked_frames(frames: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> 
     height, width = video.shape[1:3]
     if height != width or not height:
         raise AbawError(
-            f"frames: {width} x {height} pixels are no aligned face crop, which is square; the network knows"
-            " faces cut out and aligned as its training images are (cropped_aligned/ of the data set), not"
-            " whole pictures; find and align the face of every frame first"
+            f"frames: {width} x {height} pixels are not an aligned face crop, which is square; the network"
+            " takes faces cropped and aligned as its training images (cropped_aligned/), not whole"
+            " pictures; detect and align the face of every frame first"
         )
     return video
 
 
-def _doubts(frames: NDArray[np.uint8], seen: NDArray[np.bool_], frame_size: int | None) -> Iterator[str]:
-    """Why the seen ones of frames (N, S, S, 3) are probably not aligned face crops in RGB, a sentence each.
+def _input_warnings(
+    frames: NDArray[np.uint8], seen: NDArray[np.bool_], frame_size: int | None
+) -> Iterator[str]:
+    """Warnings that visible frames (N, S, S, 3) are probably not aligned face crops in RGB.
 
-    Skin of any tone reflects more red than blue: in the middle half of aligned crops the mean of red lies 40
-    to 80 levels above that of blue, on generated and on real faces. The median over some frames decides.
+    Skin of any tone reflects more red than blue: in the middle half of aligned crops the mean of red is 40 to
+    80 levels above that of blue, on generated and real faces. The median over sampled frames is used.
     """
     size = frames.shape[1]
     if frame_size is not None and size > _MUCH_LARGER * frame_size:
@@ -177,8 +179,8 @@ def _doubts(frames: NDArray[np.uint8], seen: NDArray[np.bool_], frame_size: int 
     if not len(places):
         return
     middle = slice(size // 4, size - size // 4)
-    some = frames[places[:: -(-len(places) // _LOOKED_AT)], middle, middle]
-    excess = some[..., 2].mean((1, 2)) - some[..., 0].mean((1, 2))  # (n,), blue over red
+    some = frames[places[:: -(-len(places) // _SAMPLED)], middle, middle]
+    excess = some[..., 2].mean((1, 2)) - some[..., 0].mean((1, 2))  # (n,), blue minus red
     if (blue := float(np.median(excess))) > _TOO_BLUE:
         yield (
             f"frames: the faces are bluer than red, by {blue:.0f} of 255 levels; are they BGR, as of OpenCV?"
@@ -187,38 +189,40 @@ def _doubts(frames: NDArray[np.uint8], seen: NDArray[np.bool_], frame_size: int 
 
 
 def load(checkpoint: str | Path, *, device: str | None = None, calibrated: bool = False) -> Predictor:
-    """Loads a checkpoint for prediction.
+    """Loads a checkpoint for prediction; no code in it is executed.
 
     Args:
-        checkpoint: A file that `abaw fit` left, such as `runs/demo/checkpoints/best.ckpt`.
-        device: Where to compute; null takes a GPU if there is one.
-        calibrated: Apply the calibration that `abaw calibrate` stored in the checkpoint.
+        checkpoint: A checkpoint of `abaw fit`, such as `runs/demo/checkpoints/best.ckpt`.
+        device: Device of the network; null: a GPU if there is one.
+        calibrated: Whether to apply the calibration that `abaw calibrate` stored in the checkpoint.
 
     Returns:
-        An object whose `predict_frames` turns an array of faces into a table.
+        A predictor, whose `predict_frames` returns a table of predictions.
 
     Raises:
-        AbawError: The file is missing, damaged or of another kind, or holds no calibration to apply; nothing
-            in it is ever executed.
-        UsageError: There is no such device.
+        AbawError: The file is missing, damaged or not a checkpoint of abaw, or has no calibration.
+        UsageError: The device is not available.
     """
-    where = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    content = load_checkpoint(checkpoint)
-    about: dict[str, Any] = content["abaw"]
-    network = Network.from_description(about["network"])
-    network.load_state_dict(network_weights(content))
+    target = _available(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    loaded = load_checkpoint(checkpoint)
+    metadata: dict[str, Any] = loaded["abaw"]
+    network = Network.from_description(metadata["network"])
+    network.load_state_dict(network_weights(loaded))
     network.eval().requires_grad_(False)
-    calibration = calibration_in(content, Path(checkpoint)) if calibrated else None
+    calibration = calibration_in(loaded, Path(checkpoint)) if calibrated else None
     return Predictor(
-        network.to(where), **about["windows"], calibration=calibration, frame_size=about.get("frame_size")
+        network.to(target),
+        **metadata["windows"],
+        calibration=calibration,
+        frame_size=metadata.get("frame_size"),
     )
 
 
-def _usable(device: str) -> torch.device:
-    """The device of that name, on which a tensor can be made."""
+def _available(device: str) -> torch.device:
+    """The device with a name, checked by allocating a tensor."""
     try:
         return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:  # the latter where torch is built without CUDA
+    except (RuntimeError, AssertionError) as error:  # AssertionError if torch is built without CUDA
         reason = str(error).partition("\n")[0][:200]
         raise UsageError(
             f"device: {device!r} cannot be used ({reason}); give cpu, or cuda or cuda:1 for a GPU"

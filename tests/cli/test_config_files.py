@@ -138,11 +138,11 @@ BAD = {
     "out of range": ("data:\n  window: 0\n", "bad.yaml:2: data.window is at least 1, got 0"),
     "in a part, out of range": ("model:\n  masking: {ratio: 2}\n", "bad.yaml:2: masking.ratio is"),
     "of no use": ("model:\n  temporal:\n    heads: 7\n", r"bad.yaml:2: model.temporal: heads \(7\)"),
-    "no YAML": ("data:\n  window: [1\n", "bad.yaml:3: is no YAML"),
+    "no YAML": ("data:\n  window: [1\n", "bad.yaml:3: is not YAML"),
     "a list": ("- data\n", "bad.yaml:1: holds no options"),
     "nothing": ("# only a comment\n", "bad.yaml:1: holds no options"),
     "a control character": ("data:\n  window: \x03\n", "bad.yaml:2: holds a control character"),
-    "no text": ("data:\n  root: \udcff\n", "bad.yaml:2: is no text"),
+    "no text": ("data:\n  root: \udcff\n", "bad.yaml:2: is not text"),
     "a circle": ("data: &x\n  root: *x\n", "bad.yaml"),
     "depth": ("data: " + "[" * 5000 + "]" * 5000 + "\n", "bad.yaml"),
 }

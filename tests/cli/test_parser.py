@@ -53,8 +53,8 @@ def test_every_verb_explains_every_option(verb: str, capsys: pytest.CaptureFixtu
     [
         (["fot"], "did you mean fit?"),
         (["zzzzzz"], "abaw --help"),
-        (["--config", "x.yaml", "fit"], "options come after the verb: abaw fit --config"),
-        (["--frob"], "options come after the verb"),
+        (["--config", "x.yaml", "fit"], "options come after the subcommand: abaw fit --config"),
+        (["--frob"], "options come after the subcommand"),
         (["synth"], "required: out"),
         (["synth", "out", "--vidoes", "3"], "did you mean --videos?"),
         (["synth", "out", "--videos", "x"], "Expected a int. Got value: x"),

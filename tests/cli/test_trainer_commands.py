@@ -204,7 +204,7 @@ MISTAKES = {
     ),
     "a seed that generators refuse": (["--seed_everything=-3"], 2, ["seed_everything", "-3"]),
     "a missing file": (["--config=nowhere.yaml"], 2, ["nowhere.yaml"]),
-    "no YAML": (["--config={broken}"], 2, ["broken.yaml:2: is no YAML"]),
+    "no YAML": (["--config={broken}"], 2, ["broken.yaml:2: is not YAML"]),
     "a value of the wrong kind": (["--model.optimizer.lr=fast"], 2, ["model.optimizer.lr", "fast"]),
     "a value out of range": (["--model.masking.ratio=1.5"], 2, ["masking.ratio", "1.5"]),
     "an unknown task": (["--data.tasks=[va,emotion]"], 2, ["emotion", "va, expr, au"]),

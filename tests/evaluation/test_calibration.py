@@ -351,7 +351,7 @@ def test_what_gains_only_where_it_was_chosen_is_left_out(monkeypatch):
     assert result.calibration.smoothing[Task.VA] == Smoothing()
     assert (va.cross_fitted, va.gain_interval) == (va.raw, None)
     assert [note.rpartition(": ")[2] for note in va.notes] == ["left out", "left out"]
-    assert "where the choice of it was held out too" in va.notes[1]
+    assert "with its selection cross-fitted too" in va.notes[1]
 
 
 def test_temperature_is_found_where_the_model_is_too_sure():

@@ -97,7 +97,7 @@ def test_videos_are_handed_out_when_they_end_and_only_those_in_progress_are_held
     assert last.video == 8
     assert torch.equal(last.predictions["x"], torch.full((4, 1), 8.0))
     assert stitcher.flush() == []
-    with pytest.raises(ValueError, match=r"videos \[5\] were handed out"):
+    with pytest.raises(ValueError, match=r"videos \[5\] were returned"):
         add((5, 0), (9, 0))
 
 

@@ -116,7 +116,7 @@ def test_a_failed_write_leaves_the_old_track(tmp_path):
     path = write_track(make_track(seed=1), tmp_path)
     bad = make_track(seed=2)
     bad.va[3, 0] = np.nan
-    with pytest.raises(AbawError, match="frame 4 has a value of va that is no number"):
+    with pytest.raises(AbawError, match="frame 4 has a value of va that is NaN or infinite"):
         write_track(bad, tmp_path)
     assert_same(make_track(seed=1), read_track(path))
 

@@ -97,7 +97,7 @@ def test_how_many_windows_go_at_once_changes_nothing(model: Predictor) -> None:
         (np.zeros((32, 32, 3), np.uint8), r"\(32, 32, 3\)"),
         (np.zeros((0, 32, 32, 3), np.uint8), r"\(0, 32, 32, 3\)"),
         (np.zeros((4, 32, 32, 4), np.uint8), r"\(4, 32, 32, 4\)"),
-        (np.zeros((4, 360, 640, 3), np.uint8), r"640 x 360 pixels are no aligned face crop"),
+        (np.zeros((4, 360, 640, 3), np.uint8), r"640 x 360 pixels are not an aligned face crop"),
         (np.zeros((4, 0, 0, 3), np.uint8), r"0 x 0 pixels"),
     ],
 )
@@ -146,7 +146,7 @@ def test_a_real_face_in_the_order_of_opencv_is_warned_of(checkpoint: Path, tmp_p
     capture = cv2.VideoCapture(str(VIDEO))
     whole = np.stack([capture.read()[1] for _ in range(3)])
     capture.release()
-    with pytest.raises(AbawError, match="640 x 360 pixels are no aligned face crop"):
+    with pytest.raises(AbawError, match="640 x 360 pixels are not an aligned face crop"):
         Predictor(network, **WINDOWS).predict_frames(whole)
 
 

@@ -1,4 +1,4 @@
-"""Sample submissions: the rows that an edition of the challenge expects, and their order."""
+"""Submission formats and sample files: the expected columns, rows and their order."""
 
 from bisect import bisect_left
 from codecs import BOM_UTF8
@@ -18,15 +18,15 @@ from abaw.tasks import Task
 def misplaced_rows(
     images: Sequence[str], wanted: Sequence[str], first_line: int
 ) -> Iterator[tuple[int, str]]:
-    """Rows that are missing, unknown, repeated or out of order; after each the comparison goes on.
+    """Messages about missing, unknown, repeated and unordered rows of a submission.
 
     Args:
-        images: As they stand in the submission.
-        wanted: The images of the sample, each once.
-        first_line: Line of the submission's first row.
+        images: Images of the submission.
+        wanted: Images of the sample, without repetition.
+        first_line: Line number of the submission's first row.
 
     Yields:
-        Line and message; a run of missing rows is one of them, at the line before which it belongs.
+        Line and message; consecutive missing rows are one message, at the line before which they belong.
     """
     place = {image: row for row, image in enumerate(wanted)}
     met = np.array([place.get(image, -1) for image in images], dtype=np.int64)
@@ -51,19 +51,19 @@ def misplaced_rows(
 def _disordered(
     rows: NDArray[np.int64], in_order: NDArray[np.int64], wanted: Sequence[str]
 ) -> Iterator[tuple[int, str]]:
-    """Rows of the sample that stand at another's place: pairs that changed places, then the fewest others."""
-    belongs = dict(zip(rows.tolist(), in_order.tolist(), strict=True))  # row -> row that belongs there
+    """Rows of the sample in the wrong order: swapped pairs, then a smallest set of other rows."""
+    belongs = dict(zip(rows.tolist(), in_order.tolist(), strict=True))  # row -> row expected in its place
     swapped = {row for row, other in belongs.items() if row != other and belongs[other] == row}
     for row in swapped:
         yield row, f"{wanted[row]} is swapped with {wanted[belongs[row]]}"
     others = [row for row in rows.tolist() if row not in swapped]
-    for row in sorted(set(others) - set(_longest_rising(others))):
+    for row in sorted(set(others) - set(_longest_increasing(others))):
         yield row, f"{wanted[row]} is out of order; keep the order of the sample"
 
 
-def _longest_rising(rows: Sequence[int]) -> Iterator[int]:
-    """The longest subsequence of rising numbers, last first (patience sorting)."""
-    ends: list[int] = []  # smallest possible end of a rising subsequence of each length
+def _longest_increasing(rows: Sequence[int]) -> Iterator[int]:
+    """The longest increasing subsequence, last element first (patience sorting)."""
+    ends: list[int] = []  # smallest last element of an increasing subsequence of each length
     before: dict[int, int | None] = {}
     for row in rows:
         length = bisect_left(ends, row)
@@ -77,13 +77,13 @@ def _longest_rising(rows: Sequence[int]) -> Iterator[int]:
 
 @dataclass(frozen=True)
 class Form:
-    """The form of a submission.
+    """Format of a submission.
 
     Attributes:
-        name: What users call it: a task's name, or `mtl`.
-        tasks: The tasks it takes, in the order of its columns.
+        name: Name of a task, or `mtl`.
+        tasks: The submitted tasks, in the order of the columns.
         header: First line of a file with one row per image.
-        video_header: First line of a file per video; empty where no edition took such files.
+        video_header: First line of a file per video; empty if no edition of the challenge uses them.
     """
 
     name: str
@@ -93,7 +93,7 @@ class Form:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """What stands in a row, the image apart; a row gives one class, whatever the header names."""
+        """Columns of a row without the image; EXPR has the single column `class`."""
         return tuple(c for task in self.tasks for c in (("class",) if task is Task.EXPR else task.names))
 
 
@@ -101,14 +101,14 @@ FORMS: dict[str, Form] = {
     str(task): Form(task, (task,), ",".join(("image_location", *task.names)), ",".join(task.names))
     for task in Task
 } | {"mtl": Form("mtl", tuple(Task), ",".join(MTL_HEADER))}
-"""Every form, by name."""
+"""All formats by name."""
 
 
 def form_named(name: str) -> Form:
-    """The form of that name.
+    """The format with a name.
 
     Raises:
-        UsageError: There is none.
+        UsageError: There is no such format.
     """
     if name not in FORMS:
         raise UsageError(f"task: {name!r} has no submission; choose one of {', '.join(FORMS)}")
@@ -116,7 +116,7 @@ def form_named(name: str) -> Form:
 
 
 def form_with_header(line: str) -> Form | None:
-    """The form whose first line this is, in a file with images or one per video; quotes do not matter."""
+    """The format with a header, of a file with images or a file per video; quotes are ignored."""
     header = line.replace('"', "").strip().lower()
     headers = {text.lower(): form for form in FORMS.values() for text in (form.header, form.video_header)}
     return headers.get(header) if header else None
@@ -127,11 +127,11 @@ class Sample:
     """The rows that a submission must have, in order.
 
     Attributes:
-        images: R entries `video/00001.jpg`, as they stand in the sample.
-        videos: Names, in order of appearance.
-        video: int32 (R,), place in `videos`.
+        images: R entries `video/00001.jpg`, as in the sample.
+        videos: Names of the videos, in order of appearance.
+        video: int32 (R,), index into `videos`.
         frame: int32 (R,), frame of the video, from 0.
-        form: The form that its header is of; None where it has none, or one that nobody knows.
+        form: Format with the header of the sample; None if the header is missing or unknown.
     """
 
     images: Sequence[str]
@@ -144,7 +144,7 @@ class Sample:
         return len(self.images)
 
     def numbers(self) -> dict[str, NDArray[np.int64]]:
-        """By video, the numbers of its images, from 1, in the order of the sample."""
+        """Image numbers per video, from 1, in the order of the sample."""
         order = np.argsort(self.video, kind="stable")
         ends = np.cumsum(np.bincount(self.video, minlength=len(self.videos)))
         parts = np.split(self.frame[order].astype(np.int64) + 1, ends[:-1])
@@ -153,32 +153,32 @@ class Sample:
 
 @dataclass(frozen=True)
 class VideoList:
-    """The videos that need a file each, in the order of the list."""
+    """List of videos, each of which needs a file of its own."""
 
     videos: tuple[str, ...]
 
     def numbers(self) -> dict[str, NDArray[np.int64]]:
-        """By video, nothing: a list does not say how many images a video has."""
+        """Empty image numbers per video: a list has no images."""
         return {video: np.empty(0, np.int64) for video in self.videos}
 
 
 def read_sample(path: Path | str, form: Form | None = None) -> Sample | VideoList:
-    """Reads a sample file, or a list of videos: it is a list when neither of its first rows names an image.
+    """Reads a sample file, or a list of videos, which has no image in its first two rows.
 
-    A header is optional, and whatever stands behind the image is ignored.
+    A header is optional, and columns after the image are ignored.
 
     Args:
         path: The file.
-        form: What it ought to be a sample of, where that is known.
+        form: The expected format; null: any.
 
     Raises:
-        AbawError: The file is missing, empty or no text, an entry is malformed or stands there twice.
-        UsageError: It is the sample of another form.
+        AbawError: The file is missing, empty or not text, or an entry is malformed or repeated.
+        UsageError: The sample has another format.
     """
     content = read_bytes(Path(path)).removeprefix(BOM_UTF8)
     if (place := content.find(b"\0")) >= 0:
         number = content.count(b"\n", 0, place) + 1
-        raise AbawError(f"{path}, line {number}: is no text; give the organisers' sample file")
+        raise AbawError(f"{path}, line {number}: is not text; give the organisers' sample file")
     lines = content.splitlines() or [b""]
     cells = [line.partition(b",")[0].strip() for line in lines]
     names_images = any(b"/" in cell for cell in cells[:2])
@@ -210,7 +210,7 @@ def _refuse_twice(path: Path | str, entries: Sequence[tuple[int, bytes]]) -> Non
     for number, cell in entries:
         if first.setdefault(cell, number) != number:
             raise AbawError(
-                f"{path}, line {number}: {_text(cell)} stands on line {first[cell]} too; remove one of them"
+                f"{path}, line {number}: {_text(cell)} repeats line {first[cell]}; remove one of them"
             )
 
 

@@ -1,4 +1,4 @@
-"""Is a submission what the organisers' evaluation reads? Every defect, with its line."""
+"""Verification of submissions: all defects with their lines."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -26,13 +26,13 @@ _PRESENCE = frozenset("01")
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Defect:
     """A defect of a submission.
 
     Attributes:
-        line: Where, from 1; 0 means the whole file. A missing row counts at the line before which it belongs.
-        message: What is wrong there.
-        file: In which file, where there are several.
+        line: Line number, from 1; 0: the whole file. For a missing row the line before which it belongs.
+        message: Description of the defect.
+        file: Name of the file if there are several.
     """
 
     line: int
@@ -44,21 +44,21 @@ class Finding:
         return f"{', '.join(place)}: {self.message}"
 
 
-def verify_submission(path: Path | str, sample: Path | str, task: str | None = None) -> list[Finding]:
-    """Compares a submission with the organisers' sample.
+def verify_submission(path: Path | str, sample: Path | str, task: str | None = None) -> list[Defect]:
+    """All defects of a submission, compared with the organisers' sample.
 
     Args:
-        path: The submission: a file, or for a list of videos the folder with a file for each.
-        sample: The sample file or list of videos.
-        task: va, expr, au or mtl; null finds it out from the sample, else from the submission's header or
-            its number of columns.
+        path: The submission: a file, or for a list of videos a folder with a file per video.
+        sample: Sample file or list of videos.
+        task: va, expr, au or mtl; null: inferred from the sample, or else from the submission's header or
+            number of columns.
 
     Returns:
-        Every defect, in the order of lines; none for a valid submission.
+        Defects in the order of lines; empty for a valid submission.
 
     Raises:
         AbawError: A file cannot be read.
-        UsageError: The task is unknown or not that of the sample, or was not given and cannot be found out.
+        UsageError: The task is unknown, not that of the sample, or cannot be inferred.
     """
     form = None if task is None else form_named(task)
     rows = read_sample(sample, form)
@@ -69,64 +69,64 @@ def verify_submission(path: Path | str, sample: Path | str, task: str | None = N
     for name in rows.videos:
         file = Path(path) / f"{name}.txt"
         if not file.is_file():
-            findings.append(Finding(0, "is missing", file.name))
+            findings.append(Defect(0, "is missing", file.name))
             continue
         lines = split_lines(read_bytes(file))
         form = form or _guess(lines, file)
         findings += check_video_file(lines, form, file.name)
     unasked = sorted({file.stem for file in Path(path).glob("*.txt")} - set(rows.videos))
-    return findings + [Finding(0, "is no video of the list", f"{name}.txt") for name in unasked]
+    return findings + [Defect(0, "is not a video of the list", f"{name}.txt") for name in unasked]
 
 
 def split_lines(content: bytes) -> list[str]:
-    """The lines of a file; both kinds of line ends are fine, and so is a missing last one."""
+    """The lines of a file with LF or CRLF line endings; the last one is optional."""
     lines = content.decode("utf-8", "backslashreplace").replace("\r\n", "\n").split("\n")
     return lines if lines[-1] else lines[:-1]
 
 
-def check_file(lines: Sequence[str], sample: Sample, form: Form) -> list[Finding]:
-    """The defects of a file with one row per image, given as lines."""
+def check_file(lines: Sequence[str], sample: Sample, form: Form) -> list[Defect]:
+    """Defects of the lines of a file with one row per image."""
     findings = list(_header_defects(lines, form.header))
-    # a file that starts with a row has no header: the row counts
+    # a file that starts with a row has no header
     first = 0 if lines and "/" in lines[0] else 1
     images = []
     for number, line in enumerate(lines[first:], first + 1):
         image, _, cells = line.partition(",")
         images.append(image.strip(' "'))
         if '"' in line:
-            findings.append(Finding(number, "the row is quoted; write it without quotes"))
+            findings.append(Defect(number, "the row is quoted; write it without quotes"))
         elif image != images[-1]:
-            findings.append(Finding(number, f"spaces around {images[-1]}; remove them"))
+            findings.append(Defect(number, f"spaces around {images[-1]}; remove them"))
         elif defect := _row_defect(cells, form):
-            findings.append(Finding(number, defect))
+            findings.append(Defect(number, defect))
     if images != sample.images:
-        findings += [Finding(*found) for found in misplaced_rows(images, sample.images, first + 1)]
+        findings += [Defect(*found) for found in misplaced_rows(images, sample.images, first + 1)]
     return sorted(findings, key=lambda finding: finding.line)
 
 
-def check_video_file(lines: Sequence[str], form: Form, file: str, n_rows: int | None = None) -> list[Finding]:
-    """The defects of a 3rd-edition file: one row per frame, without images.
+def check_video_file(lines: Sequence[str], form: Form, file: str, n_rows: int | None = None) -> list[Defect]:
+    """Defects of a file of the 3rd edition: one row per frame, without images.
 
     Args:
-        lines: Of the file.
-        form: Of the submission.
+        lines: Lines of the file.
+        form: Format of the submission.
         file: Name of the file.
-        n_rows: How many rows are wanted; null where nobody knows.
+        n_rows: Expected number of rows; null: unknown.
     """
     findings = list(_header_defects(lines, form.video_header))
     findings += [
-        Finding(number, defect)
+        Defect(number, defect)
         for number, line in enumerate(lines[1:], 2)
         if (defect := _row_defect(line, form))
     ]
     n_met = max(len(lines) - 1, 0)
     if n_met == 0 or n_rows not in (None, n_met):
-        findings.append(Finding(len(lines) + 1, f"{n_met} rows, expected {n_rows or 'one per frame'}"))
-    return [Finding(finding.line, finding.message, file) for finding in findings]
+        findings.append(Defect(len(lines) + 1, f"{n_met} rows, expected {n_rows or 'one per frame'}"))
+    return [Defect(finding.line, finding.message, file) for finding in findings]
 
 
 def _guess(lines: Sequence[str], path: Path | str) -> Form:
-    """The form of a file, from its header or else from the commonest number of columns."""
+    """The format of a file, inferred from its header or else from the most frequent number of columns."""
     if lines and (form := form_with_header(lines[0])) is not None:
         return form
     commonest = Counter(line.count(",") for line in lines[1:1000]).most_common(1)
@@ -136,20 +136,20 @@ def _guess(lines: Sequence[str], path: Path | str) -> Form:
     raise UsageError(f"{path}: neither header nor columns tell the task; name it: --task va|expr|au|mtl")
 
 
-def _header_defects(lines: Sequence[str], wanted: str) -> Iterator[Finding]:
+def _header_defects(lines: Sequence[str], wanted: str) -> Iterator[Defect]:
     met = lines[0] if lines else ""
     if met == wanted:
         return
     if met.replace('"', "") == wanted:
-        yield Finding(1, "the header is quoted; write it without quotes")
+        yield Defect(1, "the header is quoted; write it without quotes")
     elif "/" in met:
-        yield Finding(1, f"the header is missing; write {wanted!r}")
+        yield Defect(1, f"the header is missing; write {wanted!r}")
     else:
-        yield Finding(1, f"the header is {met[:200]!r}; write {wanted!r}")
+        yield Defect(1, f"the header is {met[:200]!r}; write {wanted!r}")
 
 
 def _row_defect(cells: str, form: Form) -> str | None:
-    """What is wrong with the values of a row, the image apart."""
+    """Defect of the values of a row, without its image."""
     values = cells.split(",")
     if len(values) != len(form.columns):
         if not cells.strip(", "):
@@ -166,15 +166,15 @@ def _row_defect(cells: str, form: Form) -> str | None:
 
 def _number_defect(text: str) -> str | None:
     if (value := _number(text)) is None:
-        return "no number"
+        return "not a number"
     if not -1 <= value <= 1:  # true for NaN too
-        return "outside [-1, 1]" if abs(value) < np.inf else "not finite"
+        return "outside [-1, 1]" if abs(value) < np.inf else "NaN or infinite"
     return None if text.strip() == text else "write the number alone"
 
 
 def _number(text: str) -> float | None:
-    """The value of a number in ASCII digits, which is all that other programs read; None of other text."""
-    # float() alone also takes the digits of every script, and underscores between digits
+    """The value of a number in ASCII digits, as other programs read it; None for other text."""
+    # float() also accepts non-ASCII digits and underscores between digits
     if not text.isascii() or "_" in text:
         return None
     try:
@@ -185,9 +185,9 @@ def _number(text: str) -> float | None:
 
 def _integer_defect(text: str, highest: int) -> str:
     if (value := _number(text)) is None:
-        return "no number"
+        return "not a number"
     if not np.isfinite(value):
-        return "not finite"
+        return "NaN or infinite"
     if not 0 <= value <= highest or value % 1:
         return f"expected an integer from 0 to {highest}"
     return f"write the integer {int(value)}"

@@ -1,4 +1,4 @@
-"""From tracks to the file the organisers take: every row filled, in the sample's order, verified twice."""
+"""Writing of submissions from tracks: all rows of the sample, in its order, verified."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
@@ -14,7 +14,7 @@ from tqdm import tqdm
 from abaw.errors import AbawError
 from abaw.evaluation.scores import au_present, expr_class
 from abaw.evaluation.submission.formats import Form, Sample, VideoList, form_named, read_sample
-from abaw.evaluation.submission.verify import Finding, check_file, check_video_file, split_lines
+from abaw.evaluation.submission.verify import Defect, check_file, check_video_file, split_lines
 from abaw.evaluation.track_metadata import common_metadata
 from abaw.evaluation.tracks import Track, find_tracks, read_track
 from abaw.files import atomic_path
@@ -23,24 +23,24 @@ from abaw.tasks import Task
 MOST_BEYOND = 0.02
 
 FEW_BEYOND = 30
-"""A video is cut short where more than this share, and more than this many, of its rows are beyond its crops.
+"""A video is cut short if more than this share and number of its rows are beyond its last crop.
 
-The official lists count one row more than there are frames, and a face may leave before a video ends.
+The official lists have one row more than there are frames, and a face may leave before the video ends.
 """
 
-_NAMED = 5  # videos that a message names
+_NAMED = 5  # number of videos named in a message
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """How the rows of a submission, or of one of its videos, were obtained.
+    """Origin of the rows of a submission or of one of its videos.
 
     Attributes:
-        rows: All of them.
-        seen: The network saw the frame's crop.
-        from_context: The frame has no crop, but a later one has: its neighbours in time decided.
-        beyond_the_last_crop: No crop follows. The prediction continues what came before, and beyond the
-            track's end repeats its last one.
+        rows: Number of rows.
+        seen: Rows whose crop was visible to the network.
+        from_context: Rows without a crop but with a later one, predicted from neighbouring frames.
+        beyond_the_last_crop: Rows without a later crop, predicted from earlier frames, or after the end of
+            the track repeating its last prediction.
     """
 
     rows: int = 0
@@ -53,34 +53,34 @@ class Provenance:
 
     @property
     def is_cut_short(self) -> bool:
-        """Whether so many rows are beyond the last crop that images must be missing."""
+        """Whether the number of rows beyond the last crop implies missing images."""
         beyond = self.beyond_the_last_crop
         return beyond > FEW_BEYOND and beyond > MOST_BEYOND * self.rows
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What was submitted.
+    """Summary of a written submission.
 
     Attributes:
-        videos: How the rows of each video were obtained, by name, in the order of the sample.
+        videos: Origin of the rows of each video by name, in the order of the sample.
     """
 
     videos: Mapping[str, Provenance]
 
     @property
     def total(self) -> Provenance:
-        """How all rows were obtained."""
+        """Origin of all rows."""
         return sum(self.videos.values(), Provenance())
 
     @property
     def cut_short(self) -> dict[str, Provenance]:
-        """The videos whose track ends long before their rows do, the most rows first."""
+        """Videos that are cut short, those with most rows beyond the last crop first."""
         short = [(video, rows) for video, rows in self.videos.items() if rows.is_cut_short]
         return dict(sorted(short, key=lambda entry: -entry[1].beyond_the_last_crop))
 
     def named_cut_short(self) -> str:
-        """The first of those videos with their counts, for a message."""
+        """The first videos that are cut short with their counts, for a message."""
         short = self.cut_short
         named = [
             f"{video} ({rows.beyond_the_last_crop:,} of {rows.rows:,} rows)"
@@ -90,15 +90,15 @@ class Submission:
         return ", ".join(named) + more
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON: the total, and each video's under `videos`."""
+        """Plain values for JSON: the total, and those of each video under `videos`."""
         videos = {video: asdict(rows) for video, rows in self.videos.items()}
         return {**asdict(self.total), "cut_short": list(self.cut_short), "videos": videos}
 
     def table(self, most: int) -> str:
-        """A line per video with rows that were not seen, those with most beyond the last crop first.
+        """Table of the videos with rows that were not seen, those with most beyond the last crop first.
 
         Args:
-            most: Number of videos listed.
+            most: Maximum number of videos listed.
         """
         unseen = [(video, rows) for video, rows in self.videos.items() if rows.seen < rows.rows]
         unseen.sort(key=lambda entry: (-entry[1].beyond_the_last_crop, -entry[1].from_context))
@@ -155,7 +155,7 @@ def write_submission(
             f"{tracks}: {len(absent)} videos of {sample} have no track: {named}; predict them first"
         )
     frames = _frames_of(rows)
-    filled: dict[str, list[str]] = {}  # all tracks first: where one is refused, nothing is written
+    filled: dict[str, list[str]] = {}  # all tracks first: if one is refused, nothing is written
     obtained: dict[str, Provenance] = {}
     for k, video in enumerate(tqdm(rows.videos, desc="tracks", disable=None)):
         track = change(read_track(paths[video]))
@@ -168,7 +168,7 @@ def write_submission(
         raise AbawError(
             f"{tracks}: {f'{n:,} videos end' if n > 1 else '1 video ends'} long before the rows of {sample} "
             f"do; beyond the last crop are {done.named_cut_short()}\n"
-            "fetch their images and predict again, or --allow_missing repeats what was predicted last"
+            "fetch their images and predict again, or repeat the last predictions with --allow_missing"
         )
     if isinstance(rows, Sample):
         _write_file(filled, rows, form, Path(out))
@@ -178,14 +178,14 @@ def write_submission(
 
 
 def _frames_of(rows: Sample | VideoList) -> list[NDArray[np.int32]] | None:
-    """The frames asked of every video, in the order of its rows; None of a list, which asks for all."""
+    """Frames to submit per video, in the order of its rows; None: all, for a list of videos."""
     if isinstance(rows, VideoList):
         return None
     return [rows.frame[places] for places in _rows_of(rows)]
 
 
 def _rows_of(sample: Sample) -> list[NDArray[np.intp]]:
-    """The rows of every video of a sample."""
+    """Row indices per video of a sample."""
     by_video = np.argsort(sample.video, kind="stable")
     return np.split(by_video, np.cumsum(np.bincount(sample.video))[:-1])
 
@@ -205,16 +205,14 @@ def _write_folder(filled: Mapping[str, list[str]], form: Form, out: Path) -> Non
         _write_verified(lines, out / file, check)
 
 
-def _write_verified(
-    lines: Sequence[str], path: Path, check: Callable[[Sequence[str]], list[Finding]]
-) -> None:
-    """Writes lines that `check` has nothing against, and checks again what came to lie on the disk."""
+def _write_verified(lines: Sequence[str], path: Path, check: Callable[[Sequence[str]], list[Defect]]) -> None:
+    """Writes lines if `check` finds no defects, and checks the written file again."""
 
-    def refuse(findings: Sequence[Finding]) -> None:
-        if findings:
+    def refuse(defects: Sequence[Defect]) -> None:
+        if defects:
             raise AbawError(
-                f"{path}: not written, it would be invalid at {len(findings):,} places, first at "
-                f"{findings[0]}; look at the sample file and the tracks"
+                f"{path}: not written, it would be invalid at {len(defects):,} places, first at "
+                f"{defects[0]}; check the sample file and the tracks"
             )
 
     refuse(check(lines))
@@ -224,7 +222,7 @@ def _write_verified(
 
 
 def _cells(track: Track, form: Form, frames: NDArray[np.integer]) -> list[str]:
-    """The official text of these frames, without the image; beyond the track's end that of its last."""
+    """Official text of some frames, without the image; after the track's end that of its last frame."""
     if absent := [task for task in form.tasks if task not in track.values]:
         raise AbawError(f"track of {track.video}: {', '.join(absent)} was not predicted there")
     if not len(track):
