@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from abaw.data.check.check import check_dataset
-from abaw.data.check.report import Report
+from abaw.data.check.report import DataReport
 from abaw.data.formats.annotations import write_mtl_file, write_task_file
 from abaw.data.labels import Labels, image_name
 from abaw.tasks import Task
@@ -60,7 +60,7 @@ class Tree:
     def label(self, video: str, task: Task = Task.VA, split: str = "train") -> Path:
         return self.root / "Annotations" / FOLDERS[task] / SPLITS[split] / f"{video}.txt"
 
-    def check(self, **options: object) -> Report:
+    def check(self, **options: object) -> DataReport:
         cache = self.root.parent / "cache"
         return check_dataset(self.root, cache_dir=cache, jobs=1, progress=False, **options)  # type: ignore[arg-type]
 

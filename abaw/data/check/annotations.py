@@ -1,11 +1,11 @@
-"""Looking at annotation files: every defect of each, not only the first, and what readers pass over too."""
+"""Checks of annotation files: all defects of a file, including those that the readers tolerate."""
 
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from abaw.data.check.kinds import Finding
+from abaw.data.check.kinds import DataFinding
 from abaw.data.formats.annotations import (
     MTL_COLUMNS,
     AnnotationError,
@@ -28,17 +28,17 @@ from abaw.tasks import Task
 
 _SPACES = re.compile(rb"[ \t]+(?=,|\r?\n|\r?\Z)|(?<=[,\n])[ \t]+")
 
-_BEGINNING = 4096  # bytes that hold a header and a row
+_BEGINNING = 4096  # bytes, enough for the header and the first row
 
-_SHOWN = 20  # defects of one kind in one file that are listed one by one
+_SHOWN = 20  # defects of one kind that are listed individually per file
 
 
-def check_task_file(path: Path, task: Task) -> tuple[Labels | None, list[Finding]]:
-    """The labels of a video's file, None where it cannot be used, and what is wrong with it."""
+def check_task_file(path: Path, task: Task) -> tuple[Labels | None, list[DataFinding]]:
+    """The labels of a video's file, None if it is unusable, and the findings in it."""
     try:
         data = read_bytes(path)
     except AbawError as error:
-        return None, [Finding("unreadable annotation", path, str(error))]
+        return None, [DataFinding("unreadable annotation", path, str(error))]
     if (not_text := text_defect(data)) is not None:
         return None, _findings(path, [not_text])
     names, body = split_header(data)
@@ -52,7 +52,7 @@ def check_task_file(path: Path, task: Task) -> tuple[Labels | None, list[Finding
         defects += [in_header] if in_header else in_rows or [error.defect]
     else:
         if not body:
-            defects.append(Defect("empty annotation", 1, "there is a header and no row"))
+            defects.append(Defect("empty annotation", 1, "the file has a header but no rows"))
         if task is Task.EXPR and len(names) < task.size:
             defects.append(Defect("seven classes", 1, "the header names seven classes, without Other"))
         if task is Task.VA:
@@ -62,12 +62,12 @@ def check_task_file(path: Path, task: Task) -> tuple[Labels | None, list[Finding
     return labels, _findings(path, defects)
 
 
-def check_mtl_file(path: Path) -> tuple[dict[str, Labels], list[Finding]]:
-    """The labels of an MTL file by video, none where it cannot be used, and what is wrong with it."""
+def check_mtl_file(path: Path) -> tuple[dict[str, Labels], list[DataFinding]]:
+    """The labels of an MTL file by video, empty if it is unusable, and the findings in it."""
     try:
         data = read_bytes(path)
     except AbawError as error:
-        return {}, [Finding("unreadable annotation", path, str(error))]
+        return {}, [DataFinding("unreadable annotation", path, str(error))]
     if (not_text := text_defect(data)) is not None:
         return {}, _findings(path, [not_text])
     names, body = split_header(data)
@@ -82,47 +82,47 @@ def check_mtl_file(path: Path) -> tuple[dict[str, Labels], list[Finding]]:
         )
     else:
         if not labels:
-            defects.append(Defect("empty annotation", 1, "there is a header and no row"))
+            defects.append(Defect("empty annotation", 1, "the file has a header but no rows"))
     return labels, _findings(path, defects)
 
 
-def find_unrecognised(texts: Iterable[Path]) -> Iterator[Finding]:
-    """Files with an official header and at least one row of labels that no reader takes for annotations.
+def find_unrecognised(texts: Iterable[Path]) -> Iterator[DataFinding]:
+    """Files with an official header and at least one row of labels that are not read as annotations.
 
     Args:
-        texts: Those whose place does not say what they annotate.
+        texts: Text files whose folder names identify neither task nor split.
     """
     for path in texts:
         try:
             with path.open("rb") as file:
                 names, body = split_header(file.read(_BEGINNING))
         except OSError as error:
-            yield Finding("unreadable annotation", path, f"cannot be read ({error.strerror})")
+            yield DataFinding("unreadable annotation", path, f"cannot be read ({error.strerror})")
             continue
         cells = body.partition(b"\n")[0].split(b",")
         for task in (None, *Task):
             columns = columns_of(task) if task else ("image", *MTL_COLUMNS)
-            # a sample submission has the header of an MTL file, and rows without values
+            # a sample submission has the header of an MTL file and rows without values
             if header_defect(names, task) is None and len(cells) == len(columns) and all(cells):
                 kind = "the multi-task labels" if task is None else f"{task.upper()} labels"
-                yield Finding("unrecognised annotation", path, f"it holds {kind} and is not read")
+                yield DataFinding("unrecognised annotation", path, f"it holds {kind} and is not read")
 
 
 def _image_defects(body: bytes) -> Iterator[Defect]:
-    """Wrong and repeated image names of an MTL file's rows."""
+    """Invalid and duplicate image names in the rows of an MTL file."""
     first: dict[tuple[str, int], int] = {}
     for number, line in enumerate(body.split(b"\n")[:-1], start=2):
         image = line.partition(b",")[0]
         place = parse_image(image)
         if isinstance(place, str):
-            if line.strip():  # a blank line is reported as such
+            if line.strip():  # blank lines are reported separately
                 yield Defect("image", number, place)
         elif first.setdefault(place, number) != number:
             yield Defect("duplicate row", number, f"{shown(image)} was listed on line {first[place]}")
 
 
 def _untidy(data: bytes) -> Iterator[Defect]:
-    """What readers pass over: byte-order mark, carriage returns, blank lines at the end, spaces."""
+    """Defects that the readers tolerate: byte-order mark, carriage returns, trailing blank lines, spaces."""
     if data.startswith(b"\xef\xbb\xbf"):
         yield Defect("byte-order mark", 1, "the file begins with a byte-order mark")
     if (at := data.find(b"\r")) >= 0:
@@ -134,15 +134,15 @@ def _untidy(data: bytes) -> Iterator[Defect]:
     if content and n_blank > 0:
         yield Defect("blank line", content.count(b"\n") + 2, f"{n_blank} blank lines at the end")
     if (b" " in data or b"\t" in data) and (match := _SPACES.search(data)) is not None:
-        yield Defect("trailing spaces", data.count(b"\n", 0, match.start()) + 1, "spaces beside a value")
+        yield Defect("trailing spaces", data.count(b"\n", 0, match.start()) + 1, "spaces around a value")
 
 
-def _findings(path: Path, defects: Iterable[Defect]) -> list[Finding]:
-    """The first defects of every kind, and how many more there are."""
+def _findings(path: Path, defects: Iterable[Defect]) -> list[DataFinding]:
+    """Findings for the first defects of every kind, and the number of further ones."""
     findings, met = [], Counter[str]()
     for defect in defects:
         met[defect.kind] += 1
         if met[defect.kind] <= _SHOWN:
-            findings.append(Finding(defect.kind, path, defect.detail, defect.line))
+            findings.append(DataFinding(defect.kind, path, defect.detail, defect.line))
     more = {kind: n - _SHOWN for kind, n in met.items() if n > _SHOWN}
-    return findings + [Finding(kind, path, f"{n} more such lines") for kind, n in more.items()]
+    return findings + [DataFinding(kind, path, f"{n} more such lines") for kind, n in more.items()]

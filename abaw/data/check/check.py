@@ -1,4 +1,4 @@
-"""The data doctor: is this data set whole, readable and consistent, before anyone trains on it?"""
+"""Check of a data set: completeness, readability and consistency of its images and annotations."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -23,9 +23,9 @@ from abaw.data.check.consistency import (
     find_unequal_rows,
 )
 from abaw.data.check.duplicates import find_duplicates
-from abaw.data.check.images import examine_all
-from abaw.data.check.kinds import KINDS, Finding
-from abaw.data.check.report import Report
+from abaw.data.check.images import check_images
+from abaw.data.check.kinds import KINDS, DataFinding
+from abaw.data.check.report import DataReport
 from abaw.data.discovery import AnnotationFile
 from abaw.data.labels import Labels
 from abaw.data.layout import Sources, find_sources
@@ -45,26 +45,26 @@ def check_dataset(
     progress: bool = True,
     cache_dir: Path | None = None,
     asked: Mapping[str, NDArray[np.int64]] | None = None,
-) -> Report:
-    """Looks at every image and every annotation below `root`.
+) -> DataReport:
+    """Checks all images and annotations below `root`.
 
-    Images that have not changed since the last time (name, size, time) are not read again.
+    Images that are unchanged since the last check (name, size, modification time) are not read again.
 
     Args:
         root: Folder below which images and annotations are searched.
-        image_roots: Folders with one folder of images per video, instead of those found.
-        annotations: Folder with the annotations, instead of what is found below `root`.
-        size: Height and width that every image must have.
-        ignore: Kinds of finding that are to count as notes; hyphens may stand for their spaces.
-        jobs: Processes that read images; None: one per core.
-        progress: Show a progress bar on stderr.
-        cache_dir: Where it is remembered what was looked at, instead of $ABAW_CACHE or ~/.cache/abaw.
-        asked: By video, the numbers of the images that a sample submission asks for; none where it only
-            names the video.
+        image_roots: Folders with one image folder per video, instead of those found below `root`.
+        annotations: Folder with the annotations, instead of those found below `root`.
+        size: Expected height and width of all images.
+        ignore: Kinds of findings that do not count as defects; spaces may be written as hyphens.
+        jobs: Number of processes that read images; None: one per core.
+        progress: Whether to show a progress bar on stderr.
+        cache_dir: Folder of the cached results, instead of $ABAW_CACHE or ~/.cache/abaw.
+        asked: Per video, the numbers of the images that a sample submission lists; empty if it only names
+            the video.
 
     Raises:
-        AbawError: There is nothing to look at.
-        UsageError: A kind to ignore does not exist.
+        AbawError: There are neither images nor annotations.
+        UsageError: A kind in `ignore` is unknown.
     """
     hyphenated = {kind.replace(" ", "-"): kind for kind in KINDS}
     ignored = frozenset(hyphenated.get(kind, kind) for kind in ignore)
@@ -76,8 +76,8 @@ def check_dataset(
     root, asked = Path(root), asked or {}
     sources = find_sources(root, image_roots=image_roots, annotations=annotations, label_set=None)
     folders = [folder / video for folder, videos in sources.image_roots.items() for video in videos]
-    examined = examine_all(folders, size, cache_folder(cache_dir) / "check", jobs, progress)
-    images: dict[str, NDArray[np.int64]] = {}  # by video, the numbers of its images in all roots
+    examined = check_images(folders, size, cache_folder(cache_dir) / "check", jobs, progress)
+    images: dict[str, NDArray[np.int64]] = {}  # image numbers per video, over all roots
     for name, numbers in [(folder.folder.name, folder.numbers) for folder in examined]:
         images[name] = np.union1d(images.get(name, np.empty(0, np.int64)), numbers)
     videos, balance, annotated, findings = _read_annotations(sources, images, progress)
@@ -95,7 +95,7 @@ def check_dataset(
     findings += find_shared_subjects(annotated)
     findings += find_opencv_wheels()
     findings += compare_videos(videos.values(), images, sources, root, asked)
-    return Report(
+    return DataReport(
         root=root,
         image_roots=tuple(sources.image_roots),
         videos=[videos[name] for name in sorted(videos)],
@@ -112,8 +112,8 @@ def compare_videos(
     sources: Sources,
     root: Path,
     asked: Mapping[str, NDArray[np.int64]],
-) -> Iterator[Finding]:
-    """What the counts of the videos say about each, and about all of a split."""
+) -> Iterator[DataFinding]:
+    """Findings from the counts of each video, and of all videos of a split."""
     folders: dict[str, Path] = {}
     for image_root, names in sources.image_roots.items():
         for name in names:
@@ -135,12 +135,12 @@ def compare_videos(
 
 def _read_annotations(
     sources: Sources, images: Images, progress: bool
-) -> tuple[dict[str, VideoCounts], dict[str, Balance], list[AnnotationFile], list[Finding]]:
-    """Counts of every video, label balance, which file annotates which video, and what is wrong with it."""
+) -> tuple[dict[str, VideoCounts], dict[str, Balance], list[AnnotationFile], list[DataFinding]]:
+    """Counts per video, label balance, annotation files per video and task, and findings in the files."""
     videos = {name: VideoCounts(name, len(ns), int(ns.max(initial=0))) for name, ns in images.items()}
     balance: dict[str, Balance] = {}
     annotated: list[AnnotationFile] = []
-    findings: list[Finding] = []
+    findings: list[DataFinding] = []
     for file in tqdm(sources.annotations, desc="annotations", unit="file", disable=not progress):
         of_video: dict[str, Labels]
         if file.task is not None and file.video is not None:

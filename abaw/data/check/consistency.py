@@ -1,4 +1,4 @@
-"""Consistency checks: labels against images, split against split, counts against what is expected."""
+"""Consistency checks of labels against images, of splits against each other, and of counts."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abaw.data.check.images import LITTER
-from abaw.data.check.kinds import Finding
+from abaw.data.check.kinds import DataFinding
 from abaw.data.discovery import AnnotationFile, images_too_deep, is_crops_folder, other_picture
 from abaw.data.labels import Labels, constant_label, image_name, recording
 from abaw.data.layout import Sources
@@ -20,18 +20,18 @@ from abaw.tasks import Task
 
 @dataclass
 class VideoCounts:
-    """One video in numbers.
+    """Frame and label counts of one video.
 
     Attributes:
-        name: Of the video.
-        images: Frames that have a crop.
-        frames: The number of the last image or row, a video's own file has one row too many; or of the last
-            image that a sample submission asks for.
-        splits: By kind of annotation (`va`, `expr`, `au`, `mtl`): where it is annotated.
-        rows: By kind of annotation: label rows.
-        labelled: By kind of annotation: frames with at least one label.
-        labelled_without_crop: Those among them whose crop is missing, the row too many not counted.
-        constant: By kind of annotation but `mtl`: the value that all its labels have, if only one.
+        name: Name of the video.
+        images: Number of frames with a crop.
+        frames: Number of the last frame with an image or a label row (task files have one extra row), or of
+            the last image that a sample submission lists.
+        splits: Split per kind of annotation (`va`, `expr`, `au`, `mtl`).
+        rows: Number of label rows per kind.
+        labelled: Number of frames with at least one label per kind.
+        labelled_without_crop: Number of those without a crop, not counting the extra row.
+        constant: Per kind except `mtl`, the value of all labels, if they are all equal.
     """
 
     name: str
@@ -44,7 +44,7 @@ class VideoCounts:
     constant: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     def add(self, task: Task | None, split: str, labels: Labels, numbers: NDArray[np.int64]) -> None:
-        """Counts an annotation of a task, None: of all; `numbers` (n,) are those of the images, from 1."""
+        """Adds an annotation of a task (None: all tasks); `numbers` (n,) are the image numbers, from 1."""
         kind = "mtl" if task is None else str(task)
         n_rows = len(labels)
         labelled = labels.va_valid | labels.expr_valid | labels.au_valid.any(1)
@@ -62,7 +62,7 @@ class VideoCounts:
 
 @dataclass
 class Balance:
-    """How often each label occurs in one split of one label set.
+    """Label counts of one split of one label set.
 
     Attributes:
         va: int64 (10, 10), frames by valence (rows) and arousal in steps of 0.2 from -1 to 1.
@@ -75,15 +75,15 @@ class Balance:
     au: NDArray[np.int64] = field(default_factory=lambda: np.zeros((12, 2), np.int64))
 
     def add(self, labels: Labels) -> None:
-        """Counts the labels of a video."""
+        """Adds the labels of a video."""
         steps = np.clip(((labels.va[labels.va_valid] + 1) * 5).astype(np.int64), 0, 9)
         np.add.at(self.va, (steps[:, 0], steps[:, 1]), 1)
         self.expr += np.bincount(labels.expr[labels.expr_valid], minlength=8)
         present = (labels.au == 1).sum(0)
         self.au += np.stack([labels.au_valid.sum(0) - present, present], axis=1)
 
-    def described(self) -> dict[str, Any]:
-        """Plain values: counts by name, and the two marginal histograms of VA."""
+    def to_dict(self) -> dict[str, Any]:
+        """The counts by name as plain values, and the marginal histograms of valence and arousal."""
         return {
             "va": {
                 "frames": int(self.va.sum()),
@@ -98,14 +98,11 @@ class Balance:
         }
 
 
-_FEW = 0.5  # share of a video's frames; the official video that lacks most has crops for 91 %
+_FEW = 0.5  # share of a video's frames; every official video has crops for at least 91 %
 
-_TAIL, _SHARE_OF_TAIL = (
-    30,
-    0.02,
-)  # missing frames at the end of a video that are no accident of the face finder
+_TAIL, _SHARE_OF_TAIL = 30, 0.02  # missing frames at the end that face detection failures do not explain
 
-_MANY = 30  # labels that a person never gives all the same value of valence and arousal
+_MANY = 30  # number of labels above which constant valence and arousal are not plausible
 
 
 def compare_lengths(
@@ -113,48 +110,48 @@ def compare_lengths(
     numbers: NDArray[np.int64],
     where: Path,
     asked: NDArray[np.int64] | None = None,
-) -> Iterator[Finding]:
-    """What the counts of a video say about it, where there are images at all.
+) -> Iterator[DataFinding]:
+    """Findings from the lengths of a video's annotations and images.
 
     Args:
         video: Counts of its annotations.
-        numbers: int64 (n,), the numbers of its images, from 1, in all roots.
-        where: Its folder of images; else what speaks of the video.
-        asked: Numbers of the images that a sample submission asks for, empty where it names the video only;
-            None where it does not.
+        numbers: int64 (n,), its image numbers in all roots, from 1.
+        where: Its image folder; if there is none, the file or folder that names the video.
+        asked: Numbers of the images that a sample submission lists, empty if it only names the video, None
+            if it does not.
     """
     last = int(numbers.max(initial=0))
     rows = _rows(video)
     n_rows = max(rows.values(), default=0)
     if rows and last > n_rows:
-        detail = f"the last image is {image_name(last)}, the annotation ends with row {n_rows}"
-        yield Finding("length mismatch", where, detail)
+        detail = f"the last image is {image_name(last)}, the annotation has {n_rows} rows"
+        yield DataFinding("length mismatch", where, detail)
     n_listed, n_lost = video.labelled.get("mtl", 0), video.labelled_without_crop.get("mtl", 0)
     n_seen = 0 if asked is None else int(np.isin(asked, numbers).sum())
     if rows and len(numbers) < _FEW * video.frames:
         detail = f"{len(numbers)} of {video.frames} frames have an image"
-        yield Finding("missing images", where, detail)
+        yield DataFinding("missing images", where, detail)
     elif n_listed and n_listed - n_lost < _FEW * n_listed:
-        detail = f"{video.name}: {n_listed - n_lost} of {n_listed} images of the MTL set are there"
-        yield Finding("missing images", where, detail)
+        detail = f"{video.name}: {n_listed - n_lost} of {n_listed} images of the MTL set exist"
+        yield DataFinding("missing images", where, detail)
     elif asked is not None and (not len(numbers) or n_seen < _FEW * len(asked)):
-        detail = f"{video.name}: {n_seen} of {len(asked)} images that the sample asks for are there"
-        yield Finding("missing images", where, detail if len(asked) else f"{video.name}: no image is there")
+        detail = f"{video.name}: {n_seen} of {len(asked)} images that the sample asks for exist"
+        yield DataFinding("missing images", where, detail if len(asked) else f"{video.name}: no image exists")
     elif rows and _is_cut(n_rows - 1 - last, n_rows - 1):
-        yield Finding("missing tail", where, _end(last, n_rows - 1))
+        yield DataFinding("missing tail", where, _end(last, n_rows - 1))
     elif asked is not None and _is_cut(int((asked > last).sum()), len(asked)):
-        yield Finding("missing tail", where, _end(last, int(asked.max())))
+        yield DataFinding("missing tail", where, _end(last, int(asked.max())))
     elif len(numbers) < video.frames:
         detail = f"{video.frames - len(numbers)} of {video.frames} frames have no image"
-        yield Finding("frames without crop", where, detail)
+        yield DataFinding("frames without crop", where, detail)
     for kind, n in video.labelled_without_crop.items():
         if n:
             detail = f"{n} frames with {kind.upper()} labels have no image"
-            yield Finding("labelled frames without crop", where, detail)
+            yield DataFinding("labelled frames without crop", where, detail)
 
 
 def _rows(video: VideoCounts) -> dict[str, int]:
-    """Label rows by task; those of MTL files list only some frames."""
+    """Number of label rows per task, without MTL files, which list only some frames."""
     return {kind: n for kind, n in video.rows.items() if n and kind != "mtl"}
 
 
@@ -166,16 +163,18 @@ def _end(last: int, n_frames: int) -> str:
     return f"images end at {last:05d} of {n_frames}: incomplete download?"
 
 
-def find_unequal_rows(video: VideoCounts, annotation: Path) -> Iterator[Finding]:
-    """Whether the annotations of a video's tasks differ in length."""
+def find_unequal_rows(video: VideoCounts, annotation: Path) -> Iterator[DataFinding]:
+    """Finding if the annotations of a video's tasks differ in length."""
     rows = _rows(video)
     if len(set(rows.values())) > 1:
-        told = ", ".join(f"{kind.upper()} {n}" for kind, n in rows.items())
-        yield Finding("length mismatch", annotation, f"the annotations differ in rows: {told}")
+        listed = ", ".join(f"{kind.upper()} {n}" for kind, n in rows.items())
+        yield DataFinding("length mismatch", annotation, f"the annotations differ in rows: {listed}")
 
 
-def find_constant_labels(videos: Iterable[VideoCounts], files: Sequence[AnnotationFile]) -> Iterator[Finding]:
-    """Splits of a task in which all labels are one value, and single videos in which all of VA are."""
+def find_constant_labels(
+    videos: Iterable[VideoCounts], files: Sequence[AnnotationFile]
+) -> Iterator[DataFinding]:
+    """Findings for splits of a task whose labels are all equal, and for single videos with constant VA."""
     path = {(file.video, str(file.task)): file.path for file in files}
     groups: dict[tuple[str, str], list[VideoCounts]] = {}
     for video in videos:
@@ -187,31 +186,31 @@ def find_constant_labels(videos: Iterable[VideoCounts], files: Sequence[Annotati
         value = next(iter(values))
         if len(values) == 1 and value is not None:
             detail = f"all {kind.upper()} labels of {split} ({len(group)} videos) are {_shown(value)}"
-            yield Finding("constant labels", path[group[0].name, kind].parent, detail)
+            yield DataFinding("constant labels", path[group[0].name, kind].parent, detail)
         elif kind == Task.VA:
             for video in group:
                 if kind in video.constant and video.labelled[kind] > _MANY:
                     detail = f"all {video.labelled[kind]} VA labels are {_shown(video.constant[kind])}"
-                    yield Finding("constant labels", path[video.name, kind], detail)
+                    yield DataFinding("constant labels", path[video.name, kind], detail)
 
 
 def _shown(value: Iterable[float]) -> str:
     return ",".join(f"{number:g}" for number in value)
 
 
-def find_missing_annotations(sources: Sources, root: Path, annotations: Path | None) -> Iterator[Finding]:
-    """Whether there is no annotation at all."""
+def find_missing_annotations(sources: Sources, root: Path, annotations: Path | None) -> Iterator[DataFinding]:
+    """Finding if there are no annotations."""
     if sources.annotations:
         return
     if annotations is None and is_crops_folder(root, sources.image_roots):
         detail = f"this folder holds the crops; give the one that holds the annotations too: {root.parent}"
     else:
-        detail = "no annotation was found below it"
-    yield Finding("no annotations", annotations or root, detail)
+        detail = "no annotations found below this folder"
+    yield DataFinding("no annotations", annotations or root, detail)
 
 
-def find_repeated_annotations(files: Sequence[AnnotationFile]) -> Iterator[Finding]:
-    """Videos annotated by two files for one task; videos in different splits of different tasks.
+def find_repeated_annotations(files: Sequence[AnnotationFile]) -> Iterator[DataFinding]:
+    """Findings for videos with two files for one task, or in different splits of different tasks.
 
     Args:
         files: One entry per video and task; with task None for a video of an MTL file.
@@ -221,17 +220,18 @@ def find_repeated_annotations(files: Sequence[AnnotationFile]) -> Iterator[Findi
     for file in files:
         before = first.setdefault((file.video, file.task), file)
         if before is not file:
-            yield Finding("annotated twice", file.path, f"{file.video} is also in {before.path}")
+            yield DataFinding("annotated twice", file.path, f"{file.video} is also in {before.path}")
         if file.video is not None and file.task is not None:
             splits.setdefault(file.video, {}).setdefault(file.split, file)
     for video, of_split in splits.items():
         if len(of_split) > 1:
-            told = ", ".join(f"{split} of {str(f.task).upper()}" for split, f in of_split.items())
-            yield Finding("video in two splits", next(iter(of_split.values())).path, f"{video} is in {told}")
+            listed = ", ".join(f"{split} of {str(f.task).upper()}" for split, f in of_split.items())
+            path = next(iter(of_split.values())).path
+            yield DataFinding("video in two splits", path, f"{video} is in {listed}")
 
 
-def find_shared_subjects(files: Sequence[AnnotationFile]) -> Iterator[Finding]:
-    """Recordings of which one subject or part is in one split of a task, and another in another split.
+def find_shared_subjects(files: Sequence[AnnotationFile]) -> Iterator[DataFinding]:
+    """Findings for recordings whose subjects or parts are in different splits of a task.
 
     Args:
         files: One entry per video and task; with task None for a video of an MTL file.
@@ -240,43 +240,43 @@ def find_shared_subjects(files: Sequence[AnnotationFile]) -> Iterator[Finding]:
     for file in files:
         before = first.setdefault((recording(file.video or ""), file.task), file)
         if before.split != file.split and before.video != file.video:
-            told = f"{before.video} is in {before.split}, {file.video} in {file.split}"
-            yield Finding("subject in two splits", file.path, told)
+            listed = f"{before.video} is in {before.split}, {file.video} in {file.split}"
+            yield DataFinding("subject in two splits", file.path, listed)
 
 
-def find_strays(sources: Sources, root: Path) -> Iterator[Finding]:
-    """Files beside the videos' folders and beside the annotations, and folders of videos without an image."""
+def find_strays(sources: Sources, root: Path) -> Iterator[DataFinding]:
+    """Findings for stray files beside videos and annotations, and for video folders without images."""
     if not sources.image_roots:
         yield _no_images(root)
     of_images = {folder: set(videos) for folder, videos in sources.image_roots.items()}
-    of_images.pop(root, None)  # which may hold anything
+    of_images.pop(root, None)  # which may contain other files
     above = {str(folder.resolve()) for each in sources.image_roots for folder in (each, *each.parents)}
     of_labels = sorted({file.path.parent for file in sources.annotations if file.video is not None})
     for folder in [*of_images, *of_labels]:
         is_label_folder, videos = folder in of_labels, of_images.get(folder, set())
-        for name in sorted(os.listdir(folder)):  # noqa: PTH208 - a path for each costs more than all the rest
+        for name in sorted(os.listdir(folder)):  # noqa: PTH208 - a Path per entry takes most of the time
             if name in videos or (is_label_folder and name.endswith(".txt") and not name.startswith("._")):
                 continue
             path = folder / name
             if name in LITTER or name.startswith("._"):
-                yield Finding("litter", path, "left by the operating system")
+                yield DataFinding("litter", path, "left by the operating system")
             elif is_label_folder:
-                yield Finding("stray file", path, "not an annotation <video>.txt")
+                yield DataFinding("stray file", path, "not an annotation file <video>.txt")
             elif not path.is_dir():
-                yield Finding("stray file", path, "not in the folder of a video")
+                yield DataFinding("stray file", path, "not in a video folder")
             elif str(path.resolve()) not in above:
-                yield Finding("missing images", path, _without_images(path))
+                yield DataFinding("missing images", path, _without_images(path))
 
 
-def _no_images(root: Path) -> Finding:
-    """Why no image was found."""
+def _no_images(root: Path) -> DataFinding:
+    """Finding that explains why no image was found."""
     if (deep := images_too_deep(root)) is not None:
-        return Finding(
+        return DataFinding(
             "missing images", root, f"the images in {deep} lie too deep; give --image_roots {deep}"
         )
     if (stranger := other_picture(root)) is None:
-        return Finding("labels alone", root, "no folder <video>/ below it holds images 00001.jpg, …")
-    return Finding("missing images", root, f"no image <video>/00001.jpg, … below it, but {stranger}")
+        return DataFinding("labels alone", root, "no folder <video>/ below it contains images 00001.jpg, …")
+    return DataFinding("missing images", root, f"no image <video>/00001.jpg, … below it, but {stranger}")
 
 
 def _without_images(folder: Path) -> str:
@@ -284,8 +284,8 @@ def _without_images(folder: Path) -> str:
     return "the folder is empty" if first is None else f"no image 00001.jpg, … in it, but {first}"
 
 
-def find_opencv_wheels() -> Iterator[Finding]:
-    """OpenCV wheels that overwrite each other's files."""
+def find_opencv_wheels() -> Iterator[DataFinding]:
+    """Finding if OpenCV wheels that overwrite each other's files are installed."""
     found = []
     for name in ("opencv-python", "opencv-python-headless", "opencv-contrib-python"):
         try:
@@ -294,4 +294,4 @@ def find_opencv_wheels() -> Iterator[Finding]:
             continue
     if len(found) > 1:
         detail = f"{' and '.join(found)} are both installed, and share one folder"
-        yield Finding("two OpenCV wheels", None, detail)
+        yield DataFinding("two OpenCV wheels", None, detail)

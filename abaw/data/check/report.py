@@ -1,4 +1,4 @@
-"""What the data doctor says, as a table for people and as JSON for programs."""
+"""Report of the data set check, as a text table and as JSON."""
 
 import json
 from collections import Counter
@@ -7,43 +7,43 @@ from pathlib import Path
 from typing import Any
 
 from abaw.data.check.consistency import Balance, VideoCounts
-from abaw.data.check.kinds import KINDS, Finding
+from abaw.data.check.kinds import KINDS, DataFinding
 
-_EXAMPLES = 3  # findings of a kind that the table shows
+_EXAMPLES = 3  # findings per kind in the table
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
-    """The state of a data set.
+class DataReport:
+    """Results of a data set check.
 
     Attributes:
-        root: The folder that was checked.
-        image_roots: Where its images lie, in the order in which they are searched.
-        videos: Counts of every video, by name.
-        balance: By label set and split (`challenge train`): how often each label occurs.
-        findings: Everything met, by kind, then by place.
-        ignored: Kinds that were asked not to count as defects.
-        n_read: Images that were looked at; the others had not changed since the last time.
+        root: The checked folder.
+        image_roots: Image folders in search order.
+        videos: Counts of every video, sorted by name.
+        balance: Label counts per label set and split (`challenge train`).
+        findings: All findings, sorted by kind and place.
+        ignored: Kinds that do not count as defects.
+        n_read: Number of images that were read; the others were unchanged since the last check.
     """
 
     root: Path
     image_roots: tuple[Path, ...]
     videos: list[VideoCounts]
     balance: dict[str, Balance]
-    findings: list[Finding]
+    findings: list[DataFinding]
     ignored: frozenset[str]
     n_read: int
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was found that counts as a defect."""
+        """Whether there are no defects."""
         return not any(self._fails(finding.kind) for finding in self.findings)
 
     def _fails(self, kind: str) -> bool:
         return KINDS[kind].fails and kind not in self.ignored
 
     def to_json(self) -> str:
-        """Everything as a JSON object, findings one by one."""
+        """The report as a JSON object, with each finding."""
         counts = Counter(finding.kind for finding in self.findings)
         kinds = {
             kind: {"count": counts[kind], "fails": self._fails(kind), "hint": KINDS[kind].hint}
@@ -57,12 +57,12 @@ class Report:
             "kinds": kinds,
             "findings": findings,
             "videos": [asdict(video) for video in self.videos],
-            "balance": {name: balance.described() for name, balance in self.balance.items()},
+            "balance": {name: balance.to_dict() for name, balance in self.balance.items()},
         }
         return json.dumps(values, indent=1)
 
     def table(self) -> str:
-        """Counts, label balance and findings with their cures, as plain text."""
+        """Counts, label balance, and findings with hints as plain text."""
         lines = [f"{self.root}", *self._counts(), ""]
         for name, balance in self.balance.items():
             lines += [*_balance_lines(name, balance), ""]
@@ -88,7 +88,7 @@ class Report:
         return lines
 
     def _finding_lines(self) -> list[str]:
-        by_kind: dict[str, list[Finding]] = {}
+        by_kind: dict[str, list[DataFinding]] = {}
         for finding in self.findings:
             by_kind.setdefault(finding.kind, []).append(finding)
         lines = []
@@ -103,8 +103,8 @@ class Report:
 
 
 def _balance_lines(name: str, balance: Balance) -> list[str]:
-    """The shares of the classes and action units, and the histograms of valence and arousal."""
-    counts = balance.described()
+    """Lines with class and action unit shares, and histograms of valence and arousal."""
+    counts = balance.to_dict()
     lines = []
     if counts["va"]["frames"]:
         for dimension in ("valence", "arousal"):

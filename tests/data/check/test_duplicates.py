@@ -5,7 +5,7 @@ from tests.support.planted_defects import the_same_image_in_two_splits
 def test_a_leak_between_splits_is_told_as_one(tree: Tree) -> None:
     the_same_image_in_two_splits(tree)
     (found,) = [finding for finding in tree.check().findings if finding.kind == "duplicate image"]
-    assert found.detail == "the same as a/00001.jpg; a is in train and c is in val"
+    assert found.detail == "identical to a/00001.jpg; a is in train and c is in val"
 
 
 def test_neighbours_may_be_the_same_and_a_frame_may_lie_in_two_roots(tree: Tree) -> None:
