@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score
 from abaw.evaluation.metrics import CCC, ActionUnitF1, ExpressionF1, OfficialScores
 from abaw.evaluation.stitching import Stitched
 from abaw.tasks import Task
-from tests.evaluation.test_scores import plain_ccc
+from tests.support.scores import plain_ccc
 
 N = 400_000
 

@@ -24,34 +24,9 @@ from abaw.evaluation.scores import (
     summarise,
     va_sums,
 )
-from abaw.evaluation.tables import baseline_table, comparison_table, score_table
+from abaw.evaluation.tables import baseline_table, comparison_table
 from abaw.tasks import AU_NAMES, EXPR_NAMES, Task
-
-
-def plain_ccc(x, y):
-    """The definition, with population statistics."""
-    x, y = x.astype(float), y.astype(float)
-    covariance = ((x - x.mean()) * (y - y.mean())).mean()
-    denominator = x.var() + y.var() + (x.mean() - y.mean()) ** 2
-    return 2 * covariance / denominator if denominator > 0 else 0.0
-
-
-def random_sums(n_videos=8, n_rows=50, seed=0, noise=0.3):
-    rng = np.random.default_rng(seed)
-    videos = [random_video(rng, n_rows, noise) for _ in range(n_videos)]
-    return Sums(tuple(f"v{k}" for k in range(n_videos)), *(np.stack([v[t] for v in videos]) for t in Task))
-
-
-def random_video(rng, n_rows, noise):
-    everywhere = np.ones(n_rows, bool)
-    va = rng.uniform(-1, 1, (n_rows, 2))
-    expr, au = rng.integers(0, 8, n_rows), rng.integers(0, 2, (n_rows, 12))
-    wrong = rng.random(n_rows) < noise
-    return {
-        Task.VA: va_sums(va + noise * rng.normal(size=va.shape), va, everywhere),
-        Task.EXPR: expr_confusion(np.where(wrong, (expr + 1) % 8, expr), expr, everywhere),
-        Task.AU: au_counts((au ^ wrong[:, None]) > 0, au, np.ones((n_rows, 12), bool)),
-    }
+from tests.support.scores import plain_ccc, random_sums
 
 
 def test_ccc_is_the_definition_on_the_valid_rows():
@@ -341,29 +316,6 @@ def test_the_intervals_cover_the_truth():
             covered[name] += low <= truth <= high
     shares = {name: count / 500 for name, count in covered.items()}
     assert all(0.90 <= share <= 0.98 for share in shares.values()), shares
-
-
-def test_table_shows_every_task_and_label():
-    scores = summarise(random_sums(), draws=20)
-    text = score_table(scores, labels=True)
-    assert len(text.splitlines()) == 3 + 2 + 8 + 12 + 1
-    low, high = scores["au"]["interval"]
-    assert f"AU    macro F1  {scores['au']['score']:.4f}  [{low:.4f}, {high:.4f}]  400 frames" in text
-    assert f"  Fear          {scores['expr']['per_class']['Fear']:.4f}" in text
-    assert len(score_table(scores).splitlines()) == 4
-
-
-def test_table_without_intervals_or_labels():
-    text = score_table(summarise(random_sums(n_videos=1), draws=20))
-    assert "[" not in text
-    assert "50 frames" in text
-    assert score_table({"total": 0.0}) == "no labels to score against"
-
-
-def test_comparison_table_shows_the_difference():
-    text = comparison_table(compare(random_sums(noise=0.2), random_sums(noise=0.3), draws=20))
-    assert [line.split()[0] for line in text.splitlines()] == ["va", "expr", "au", "total"]
-    assert "better in 100% of draws" in text
 
 
 def test_best_constant_is_the_best_of_all_constants():

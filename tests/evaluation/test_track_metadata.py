@@ -15,7 +15,7 @@ from abaw.evaluation.submission.write import write_submission
 from abaw.evaluation.track_metadata import KEY, TrackMetadata, check_fits, common_metadata, read_metadata
 from abaw.evaluation.tracks import ensemble_tracks, find_tracks, read_track, write_track
 from abaw.model.checkpoints import weights_fingerprint
-from tests.evaluation.test_tracks import make_track
+from tests.support.tracks import make_track
 
 ONE = TrackMetadata(run="runs/one", weights="1" * 64, settings={"window": 8, "hide_frames": 0.0})
 OTHERS = {

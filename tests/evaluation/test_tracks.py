@@ -6,10 +6,8 @@ import pytest
 
 from abaw.data.labels import Labels
 from abaw.errors import AbawError, UsageError
-from abaw.evaluation.labelled_tracks import LabelledTracks
 from abaw.evaluation.scores import SHAPES, n_frames, summarise
 from abaw.evaluation.tracks import (
-    Track,
     ensemble_tracks,
     find_tracks,
     read_track,
@@ -19,26 +17,7 @@ from abaw.evaluation.tracks import (
     write_track,
 )
 from abaw.tasks import AU_NAMES, EXPR_NAMES, Task
-from tests.support.tiny_set import FOLDERS, write_tiny_set
-
-
-def make_track(video="v", n=6, tasks=tuple(Task), seed=0):
-    rng = np.random.default_rng(seed)
-    values = {
-        "va": rng.uniform(-1, 1, (n, 2)),
-        "expr": rng.dirichlet(np.ones(8), n),
-        "au": rng.random((n, 12)),
-    }
-    chosen = {task: values[task].astype(np.float32) for task in values if task in tasks}
-    return Track(video=video, seen=rng.random(n) < 0.7, **chosen)
-
-
-def assert_same(a, b):
-    assert (a.video, a.tasks) == (b.video, b.tasks)
-    np.testing.assert_array_equal(a.seen, b.seen)
-    for task in a.tasks:
-        np.testing.assert_array_equal(a.values[task], b.values[task])
-        assert b.values[task].dtype == np.float32
+from tests.support.tracks import assert_same, make_track
 
 
 @pytest.mark.parametrize("tasks", [tuple(Task), ("va",), ("expr",), ("au", "va")])
@@ -172,18 +151,6 @@ def test_a_track_without_the_task_is_an_error():
     track = make_track("clip 7", tasks=("va",))
     with pytest.raises(AbawError, match="clip 7: au was not predicted there, only va"):
         score_tracks([track], lambda video: Labels.unlabelled(6), [Task.AU])
-
-
-def test_an_annotation_without_any_frame_needs_no_track(tmp_path):
-    root = write_tiny_set(tmp_path / "set")
-    (root / FOLDERS[Task.VA] / "Validation_Set" / "f_val.txt").write_text("valence,arousal\n")
-    for video, n in (("c_val", 21), ("d_val", 5)):
-        write_track(make_track(video, n, tasks=(Task.VA,)), tmp_path / "tracks")
-    labelled = LabelledTracks(root, "val")
-    assert labelled.videos_and_tasks(tmp_path / "tracks") == (["c_val", "d_val"], (Task.VA,))
-    (tmp_path / "tracks" / "d_val.parquet").unlink()
-    with pytest.raises(AbawError, match=r"1 of 2 annotated videos have no track, such as d_val"):
-        labelled.videos_and_tasks(tmp_path / "tracks")
 
 
 @pytest.fixture
