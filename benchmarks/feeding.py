@@ -16,6 +16,7 @@ from abaw.data.formats.features import features_path, write_features
 from abaw.data.frames import RawFolder
 from abaw.data.index import Index, build_index
 from abaw.data.labels import image_name
+from abaw.data.layout import DataSource
 from abaw.data.processes import available_cores
 from abaw.data.synth.writer import write_dataset
 from abaw.loading.dataset import Draw
@@ -59,7 +60,7 @@ def loader(folder: Path, *, root: Path | None = None, rounds: int = 24, seconds:
     if root is None:
         root = folder / "faces"
         write_dataset(root, videos=32, frames=150, jobs=2, preset="real", progress=False)
-    index = build_index(root, cache_dir=folder / "cache")
+    index = build_index(DataSource(root, cache_dir=folder / "cache"))
     ours, replay = ClipAugmentation(), Replay()
     loaders = {
         name: _loader(index, augmentation) for name, augmentation in (("our", ours), ("naive", replay))
@@ -150,7 +151,7 @@ def feature_windows(folder: Path, *, rounds: int = 9) -> list[Row]:
     write_features(features_path(folder / "cache", "long"), features=features)
     for number, row in enumerate(features):
         np.save(folder / f"{number:05d}.npy", row.astype(np.float32))
-    index = build_index(folder, image_roots=[folder / "cache"], cache_dir=folder)
+    index = build_index(DataSource(folder, image_roots=[folder / "cache"], cache_dir=folder))
     store = FeatureStore([folder / "cache"], index)
     starts = np.random.default_rng(1).integers(0, n_frames - length, (rounds + 1, 100))
 
@@ -190,7 +191,7 @@ def windows(folder: Path, *, videos: int = 200, frames: int = 500, rounds: int =
     kept: dict[str, Any] = {}
 
     def table(_: int) -> None:
-        index = build_index(root, cache_dir=folder)
+        index = build_index(DataSource(root, cache_dir=folder))
         kept["table"] = training_windows(index, TASKS, length=length, stride=1)
         kept["file"] = index.path
 

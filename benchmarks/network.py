@@ -15,6 +15,7 @@ from torch import Tensor
 from abaw.cli.precision import best_precision
 from abaw.data.frames import RawFolder
 from abaw.data.index import build_index
+from abaw.data.layout import DataSource
 from abaw.data.synth.writer import write_dataset
 from abaw.loading.datamodule import AffectDataModule
 from abaw.model.backbone import Backbone, BackboneSettings
@@ -77,7 +78,7 @@ class Clock(Callback):
 def extraction(folder: Path, *, frames: int = 96, settings: BackboneSettings = VIT_B) -> list[Row]:
     """Extraction with ViT-B/16 on the CPU, in both precisions."""
     write_dataset(folder / "faces", videos=2, frames=frames // 2, jobs=2, progress=False)
-    index = build_index(folder / "faces", cache_dir=folder / "cache")
+    index = build_index(DataSource(folder / "faces", cache_dir=folder / "cache"))
     best = best_precision("cpu").precision
     nets = {precision: Timed(settings) for precision in ("32-true", best)}
     outside, rates = {}, {}
@@ -115,7 +116,7 @@ def cached_epoch(
     """An epoch on cached features against one on the images, the backbone frozen in both."""
     root, cache = folder / "faces", folder / "features"
     write_dataset(root, videos=12, frames=frames, jobs=2, progress=False)
-    index = build_index(root, cache_dir=folder)
+    index = build_index(DataSource(root, cache_dir=folder))
     extractor = Extractor(Backbone(settings), index=index, frames=RawFolder(index), folder=cache)
     Trainer(callbacks=[FeatureWriter()], **QUIET).predict(extractor, return_predictions=False)
     seconds = {}

@@ -59,12 +59,11 @@ def check(
         json: Print everything as JSON.
     """
     from abaw.data.check.check import check_dataset
+    from abaw.data.layout import DataSource
     from abaw.evaluation.submission.formats import read_sample
 
     report = check_dataset(
-        root,
-        image_roots=image_roots,
-        annotations=annotations,
+        DataSource(root, image_roots, annotations),
         size=size,
         ignore=ignore or (),
         jobs=jobs,
@@ -97,9 +96,12 @@ def folds(
         label_set: Labels of the single-task challenges, or of the multi-task one.
     """
     from abaw.data.index import build_index
+    from abaw.data.layout import DataSource
     from abaw.loading.splits import make_folds, write_folds
 
-    index = build_index(root, annotations=annotations, label_set=label_set, progress=sys.stderr.isatty())
+    index = build_index(
+        DataSource(root, annotations=annotations, label_set=label_set), progress=sys.stderr.isatty()
+    )
     fold_of = make_folds(index, k, seed)
     write_folds(out, fold_of)
     sizes = [sum(fold == number for fold in fold_of.values()) for number in range(k)]
@@ -129,13 +131,13 @@ def pack(
         jobs: Videos read at the same time.
         json: Print what was packed as JSON.
     """
+    from abaw.data.layout import DataSource
     from abaw.data.packing import pack as write_pack
 
     done = write_pack(
-        root,
+        DataSource(root, image_roots),
         out,
         format=format,
-        image_roots=image_roots,
         segment=segment,
         jobs=jobs,
         progress=sys.stderr.isatty(),

@@ -42,6 +42,7 @@ def score(
     """
     from json import dumps
 
+    from abaw.data.layout import DataSource
     from abaw.evaluation.calibration import read_calibration
     from abaw.evaluation.labelled_tracks import LabelledTracks
     from abaw.evaluation.scores import best_constant, compare, official, summarise
@@ -49,7 +50,7 @@ def score(
     from abaw.evaluation.tables import baseline_table, comparison_table, score_table
     from abaw.evaluation.tracks import score_tracks
 
-    labelled = LabelledTracks(root, split, annotations=annotations, label_set=label_set)
+    labelled = LabelledTracks(DataSource(root, annotations=annotations, label_set=label_set), split)
     chosen, others = (
         None if path is None else read_calibration(path) for path in (calibration, against_calibration)
     )
@@ -121,6 +122,7 @@ def calibrate(
     """
     from json import dumps
 
+    from abaw.data.layout import DataSource
     from abaw.evaluation.calibration import store_calibration
     from abaw.evaluation.cross_fitting import calibrate as choose
     from abaw.evaluation.labelled_tracks import LabelledTracks
@@ -140,7 +142,7 @@ def calibrate(
                 " checkpoint that made them, predict again with this one into an empty folder, or store the"
                 " calibration in a JSON file with --out"
             )
-    labelled = LabelledTracks(root, split, annotations=annotations, label_set=label_set)
+    labelled = LabelledTracks(DataSource(root, annotations=annotations, label_set=label_set), split)
     videos, _ = labelled.videos_and_tasks(tracks)
     result = choose(list(labelled.read(tracks, videos)), labelled.labels_of, folds, seed)
     for path in stored:

@@ -1,7 +1,7 @@
 """Index of a data set: one row per video, labels joined with images, in memory-mapped arrays."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypedDict
@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from abaw.data.cache import cache_file, cache_folder, forget_old_states, stamp, writing_cache
+from abaw.data.cache import cache_file, forget_old_states, stamp, writing_cache
 from abaw.data.discovery import SPLITS, AnnotationFile, holder, images_in
 from abaw.data.formats.annotations import read_mtl_file, read_task_file
 from abaw.data.formats.arrays import DamagedFileError, open_arrays, write_arrays
 from abaw.data.labels import Labels
-from abaw.data.layout import LabelSet, Sources, find_sources
+from abaw.data.layout import DataSource, Sources, find_sources
 from abaw.errors import AbawError
 from abaw.tasks import Task
 
@@ -284,44 +284,22 @@ def open_index(path: Path, split: NDArray[np.int8] | None = None, *, verify: boo
         raise DamagedFileError(f"{path}: not an index ({error})") from error
 
 
-def build_index(
-    root: Path,
-    *,
-    image_roots: Sequence[Path] | None = None,
-    annotations: Path | None = None,
-    label_set: LabelSet = "challenge",
-    cache_dir: Path | None = None,
-    features: Path | None = None,
-    progress: bool = False,
-) -> Index:
+def build_index(source: DataSource, *, progress: bool = False) -> Index:
     """The index of a data set, from the cache where nothing has changed since.
 
     A damaged cache is replaced. Annotations without images, and images without annotations, are fine.
 
     Args:
-        root: Folder below which images and annotations are searched.
-        image_roots: Folders with one folder of images per video, instead of those found; searched in
-            order, and a frame is taken from the first that holds it.
-        annotations: Folder with the annotations, instead of what is found below `root`.
-        label_set: `challenge`: a file per video and task; `mtl`: the MTL files.
-        cache_dir: Where the cache lies, instead of $ABAW_CACHE or ~/.cache/abaw.
-        features: Folder of cached features that says which frames can be seen, where there are no images.
+        source: Where the data set lies.
         progress: Show a progress bar.
 
     Raises:
         AbawError: A folder is missing, an annotation is wrong, or the cache cannot be written.
     """
-    sources = find_sources(
-        root,
-        image_roots=image_roots,
-        annotations=annotations,
-        label_set=label_set,
-        cache_dir=cache_dir,
-        features=features,
-    )
+    sources = find_sources(source)
     roots = [str(folder) for folder in sources.image_roots]
-    options = [str(Path(root).resolve()), roots, label_set]
-    path = cache_file(cache_folder(cache_dir), options, stamp(sources.paths()))
+    options = [str(source.root), roots, source.label_set]
+    path = cache_file(source.cache, options, stamp(sources.paths()))
     try:
         return open_index(path, verify=True)
     except (OSError, DamagedFileError):

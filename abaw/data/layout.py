@@ -22,19 +22,70 @@ LabelSet = Literal["challenge", "mtl"]
 
 
 @dataclass(frozen=True)
+class DataSource:
+    """Where a data set lies, as the user names it. Paths are made absolute, with `~` expanded."""
+
+    root: Path
+    """Folder below which images and annotations are searched."""
+
+    image_roots: Sequence[Path] | None = None
+    """Folders, or addresses such as s3://bucket/pack, with one folder of images per video, instead of those
+    found below `root`. They are searched in this order: a frame is taken from the first that holds it."""
+
+    annotations: Path | None = None
+    """Folder with the annotations, instead of what is found below `root`."""
+
+    label_set: LabelSet | None = "challenge"
+    """`challenge`: one annotation file per video and task; `mtl`: the MTL files; None: both."""
+
+    features: Sequence[Path] = ()
+    """Folders of cached features to read instead of images. Where there are no images, the first tells which
+    frames are visible."""
+
+    cache_dir: Path | None = None
+    """Folder of the index and of what describes image roots in object storage; None takes the environment
+    variable ABAW_CACHE, else ~/.cache/abaw."""
+
+    def __post_init__(self) -> None:
+        roots, annotations = self.image_roots, self.annotations
+        paths = {
+            "root": _absolute(self.root),
+            "image_roots": None if roots is None else tuple(map(_absolute, roots)),
+            "annotations": None if annotations is None else _absolute(annotations),
+            "features": tuple(map(_absolute, self.features)),
+            "cache_dir": None if self.cache_dir is None else _absolute(self.cache_dir),
+        }
+        for name, path in paths.items():
+            object.__setattr__(self, name, path)
+
+    @property
+    def cache(self) -> Path:
+        """The folder of caches."""
+        return cache_folder(self.cache_dir)
+
+
+def _address(path: Path) -> str | None:
+    """The address in object storage that a path was made of, such as s3://bucket/pack; None: it is a path."""
+    parts = re.fullmatch(r"(\w\w+):/+(.+)", str(path))  # a path keeps one slash of two
+    return None if parts is None else f"{parts[1]}://{parts[2]}"
+
+
+def _absolute(path: Path) -> Path:
+    return path if _address(path) else Path(path).expanduser().resolve()
+
+
+@dataclass(frozen=True)
 class Sources:
     """The files of a data set, by absolute paths.
 
     Attributes:
         image_roots: In the order in which they are searched, with the names of their video folders.
         annotations: Annotation files of the label set.
-        label_set: `challenge`: one file per video and task; `mtl`: the MTL files; None: both.
         other_texts: Other .txt files met on the way, whose place does not say what they annotate.
     """
 
     image_roots: dict[Path, list[str]]
     annotations: list[AnnotationFile]
-    label_set: LabelSet | None
     other_texts: tuple[Path, ...] = ()
 
     def paths(self) -> Iterator[Path]:
@@ -45,35 +96,23 @@ class Sources:
         yield from (file.path for file in self.annotations)
 
 
-def find_sources(
-    root: Path,
-    *,
-    image_roots: Sequence[Path] | None = None,
-    annotations: Path | None = None,
-    label_set: LabelSet | None = "challenge",
-    cache_dir: Path | None = None,
-    features: Path | None = None,
-) -> Sources:
-    """Looks below `root` for whatever is not named.
+def find_sources(source: DataSource) -> Sources:
+    """The files of a data set; whatever the user has not named is searched below its root.
 
-    What describes an image root in object storage is brought to `cache_dir`; None: as for the index. Where
-    there are no images, `features` made from them tell which frames can be seen.
+    Metadata of an image root in object storage is downloaded to the cache.
 
     Raises:
         AbawError: A folder does not exist, or what was named or needed is not in it.
     """
-    root = Path(root).expanduser().resolve()
+    root, annotations, label_set = source.root, source.annotations, source.label_set
     found = search(root)
-    if image_roots is None:
-        chosen = choose_image_roots(root, found)
-        if not chosen and features is not None and features.is_dir():
-            chosen = given_image_roots([features.expanduser().resolve()])
+    if source.image_roots is not None:
+        chosen = given_image_roots([_local_folder(folder, source) for folder in source.image_roots])
     else:
-        chosen = given_image_roots([_image_root(folder, cache_dir) for folder in image_roots])
-    labels = found
-    if annotations is not None:
-        annotations = Path(annotations).expanduser().resolve()
-        labels = search(annotations)
+        chosen = choose_image_roots(root, found)
+        if not chosen and any(folder.is_dir() for folder in source.features[:1]):
+            chosen = given_image_roots(source.features[:1])
+    labels = found if annotations is None else search(annotations)
     wanted = [
         file
         for file in labels.annotations
@@ -95,12 +134,10 @@ def find_sources(
             "(VA_Estimation_Challenge/Train_Set/<video>.txt) below it; give the folder that holds them"
             + ("" if deep is None else f". The images in {deep} lie too deep: give a folder nearer to them")
         )
-    return Sources(chosen, wanted, label_set, tuple(labels.other_texts))
+    return Sources(chosen, wanted, tuple(labels.other_texts))
 
 
-def _image_root(named: Path, cache_dir: Path | None) -> Path:
-    """The folder of an image root; of one in object storage, such as s3://bucket/pack, its stand-in."""
-    address = re.fullmatch(r"(\w\w+):/+(.+)", str(named))  # a path keeps one slash of two
-    if address is not None:
-        return mirror(f"{address[1]}://{address[2]}", cache_folder(cache_dir) / "packs")
-    return Path(named).expanduser().resolve()
+def _local_folder(image_root: Path, source: DataSource) -> Path:
+    """The folder of an image root; of one in object storage, that of its local mirror."""
+    address = _address(image_root)
+    return image_root if address is None else mirror(address, source.cache / "packs")

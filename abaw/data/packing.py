@@ -28,6 +28,7 @@ from abaw.data.formats.litdata_shards import (
 )
 from abaw.data.frames import PackedFrames, RawFolder, images_state, read_images
 from abaw.data.index import Index, build_index
+from abaw.data.layout import DataSource
 from abaw.errors import AbawError, UsageError
 
 SEGMENT_FRAMES = 128
@@ -67,11 +68,10 @@ class Packed:
 
 
 def pack(
-    root: Path,
+    source: DataSource,
     out: Path,
     *,
     format: Literal["flat", "litdata"] = "flat",
-    image_roots: Sequence[Path] | None = None,
     segment: int = SEGMENT_FRAMES,
     jobs: int = 8,
     progress: bool = False,
@@ -79,12 +79,11 @@ def pack(
     """Packs the images of a data set and verifies what was written. The pack serves as an image root.
 
     Args:
-        root: The data set.
+        source: Where the data set lies.
         out: Folder of the pack. Run again into it, and only what is new or changed is packed; videos that
             the data set no longer has are removed once all others are packed.
         format: `flat`: a file per video, for local and network disks; `litdata`: segments, for object
             storage, of which all are written anew when an image has changed.
-        image_roots: Image roots instead of those found below `root`.
         segment: Frames in a segment.
         jobs: Videos read at the same time.
         progress: Show a progress bar.
@@ -96,11 +95,11 @@ def pack(
     """
     if segment < 1 or jobs < 1:
         raise UsageError(f"pack: --segment and --jobs must be at least 1, got {segment} and {jobs}")
-    index = build_index(root, image_roots=image_roots)
+    index = build_index(source)
     out = Path(out).expanduser().resolve()
     videos = [video for video in range(len(index)) if index.visible(video).any()]
     if not videos:
-        raise AbawError(f"{root}: no images to pack; give the folder that holds cropped_aligned")
+        raise AbawError(f"{source.root}: no images to pack; give the folder that holds cropped_aligned")
     if out in index.roots:
         raise UsageError(f"{out}: holds the images that are to be packed; choose another folder")
     if format == "flat":

@@ -3,12 +3,12 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 from tqdm import tqdm
 
 from abaw.data.index import build_index
 from abaw.data.labels import Labels
+from abaw.data.layout import DataSource
 from abaw.errors import AbawError
 from abaw.evaluation.track_metadata import common_metadata
 from abaw.evaluation.tracks import Track, find_tracks, read_track, track_path
@@ -19,26 +19,16 @@ class LabelledTracks:
     """The labels of one split of a data set, and what was predicted for its videos.
 
     Args:
-        root: The data set.
+        source: Where the data set lies.
         split: train, val or test.
-        annotations: Folder with the annotations, instead of what is found below the root.
-        label_set: Labels of the single-task challenges, or of the multi-task one.
 
     Raises:
         AbawError: A folder is missing, or an annotation is wrong.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        split: str,
-        *,
-        annotations: Path | None = None,
-        label_set: Literal["challenge", "mtl"] = "challenge",
-    ) -> None:
-        self._root, self._split = root, split
-        progress = sys.stderr.isatty()
-        self._index = build_index(root, annotations=annotations, label_set=label_set, progress=progress)
+    def __init__(self, source: DataSource, split: str) -> None:
+        self._source, self._split = source, split
+        self._index = build_index(source, progress=sys.stderr.isatty())
         self._place = {video: place for place, video in enumerate(self._index.videos)}
 
     def labels_of(self, video: str) -> Labels:
@@ -60,7 +50,8 @@ class LabelledTracks:
         videos = [self._index.videos[place] for place in places if self._index.n_frames[place]]
         if not videos:
             raise AbawError(
-                f"{self._root}: no video is annotated for {', '.join(tasks)} in the split {self._split}"
+                f"{self._source.root}: no video is annotated for {', '.join(tasks)} in the split"
+                f" {self._split}"
             )
         if missing := [video for video in videos if video not in paths]:
             raise AbawError(

@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ from abaw.data.discovery import is_crops_folder, other_picture
 from abaw.data.frames import BAD_FRAMES
 from abaw.data.index import Index, LabelCounts, build_index
 from abaw.data.labels import Labels
+from abaw.data.layout import DataSource
 from abaw.errors import AbawError, UsageError, check_settings
 from abaw.loading.loaders import ClipLoader, LoaderFactory, TrainLoader, open_source, refuse_other_batches
 from abaw.loading.sampling import (
@@ -108,24 +108,21 @@ class AffectDataModule(LightningDataModule):
                 "there is no data: name the folder that holds cropped_aligned/ and the annotations with"
                 " --data.root DIR or in the environment variable ABAW_ROOT"
             )
-        self.root = Path(root)
-        self.tasks = parse_tasks(tasks)
-        self._build_index = partial(
-            build_index,
-            self.root,
+        self.source = DataSource(
+            Path(root),
             image_roots=None if image_roots is None else [Path(folder) for folder in image_roots],
             annotations=None if annotations is None else Path(annotations),
             label_set=label_set,
+            features=[Path(folder) for folder in features or ()],
             cache_dir=None if cache_dir is None else Path(cache_dir),
-            features=Path(features[0]) if features else None,
         )
+        self.features = self.source.features
+        self.tasks = parse_tasks(tasks)
         self._choice: dict[str, Any] = {
             "test_split": test_split,
             "predict_split": predict_split,
             "predict_videos": None if predict_videos is None else Path(predict_videos),
         }
-        self._only_labelled = label_set == "mtl"  # a few single frames of every video
-        self.features = features
         self.window = window
         self.stride = max(window // 2, 1) if stride is None else stride
         self.step, self.jitter = step, jitter
@@ -159,7 +156,7 @@ class AffectDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Builds the index, or finds it in the cache, before the other processes ask for it."""
-        self._build_index(progress=sys.stderr.isatty())
+        build_index(self.source, progress=sys.stderr.isatty())
 
     def setup(self, stage: str) -> None:
         """Opens the index and, for training, chooses the windows and says what there is to train on.
@@ -167,21 +164,21 @@ class AffectDataModule(LightningDataModule):
         Raises:
             AbawError: A folder is missing or empty, an annotation is wrong, or a task has no training label.
         """
-        self.index = self._build_index()
+        self.index = build_index(self.source)
         if self.folds is not None and self.fold is not None:
             self.index = self.index.with_folds(read_folds(Path(self.folds)), self.fold)
         self._stages = SplitSelection(index=self.index, tasks=self.tasks, **self._choice)
         if stage == "fit":
             counts = self.label_counts()
             if absent := [task for task in self.tasks if not np.sum(counts[task.value])]:
-                above = self.root.resolve().parent
+                root = self.source.root
                 raise AbawError(
-                    f"{self.root}: no label of {', '.join(absent)} to train on; correct data.root or"
+                    f"{root}: no label of {', '.join(absent)} to train on; correct data.root or"
                     " data.annotations, take another data.label_set, or leave it out of data.tasks\n"
                     + (
-                        f"the folder holds the crops themselves: is it --data.root {above}?"
-                        if is_crops_folder(self.root.resolve(), self.index.roots)
-                        else f"`abaw check {self.root}` names label files that are not recognised"
+                        f"the folder holds the crops themselves: is it --data.root {root.parent}?"
+                        if is_crops_folder(root, self.index.roots)
+                        else f"`abaw check {root}` names label files that are not recognised"
                     )
                 )
             self._train_windows = training_windows(
@@ -189,9 +186,9 @@ class AffectDataModule(LightningDataModule):
             )
             if not len(self._train_windows):
                 lacking = "no video with training labels has images <video>/00001.jpg"
-                picture = other_picture(self.root)
+                picture = other_picture(self.source.root)
                 met = "" if picture is None else f", but there is {picture}"
-                raise AbawError(f"{self.root}: {lacking}{met}; correct data.root or data.image_roots")
+                raise AbawError(f"{self.source.root}: {lacking}{met}; correct data.root or data.image_roots")
             if self.trainer is None or self.trainer.state.fn != "fit":  # `bench` asks for a setup of its own
                 return
             self._tell("train", self._train_windows)
@@ -286,7 +283,7 @@ class AffectDataModule(LightningDataModule):
     def _eval_windows(self, stage: Stage, tasks: Sequence[Task]) -> WindowTable:
         videos = self.eval_videos(stage)
         windows = cut_videos(self.index.n_frames, videos, self.eval_window, self.eval_stride, self.step)
-        if tasks and self._only_labelled:
+        if tasks and self.source.label_set == "mtl":  # labels a few single frames of every video
             windows = labelled_windows(windows, self.index, tasks, self.eval_split(stage))
         return windows
 

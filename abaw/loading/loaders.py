@@ -156,7 +156,7 @@ class TrainLoader(ClipLoader):
 
 
 def open_source(
-    index: Index, windows: WindowTable, *, size: int, features: Sequence[str] | None = None
+    index: Index, windows: WindowTable, *, size: int, features: Sequence[Path] = ()
 ) -> FrameSource | FeatureStore:
     """Where the clips of some windows come from.
 

@@ -9,6 +9,7 @@ import pytest
 from abaw.data.cache import cache_file
 from abaw.data.formats.arrays import open_arrays
 from abaw.data.index import build_index
+from abaw.data.layout import DataSource
 from abaw.errors import AbawError
 from abaw.tasks import Task
 from tests.support.index_tree import FOLDERS, add_images, add_labels, assert_same, cached
@@ -18,14 +19,14 @@ pytestmark = pytest.mark.usefixtures("_own_cache")
 
 
 def test_a_second_build_comes_from_the_cache(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = build_index(tree)
+    first = build_index(DataSource(tree))
     monkeypatch.setattr("abaw.data.index.read_rows_of_videos", None)
-    assert_same(build_index(tree), first)
+    assert_same(build_index(DataSource(tree)), first)
     with monkeypatch.context() as elsewhere:
         elsewhere.chdir(tree)
-        assert_same(build_index(Path("../data")), first)
+        assert_same(build_index(DataSource(Path("../data"))), first)
     with pytest.raises(TypeError):  # another question is another index
-        build_index(tree, image_roots=[tree / "cropped_aligned"])
+        build_index(DataSource(tree, image_roots=[tree / "cropped_aligned"]))
 
 
 @pytest.mark.parametrize(
@@ -43,10 +44,12 @@ def test_a_second_build_comes_from_the_cache(tree: Path, monkeypatch: pytest.Mon
     ids=["frame", "lost frame", "video", "root", "renamed", "label values", "label file", "lost file"],
 )
 def test_any_change_of_a_source_is_seen_at_once(change: object, tree: Path, tmp_path: Path) -> None:
-    build_index(tree)
+    build_index(DataSource(tree))
     assert callable(change)
     change(tree)
-    assert_same(build_index(tree), build_index(tree, cache_dir=tmp_path / "another cache"))
+    assert_same(
+        build_index(DataSource(tree)), build_index(DataSource(tree, cache_dir=tmp_path / "another cache"))
+    )
 
 
 class Bomb:
@@ -73,13 +76,13 @@ class Bomb:
 def test_a_damaged_cache_is_rebuilt(
     damage: object, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fresh = build_index(tree, cache_dir=tmp_path / "another cache")
-    build_index(tree)
+    fresh = build_index(DataSource(tree, cache_dir=tmp_path / "another cache"))
+    build_index(DataSource(tree))
     path = cached(tmp_path)
     assert callable(damage)
     path.write_bytes(damage(path.read_bytes()))
     monkeypatch.chdir(tmp_path)
-    assert_same(build_index(tree), fresh)
+    assert_same(build_index(DataSource(tree)), fresh)
     assert not (tmp_path / "exploded").exists()
     open_arrays(cached(tmp_path), verify=True)
 
@@ -87,7 +90,7 @@ def test_a_damaged_cache_is_rebuilt(
 def test_a_cache_that_cannot_be_written_is_one_clear_error(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(AbawError, match=r"could not be written .*ABAW_CACHE"):
-        build_index(tree)
+        build_index(DataSource(tree))
 
 
 @pytest.fixture
@@ -102,14 +105,14 @@ def _no_room() -> Iterator[None]:
 @pytest.mark.usefixtures("_no_room")
 def test_a_full_disk_leaves_no_half_index(tree: Path, tmp_path: Path) -> None:
     with pytest.raises(AbawError, match="could not be written"):
-        build_index(tree)
+        build_index(DataSource(tree))
     assert not list((tmp_path / "cache/index").iterdir())
 
 
 def test_few_old_states_stay(tree: Path, tmp_path: Path) -> None:
     for number in range(30, 37):
         add_images(tree / "cropped_aligned", "a", [number])
-        index = build_index(tree)
+        index = build_index(DataSource(tree))
     assert len(list((tmp_path / "cache/index").iterdir())) == 4
     assert index.path.exists()
 

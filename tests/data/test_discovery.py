@@ -5,6 +5,7 @@ import pytest
 from abaw.data.discovery import image_numbers, meaning
 from abaw.data.formats.annotations import write_mtl_file, write_task_file
 from abaw.data.index import build_index
+from abaw.data.layout import DataSource
 from abaw.errors import AbawError
 from abaw.tasks import Task
 from tests.support.index_tree import add_images, assert_same
@@ -28,7 +29,7 @@ def test_image_roots_are_found(folder: str, expected: list[str], tmp_path: Path)
     add_images(root / folder, "1-30-1280x720", [1])
     add_images(root / folder, "video45_1", [1])
     (root / "empty").mkdir()
-    index = build_index(root)
+    index = build_index(DataSource(root))
     assert index.videos == ("1-30-1280x720", "video45_1")
     assert index.roots == tuple(root.parent / name if name == "data" else root / name for name in expected)
 
@@ -37,12 +38,12 @@ def test_cropped_aligned_wins_over_other_crops_and_batches_come_in_order(tmp_pat
     root = tmp_path / "data"
     for folder in ("cropped", "batch10/cropped_aligned", "batch2/cropped_aligned", "cropped_aligned"):
         add_images(root / folder, "a", [1])
-    names = [str(folder.relative_to(root)) for folder in build_index(root).roots]
+    names = [str(folder.relative_to(root)) for folder in build_index(DataSource(root)).roots]
     assert names == ["batch2/cropped_aligned", "batch10/cropped_aligned", "cropped_aligned"]
 
 
 def test_a_root_may_be_the_crops_folder_itself(tree: Path) -> None:
-    index = build_index(tree / "cropped_aligned", annotations=tree / "6th ABAW Annotations")
+    index = build_index(DataSource(tree / "cropped_aligned", annotations=tree / "6th ABAW Annotations"))
     assert index.roots == (tree / "cropped_aligned",)
     assert index.annotated("train", Task) == [0, 1]
 
@@ -51,11 +52,11 @@ def test_plain_roots_that_disagree_are_not_chosen_between(tmp_path: Path) -> Non
     root = tmp_path / "data"
     add_images(root / "one", "a", [1])
     add_images(root / "two", "b", [1])
-    assert build_index(root).videos == ("a", "b")
+    assert build_index(DataSource(root)).videos == ("a", "b")
     add_images(root / "two", "a", [1])
     with pytest.raises(AbawError, match="choose with image_roots"):
-        build_index(root)
-    assert build_index(root, image_roots=[root / "two"]).videos == ("a", "b")
+        build_index(DataSource(root))
+    assert build_index(DataSource(root, image_roots=[root / "two"])).videos == ("a", "b")
 
 
 @pytest.mark.parametrize("names", [("VA_Set", "train"), ("VA_Estimation_Challenge", "Training_Set")])
@@ -64,11 +65,11 @@ def test_annotation_folders_of_every_edition(above: str, names: tuple[str, str],
     root = tmp_path / "data"
     folder, split = names
     write_task_file(root / above / folder / split / "a.txt", Task.VA, random_labels(3))
-    index = build_index(root)
+    index = build_index(DataSource(root))
     assert index.splits(0) == {Task.VA: "train"}
     assert not index.roots
     assert index.n_frames.tolist() == [2]
-    assert build_index(root / above / folder).splits(0) == {Task.VA: "train"}
+    assert build_index(DataSource(root / above / folder)).splits(0) == {Task.VA: "train"}
 
 
 TASK_FOLDERS = {
@@ -106,7 +107,7 @@ def test_folders_that_users_have_are_recognised(
         f"{folder} {split_folder}/c.txt",
     ):
         write_task_file(tmp_path / "data" / path, task, random_labels(3))
-    index = build_index(tmp_path / "data")
+    index = build_index(DataSource(tmp_path / "data"))
     assert index.videos == ("a", "b", "c")
     assert [index.splits(video) for video in range(3)] == [{task: split}] * 3
 
@@ -125,7 +126,9 @@ def test_folders_that_users_have_are_recognised(
 @pytest.mark.parametrize("name", ["train_set", "training_set_annotations", "Train Set", "train"])
 def test_mtl_files_that_users_have_are_recognised(folder: str, name: str, tmp_path: Path) -> None:
     write_mtl_file(tmp_path / "data" / folder / f"{name}.txt", {"a": random_labels(3)})
-    assert build_index(tmp_path / "data", label_set="mtl").splits(0) == dict.fromkeys(Task, "train")
+    assert build_index(DataSource(tmp_path / "data", label_set="mtl")).splits(0) == dict.fromkeys(
+        Task, "train"
+    )
 
 
 @pytest.mark.parametrize(
@@ -139,15 +142,15 @@ def test_other_names_say_nothing(name: str) -> None:
 def test_a_video_may_be_called_like_a_task(tmp_path: Path) -> None:
     for video in ("va", "AU_1", "train"):
         add_images(tmp_path / "data/cropped_aligned", video, [1])
-    assert build_index(tmp_path / "data").videos == ("AU_1", "train", "va")
+    assert build_index(DataSource(tmp_path / "data")).videos == ("AU_1", "train", "va")
 
 
 def test_links_that_lead_back_are_searched_once(tree: Path) -> None:
-    before = build_index(tree)
+    before = build_index(DataSource(tree))
     (tree / "6th ABAW Annotations" / "above").symlink_to(tree)
     (tree / "5th ABAW Annotations").symlink_to("6th ABAW Annotations")
     (tree / "itself").symlink_to("itself")
-    assert_same(build_index(tree), before)
+    assert_same(build_index(DataSource(tree)), before)
 
 
 def test_image_numbers_agree_with_the_pattern_on_odd_names() -> None:

@@ -19,6 +19,7 @@ from abaw.data.formats.features import (
 )
 from abaw.data.frames import RawFolder
 from abaw.data.index import Index, build_index
+from abaw.data.layout import DataSource
 from abaw.errors import AbawError
 
 PARTS = {
@@ -42,7 +43,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
         for number in range(1, n_frames + 1):
             if name != "beta" or number not in (2, 3):
                 cv2.imwrite(str(folder / f"{number:05d}.jpg"), rng.integers(0, 255, (112, 112, 3), np.uint8))
-    return build_index(root)
+    return build_index(DataSource(root))
 
 
 def fill(folder: Path, index: Index, dim: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
@@ -241,7 +242,7 @@ def test_images_are_told_apart_by_gaps_and_pixels(tmp_path: Path, index: Index) 
             (folder / "00007.jpg").unlink()
         elif change == "pixels":
             cv2.imwrite(str(folder / "00001.jpg"), np.zeros((112, 112, 3), np.uint8))
-        other = build_index(root)
+        other = build_index(DataSource(root))
         return images_fingerprint(other, RawFolder(other), 1)
 
     mark = images_fingerprint(index, RawFolder(index), 1)

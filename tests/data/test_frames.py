@@ -10,6 +10,7 @@ import pytest
 from abaw.data.frames import BadFrameError, RawFolder, decode_image
 from abaw.data.index import build_index
 from abaw.data.labels import image_name
+from abaw.data.layout import DataSource
 from abaw.errors import AbawError
 
 
@@ -30,7 +31,7 @@ def folder(tmp_path: Path) -> RawFolder:
     for number in set(range(1, 21)) - {3, 7}:
         root = "cropped_aligned" if number <= 10 else "cropped_aligned_new_50_vids"
         write_image(tmp_path / "data" / root / "a" / image_name(number), number)
-    return RawFolder(build_index(tmp_path / "data", cache_dir=tmp_path / "cache"))
+    return RawFolder(build_index(DataSource(tmp_path / "data", cache_dir=tmp_path / "cache")))
 
 
 def image_path(folder: RawFolder, number: int) -> Path:
@@ -116,7 +117,7 @@ def test_several_bad_files_are_counted(folder: RawFolder) -> None:
 
 def test_another_size_on_request(tmp_path: Path) -> None:
     write_image(tmp_path / "data/a/00001.jpg", 1, 64, 64)
-    index = build_index(tmp_path / "data", cache_dir=tmp_path / "cache")
+    index = build_index(DataSource(tmp_path / "data", cache_dir=tmp_path / "cache"))
     assert RawFolder(index, size=64).read(0, [0]).pixels.shape == (1, 64, 64, 3)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from abaw.data.formats.annotations import write_mtl_file
 from abaw.data.index import build_index
+from abaw.data.layout import DataSource
 from abaw.errors import AbawError
 from abaw.tasks import Task
 from tests.support.index_tree import FOLDERS, add_images, add_labels, assert_same
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("_own_cache")
 
 
 def test_one_row_per_video(tree: Path) -> None:
-    index = build_index(tree)
+    index = build_index(DataSource(tree))
     assert index.videos == ("a", "b_left", "c", "d", "e")
     assert [root.name for root in index.roots] == ["cropped_aligned", "cropped_aligned_new_50_vids"]
     assert index.n_rows.tolist() == [7, 11, 9, 5, 0]
@@ -30,22 +31,22 @@ def test_one_row_per_video(tree: Path) -> None:
 
 
 def test_a_frame_is_seen_where_a_crop_exists_and_strays_do_not_count(tree: Path) -> None:
-    index = build_index(tree)
+    index = build_index(DataSource(tree))
     assert index.visible(0).tolist() == [True, True, False, True, True, False]
     assert index.visible(0, 2, 4).tolist() == [False, True]
     assert not index.visible(3).any()
 
 
 def test_the_first_root_that_holds_a_frame_wins(tree: Path) -> None:
-    index = build_index(tree)
+    index = build_index(DataSource(tree))
     assert index.source(1).tolist() == [0] * 8 + [1] * 2
     assert index.folder(1, 1) == tree / "cropped_aligned_new_50_vids" / "b_left"
-    turned = build_index(tree, image_roots=[index.roots[1], index.roots[0]])
+    turned = build_index(DataSource(tree, image_roots=[index.roots[1], index.roots[0]]))
     assert turned.source(1).tolist() == [1] * 7 + [0] * 3
 
 
 def test_labels_come_back_bit_for_bit_and_only_of_the_split_asked(tree: Path) -> None:
-    index = build_index(tree)
+    index = build_index(DataSource(tree))
     va, au = random_labels(7, 1), random_labels(6, 2)
     both = index.labels(0)
     assert len(both) == 7
@@ -65,7 +66,7 @@ def test_labels_come_back_bit_for_bit_and_only_of_the_split_asked(tree: Path) ->
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 7), (2, 5), (5, 9), (7, 9), (12, 14), (3, 3)])
 def test_a_stretch_of_labels_is_unlabelled_beyond_the_last_row(start: int, stop: int, tree: Path) -> None:
-    index = build_index(tree)
+    index = build_index(DataSource(tree))
     part, expected = index.labels(0, start=start, stop=stop), index.labels(0).rows(start, stop)
     for name in expected.__dataclass_fields__:
         np.testing.assert_array_equal(getattr(part, name), getattr(expected, name))
@@ -73,7 +74,7 @@ def test_a_stretch_of_labels_is_unlabelled_beyond_the_last_row(start: int, stop:
 
 
 def test_label_counts(tree: Path) -> None:
-    index = build_index(tree)
+    index = build_index(DataSource(tree))
     counts = index.label_counts("train", Task)
     va, expr = random_labels(7, 1), random_labels(11, 3)
     assert counts["va"] == va.va_valid.sum()
@@ -86,7 +87,7 @@ def test_label_counts(tree: Path) -> None:
 
 
 def test_folds_redivide_train_and_val(tree: Path) -> None:
-    index = build_index(tree)
+    index = build_index(DataSource(tree))
     folded = index.with_folds({"a": 0, "b_left": 1, "c": 0, "d": 2}, 0)
     assert folded.splits(0) == {Task.VA: "val", Task.AU: "val"}
     assert folded.annotated("val", Task) == [0, 2]
@@ -103,31 +104,33 @@ def test_mtl_set(tree: Path) -> None:
     train, val = random_labels(5, 6), random_labels(3, 7)
     write_mtl_file(tree / "6th ABAW Annotations/MTL_Challenge/train_set.txt", {"a": train})
     write_mtl_file(tree / "6th ABAW Annotations/MTL_Challenge/validation_set_annotations.txt", {"z": val})
-    index = build_index(tree, label_set="mtl")
+    index = build_index(DataSource(tree, label_set="mtl"))
     assert index.videos == ("a", "b_left", "c", "e", "z")
     assert index.splits(0) == dict.fromkeys(Task, "train")
     assert index.annotated("val", Task) == [4]
     np.testing.assert_array_equal(index.labels(0).rows(0, 5).va, train.va)
     assert index.n_frames[4] == index.n_rows[4]  # an image listed is a frame
-    assert build_index(tree).annotated("train", Task) == [0, 1]
+    assert build_index(DataSource(tree)).annotated("train", Task) == [0, 1]
 
 
 def test_a_video_annotated_twice_is_refused(tree: Path) -> None:
     second = add_labels(tree / "6th ABAW Annotations", "a", Task.VA, "val", random_labels(7))
     with pytest.raises(AbawError, match=f"{second}: a is annotated for VA a second time"):
-        build_index(tree)
+        build_index(DataSource(tree))
     second.unlink()
     add_labels(tree / "5th_ABAW_Annotations", "a", Task.VA, "train", random_labels(7))
     with pytest.raises(AbawError, match="choose one folder with annotations"):
-        build_index(tree)
-    assert build_index(tree, annotations=tree / "5th_ABAW_Annotations").annotated(None, Task) == [0]
+        build_index(DataSource(tree))
+    assert build_index(DataSource(tree, annotations=tree / "5th_ABAW_Annotations")).annotated(None, Task) == [
+        0
+    ]
 
 
 def test_a_wrong_annotation_stops_the_build_with_its_line(tree: Path) -> None:
     path = tree / "6th ABAW Annotations" / FOLDERS[Task.VA] / "Train_Set" / "b.txt"
     path.write_text("valence,arousal\n0,0\n0,1.5\n")
     with pytest.raises(AbawError, match=r"b\.txt:3: arousal is '1\.5'"):
-        build_index(tree)
+        build_index(DataSource(tree))
 
 
 def big_tree(root: Path, n_videos: int, n_frames: int) -> None:
@@ -144,7 +147,7 @@ def test_an_index_travels_to_workers_as_a_path(tmp_path: Path) -> None:
     for n_frames in (10, 400):
         root = tmp_path / f"data{n_frames}"
         big_tree(root, 3, n_frames)
-        index = build_index(root)
+        index = build_index(DataSource(root))
         sizes.append(len(pickle.dumps(index)))
         assert_same(pickle.loads(pickle.dumps(index)), index)
     assert sizes[1] - sizes[0] < 10
@@ -155,7 +158,7 @@ def test_loading_is_much_faster_than_building(tmp_path: Path) -> None:
 
     def seconds(cache: str) -> float:
         start = time.process_time()
-        build_index(tmp_path / "data", cache_dir=tmp_path / cache)
+        build_index(DataSource(tmp_path / "data", cache_dir=tmp_path / cache))
         return time.process_time() - start
 
     building, loading = (min(seconds(cache) for cache in ("one", "other")) for _ in range(2))

@@ -12,6 +12,7 @@ from scipy.special import expit, softmax
 from abaw.__main__ import main
 from abaw.data.index import build_index
 from abaw.data.labels import Labels
+from abaw.data.layout import DataSource
 from abaw.data.synth.animation import animate
 from abaw.data.synth.presets import PRESETS, plan_videos
 from abaw.data.synth.writer import write_dataset
@@ -139,7 +140,7 @@ def test_calibration_keeps_its_word_on_other_generated_videos(tmp_path, capsys):
     """With so many videos to choose on, and fewer fresh ones, nine in ten tasks lie in the interval."""
     for name, n_videos, seed in (("own", 120, 0), ("fresh", 60, 1)):
         write_dataset(tmp_path / name, videos=n_videos, frames=60, seed=seed, progress=False)
-        rng, index = np.random.default_rng(seed), build_index(tmp_path / name)
+        rng, index = np.random.default_rng(seed), build_index(DataSource(tmp_path / name))
         for video in index.annotated(None, Task):
             track = imagined(index.videos[video], index.labels(video), index.visible(video), rng)
             write_track(track, tmp_path / f"{name} tracks")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from abaw.data.layout import DataSource
 from abaw.errors import AbawError
 from abaw.evaluation.labelled_tracks import LabelledTracks
 from abaw.evaluation.tracks import (
@@ -17,7 +18,7 @@ def test_an_annotation_without_any_frame_needs_no_track(tmp_path):
     (root / FOLDERS[Task.VA] / "Validation_Set" / "f_val.txt").write_text("valence,arousal\n")
     for video, n in (("c_val", 21), ("d_val", 5)):
         write_track(make_track(video, n, tasks=(Task.VA,)), tmp_path / "tracks")
-    labelled = LabelledTracks(root, "val")
+    labelled = LabelledTracks(DataSource(root), "val")
     assert labelled.videos_and_tasks(tmp_path / "tracks") == (["c_val", "d_val"], (Task.VA,))
     (tmp_path / "tracks" / "d_val.parquet").unlink()
     with pytest.raises(AbawError, match=r"1 of 2 annotated videos have no track, such as d_val"):
@@ -26,7 +27,7 @@ def test_an_annotation_without_any_frame_needs_no_track(tmp_path):
 
 @pytest.mark.parametrize(("n_frames", "fits"), [(21, True), (30, True), (20, False)])
 def test_a_track_shorter_than_its_video_is_refused(tmp_path, n_frames, fits):
-    labelled = LabelledTracks(write_tiny_set(tmp_path / "set"), "val")
+    labelled = LabelledTracks(DataSource(write_tiny_set(tmp_path / "set")), "val")
     write_track(make_track("c_val", n_frames), tmp_path / "tracks")
     assert len(labelled.labels_of("c_val")) == 22
     if fits:

@@ -12,6 +12,7 @@ import pytest
 from abaw.__main__ import main
 from abaw.data.check.check import check_dataset
 from abaw.data.frames import BadFrameLog
+from abaw.data.layout import DataSource
 from abaw.errors import AbawError
 from tests.support.tiny_run import tiny_config
 
@@ -51,7 +52,7 @@ def test_skipping_counts_every_damaged_image(
     assert curves["train/loss"].notna().any()
     (said,) = (record.getMessage() for record in caplog.records if "could not be read" in record.getMessage())
     assert re.match(rf"{len(expected)} images .*{log}", said)
-    report = check_dataset(root, jobs=1, progress=False)
+    report = check_dataset(DataSource(root), jobs=1, progress=False)
     found = {str(finding.path) for finding in report.findings if finding.kind == "truncated image"}
     assert found == bad  # the doctor finds them beforehand, in all videos
 

@@ -16,6 +16,7 @@ from abaw.__main__ import main
 from abaw.data.formats.arrays import write_arrays
 from abaw.data.formats.features import write_features
 from abaw.data.formats.flat_shards import write_packed
+from abaw.data.layout import DataSource
 from abaw.data.packing import pack
 from abaw.errors import AbawError
 from abaw.evaluation.submission.write import write_submission
@@ -144,13 +145,14 @@ def test_a_pack_of_segments_stays_what_it_was(synth_root: Path, place: Place) ->
     pytest.importorskip("litdata")
     folder, no_room = place
     roots = [sorted(synth_root.glob("cropped_aligned*"))[-1]]  # the smaller one
-    options: dict[str, Any] = {"format": "litdata", "image_roots": roots, "jobs": 1}
-    pack(synth_root, folder, segment=8, **options)
+    source = DataSource(synth_root, image_roots=roots)
+    options: dict[str, Any] = {"format": "litdata", "jobs": 1}
+    pack(source, folder, segment=8, **options)
     old = content(folder)
     with no_room(folder), pytest.raises(AbawError, match=r"could not be written .* free the disk"):
-        pack(synth_root, folder, segment=16, **options)
+        pack(source, folder, segment=16, **options)
     assert content(folder) == old
-    pack(synth_root, folder, segment=16, **options)
+    pack(source, folder, segment=16, **options)
     assert content(folder) != old
 
 

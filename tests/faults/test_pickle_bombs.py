@@ -17,6 +17,7 @@ from abaw.data.formats.features import open_features, read_parts
 from abaw.data.formats.litdata_shards import CONTENTS, SegmentStore, segment_frames
 from abaw.data.frames import open_frames
 from abaw.data.index import build_index
+from abaw.data.layout import DataSource
 from abaw.data.packing import pack
 from abaw.errors import AbawError
 from abaw.evaluation.calibration import read_calibration
@@ -66,7 +67,7 @@ READ: dict[str, tuple[str, Callable[[Path], object]]] = {
     "weights in safetensors": ("vit.safetensors", read_state_dict),
     "features": ("b.safetensors", open_features),
     "what features were made with": ("store.json", lambda path: read_parts(path.parent)),
-    "pack of a video": ("pack/a/images.safetensors", lambda path: build_index(path.parents[1])),
+    "pack of a video": ("pack/a/images.safetensors", lambda path: build_index(DataSource(path.parents[1]))),
     "contents of segments": (f"pack/{CONTENTS}", lambda path: segment_frames(path.parent)),
     "index of segments": ("pack/index.json", lambda path: SegmentStore().fetch(path.parent, 0)),
     "folds": ("folds.json", read_folds),
@@ -93,15 +94,17 @@ def test_a_file_is_refused_by_name(name: str, bomb: Callable[[], bytes], folder:
 @pytest.mark.parametrize("bomb", [plain, zipped])
 def test_caches_are_made_anew(bomb: Callable[[], bytes], folder: Path) -> None:
     root = write_tiny_set(folder / "data")
-    index = build_index(root, cache_dir=folder / "cache")
-    before = check_dataset(root, size=SIZE, jobs=1, progress=False, cache_dir=folder / "cache")
+    index = build_index(DataSource(root, cache_dir=folder / "cache"))
+    before = check_dataset(DataSource(root, cache_dir=folder / "cache"), size=SIZE, jobs=1, progress=False)
     caches = [path for path in (folder / "cache").rglob("*") if path.is_file()]
     assert {path.parent.name for path in caches} == {"index", "check"}
     for path in caches:
         path.unlink()  # the open index has it mapped
         path.write_bytes(bomb())
-    np.testing.assert_array_equal(build_index(root, cache_dir=folder / "cache").n_frames, index.n_frames)
-    after = check_dataset(root, size=SIZE, jobs=1, progress=False, cache_dir=folder / "cache")
+    np.testing.assert_array_equal(
+        build_index(DataSource(root, cache_dir=folder / "cache")).n_frames, index.n_frames
+    )
+    after = check_dataset(DataSource(root, cache_dir=folder / "cache"), size=SIZE, jobs=1, progress=False)
     assert (after.n_read, after.findings) == (before.n_read, before.findings)
     assert not (folder / "crater").exists()
 
@@ -110,8 +113,8 @@ def test_a_pickled_sample_of_a_pack_is_bytes(folder: Path) -> None:
     """Whoever can write a pack can write its index, which says how samples are read."""
     pytest.importorskip("litdata")
     root = write_tiny_set(folder / "data")
-    pack(root, folder / "pack", format="litdata", segment=16)
-    index = build_index(folder / "pack")
+    pack(DataSource(root), folder / "pack", format="litdata", segment=16)
+    index = build_index(DataSource(folder / "pack"))
     chunk = next((folder / "pack").glob("chunk-*.bin"))
     content, bomb = chunk.read_bytes(), pickle.dumps(Bomb())
     start = content.index(b"\xff\xd8")  # of the first image

@@ -19,6 +19,7 @@ from abaw.batch import Batch
 from abaw.data.formats.features import open_features
 from abaw.data.frames import RawFolder
 from abaw.data.index import build_index
+from abaw.data.layout import DataSource
 from abaw.loading.datamodule import AffectDataModule
 from abaw.loading.masking import RandomFrameMasking
 from abaw.model.backbone import Backbone, BackboneSettings
@@ -282,7 +283,7 @@ def test_features_extracted_one_image_at_a_time_into_one_file_per_frame(tmp_path
         folder.mkdir(parents=True)
         for number in range(1, n_frames + 1):
             cv2.imwrite(str(folder / f"{number:05d}.jpg"), rng.integers(0, 255, (112, 112, 3), np.uint8))
-    index = build_index(tmp_path / "faces")
+    index = build_index(DataSource(tmp_path / "faces"))
     settings = BackboneSettings(name="test_vit", weights="none", image_size=32, chunk=8, frozen="all")
     extractor = Extractor(
         Counting(settings).eval(), index=index, frames=RawFolder(index), folder=tmp_path / "features"

@@ -11,6 +11,7 @@ from lightning.pytorch import Trainer
 from abaw.batch import Batch
 from abaw.data.frames import RawFolder
 from abaw.data.index import Index, build_index
+from abaw.data.layout import DataSource
 from abaw.loading.datamodule import AffectDataModule
 from abaw.loading.loaders import LoaderFactory
 from abaw.loading.masking import RandomFrameMasking
@@ -37,7 +38,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def index(root: Path) -> Index:
-    return build_index(root)
+    return build_index(DataSource(root))
 
 
 def masks(index: Index, epoch: int, world_size: int = 1, weights: Any = None) -> list[tuple[Any, ...]]:

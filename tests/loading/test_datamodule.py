@@ -16,6 +16,7 @@ from abaw.data.formats.annotations import write_task_file
 from abaw.data.frames import RawFolder
 from abaw.data.index import build_index
 from abaw.data.labels import Labels
+from abaw.data.layout import DataSource
 from abaw.errors import AbawError, UsageError
 from abaw.loading.datamodule import AffectDataModule
 from abaw.loading.loaders import LoaderFactory
@@ -222,7 +223,7 @@ def test_folds(root, tmp_path):
 
 def test_root_from_the_environment(root, monkeypatch):
     monkeypatch.setenv("ABAW_ROOT", str(root))
-    assert AffectDataModule().root == root
+    assert AffectDataModule().source.root == root
     monkeypatch.delenv("ABAW_ROOT")
     with pytest.raises(UsageError, match=r"--data\.root DIR.*ABAW_ROOT"):
         AffectDataModule()
@@ -471,7 +472,7 @@ ALL = tuple(Task)
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory):
-    return build_index(write_tiny_set(tmp_path_factory.mktemp("set")))
+    return build_index(DataSource(write_tiny_set(tmp_path_factory.mktemp("set"))))
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])

@@ -11,6 +11,7 @@ from abaw.data.features import FeatureStore
 from abaw.data.formats.features import features_path, write_features
 from abaw.data.frames import BadFrameError, BadFrameLog, RawFolder
 from abaw.data.index import build_index
+from abaw.data.layout import DataSource
 from abaw.loading.dataset import ClipDataset, dropped_frames
 from abaw.loading.loaders import loader_options
 from abaw.loading.sampling import Slot, training_windows
@@ -24,7 +25,7 @@ ALL = tuple(Task)
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory):
-    return build_index(write_tiny_set(tmp_path_factory.mktemp("set")))
+    return build_index(DataSource(write_tiny_set(tmp_path_factory.mktemp("set"))))
 
 
 def make(index, *, videos=None, windows=None, length=8, stride=4, step=1, **kwargs):
@@ -153,7 +154,7 @@ def test_jitter_never_leaves_labels_or_visible_frames_behind(index):
 
 
 def test_windows_of_one_frame(tmp_path):
-    index = build_index(write_tiny_mtl_set(tmp_path), label_set="mtl")
+    index = build_index(DataSource(write_tiny_mtl_set(tmp_path), label_set="mtl"))
     windows = training_windows(index, ALL, length=1, stride=1)
     clips = make(index, windows=windows, split="train", jitter=1, augmentation=ClipAugmentation())
     seen = []
@@ -192,7 +193,7 @@ def broken(tmp_path):
     """Frames 2 and 5 (from 1) of `c_val` are damaged."""
     root = write_tiny_set(tmp_path / "set")
     folder = root / "cropped_aligned" / "c_val"
-    index = build_index(root)
+    index = build_index(DataSource(root))
     whole = (folder / "00002.jpg").read_bytes()
     (folder / "00002.jpg").write_bytes(whole[: len(whole) // 2])
     (folder / "00006.jpg").write_bytes(b"")
@@ -254,7 +255,7 @@ def test_labels_beyond_the_file_are_absent_and_a_frame_beyond_a_video_is_not_rea
     write_tiny_set(root)
     extra = root / "cropped_aligned" / "c_val" / "00030.jpg"  # N grows to 30, labels stay at 22 rows
     cv2.imwrite(str(extra), np.full((SIZE, SIZE, 3), 99, np.uint8))
-    index = build_index(root)
+    index = build_index(DataSource(root))
     clips = make(index, videos=["c_val"], length=30, stride=30)
     clip = clips[0]
     assert clip.where == (Window(index.videos.index("c_val"), 0, 30),)

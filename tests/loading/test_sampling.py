@@ -4,6 +4,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 from abaw.data.index import build_index
 from abaw.data.labels import Labels
+from abaw.data.layout import DataSource
 from abaw.errors import AbawError
 from abaw.loading.sampling import (
     EvalSampler,
@@ -161,7 +162,7 @@ ALL = tuple(Task)
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory):
-    return build_index(write_tiny_set(tmp_path_factory.mktemp("set")))
+    return build_index(DataSource(write_tiny_set(tmp_path_factory.mktemp("set"))))
 
 
 @pytest.mark.parametrize("n_frames", [1, 5, 16, 41])
@@ -214,7 +215,7 @@ def test_labelled_frames_take_any_task():
 
 
 def test_sparse_labels_need_few_windows(tmp_path):
-    index = build_index(write_tiny_mtl_set(tmp_path), label_set="mtl")
+    index = build_index(DataSource(write_tiny_mtl_set(tmp_path), label_set="mtl"))
     videos = index.annotated("val", ALL)
     everything = cut_videos(index.n_frames, videos, 1, 1)
     needed = labelled_windows(everything, index, ALL, "val")
@@ -285,7 +286,7 @@ def test_a_window_weighs_the_mean_rarity_of_its_valid_labels(tmp_path, tasks, st
         write_images(tmp_path, video, n_frames[video])
         labels = labels_of(n_frames[video], unlabelled=unlabelled)
         write_labels(tmp_path, video, "train", (Task.EXPR, Task.AU) if video == "a" else (Task.AU,), labels)
-    index = build_index(tmp_path)
+    index = build_index(DataSource(tmp_path))
     table = cut_videos(index.n_frames, range(2), length, stride, step)
     wanted = np.ones((2, len(table)))
     classed = [task for task in tasks if task is not Task.VA]

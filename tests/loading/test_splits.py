@@ -6,6 +6,7 @@ import pytest
 from abaw.data.formats.annotations import write_task_file
 from abaw.data.index import Index, build_index
 from abaw.data.labels import Labels, recording
+from abaw.data.layout import DataSource
 from abaw.errors import AbawError, UsageError
 from abaw.loading.splits import make_folds, read_folds, write_folds
 from abaw.tasks import Task
@@ -41,7 +42,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
         for task in rng.choice(list(Task), int(rng.integers(1, 4)), replace=False):
             write_task_file(root / "data" / folders[Task(task)] / split / f"{name}.txt", Task(task), labels)
     write_task_file(root / "data/VA_Set/Test_Set/secret.txt", Task.VA, labels)
-    return build_index(root / "data", cache_dir=root / "cache")
+    return build_index(DataSource(root / "data", cache_dir=root / "cache"))
 
 
 def unevenness(index: Index, folds: dict[str, int], k: int) -> float:
@@ -99,7 +100,7 @@ def test_as_many_folds_as_recordings_leave_none_empty(tmp_path: Path) -> None:
     for name in ("a", "b_left", "b_right", "c"):
         path = tmp_path / "data/EXPR_Set/Train_Set" / f"{name}.txt"
         write_task_file(path, Task.EXPR, labels_of_character(rng, 20))
-    index = build_index(tmp_path / "data", cache_dir=tmp_path / "cache")
+    index = build_index(DataSource(tmp_path / "data", cache_dir=tmp_path / "cache"))
     folds = make_folds(index, 3)
     assert sorted(set(folds.values())) == [0, 1, 2]
     assert folds["b_left"] == folds["b_right"]
@@ -137,7 +138,7 @@ def test_folds_keep_every_recording_whole(tmp_path: Path, seed: int) -> None:
         split = "Train_Set" if rng.random() < 0.7 else "Validation_Set"
         path = tmp_path / "data/EXPR_Set" / split / f"{name}.txt"
         write_task_file(path, Task.EXPR, labels_of_character(rng, int(rng.integers(20, 60))))
-    folds = make_folds(build_index(tmp_path / "data", cache_dir=tmp_path / "cache"), 5, seed)
+    folds = make_folds(build_index(DataSource(tmp_path / "data", cache_dir=tmp_path / "cache")), 5, seed)
     assert set(folds) == set(NAMES)
     for names in WHOLE.values():
         assert len({folds[name] for name in names}) == 1, names

@@ -10,6 +10,7 @@ from abaw.data.check.check import check_dataset
 from abaw.data.check.report import DataReport
 from abaw.data.formats.annotations import write_mtl_file, write_task_file
 from abaw.data.labels import Labels, image_name
+from abaw.data.layout import DataSource
 from abaw.tasks import Task
 
 FOLDERS = {Task.VA: "VA_Estimation_Challenge", Task.EXPR: "EXPR_Set", Task.AU: "AU_Detection_Challenge"}
@@ -62,7 +63,7 @@ class Tree:
 
     def check(self, **options: object) -> DataReport:
         cache = self.root.parent / "cache"
-        return check_dataset(self.root, cache_dir=cache, jobs=1, progress=False, **options)  # type: ignore[arg-type]
+        return check_dataset(DataSource(self.root, cache_dir=cache), jobs=1, progress=False, **options)  # type: ignore[arg-type]
 
 
 def edit(path: Path, change: Callable[[bytes], bytes]) -> None:

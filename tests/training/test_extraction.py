@@ -19,6 +19,7 @@ from torch import Tensor
 from abaw.data.formats.features import features_path, open_features, read_parts
 from abaw.data.frames import BadFrameError, RawFolder
 from abaw.data.index import build_index
+from abaw.data.layout import DataSource
 from abaw.errors import AbawError
 from abaw.loading.dataset import VisibleFrames
 from abaw.model.backbone import Backbone, BackboneSettings
@@ -64,7 +65,7 @@ def extract(
     precision: Any = "32-true",
     **options: Any,
 ) -> FeatureWriter:
-    index = build_index(root)
+    index = build_index(DataSource(root))
     extractor = Extractor(net or backbone(), index=index, frames=RawFolder(index), folder=folder, **options)
     writer = FeatureWriter()
     trainer = Trainer(
@@ -94,7 +95,7 @@ class CountsImages(Backbone):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_every_frame_is_cached_as_the_backbone_sees_it(root: Path, tmp_path: Path, workers: int) -> None:
-    index, net = build_index(root), backbone()
+    index, net = build_index(DataSource(root)), backbone()
     writer = extract(root, tmp_path, workers=workers)
     assert writer.n_frames == sum(FRAMES.values()) - len(NO_CROP)
     for video, name in enumerate(index.videos):
@@ -221,7 +222,7 @@ def test_bad_frames_are_refused_or_skipped(root: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [1, 5, 8, 100])
 def test_chunks_hold_every_visible_frame_once(root: Path, size: int) -> None:
-    index = build_index(root)
+    index = build_index(DataSource(root))
     videos = [2, 0]
     chunks = VisibleFrames(index, RawFolder(index), videos=videos, size=size)
     seen = [chunks[k] for k in range(len(chunks))]
@@ -249,7 +250,8 @@ SCRIPT = """
     from lightning.pytorch import Callback, Trainer
     from pathlib import Path
     sys.path.insert(0, {tests!r})
-    from tests.training.test_extraction import RawFolder, Extractor, FeatureWriter, backbone, build_index
+    from tests.training.test_extraction import DataSource, Extractor, FeatureWriter, RawFolder
+    from tests.training.test_extraction import backbone, build_index
 
     class Kill(Callback):
         def on_predict_batch_end(self, *args, **kwargs):
@@ -257,7 +259,7 @@ SCRIPT = """
                 os.kill(os.getpid(), signal.SIGKILL)
 
     root, folder, devices, kill = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-    index = build_index(root)
+    index = build_index(DataSource(root))
     extractor = Extractor(backbone(), index=index, frames=RawFolder(index), folder=folder, workers=2)
     trainer = Trainer(
         accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto", logger=False,

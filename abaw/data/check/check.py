@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from abaw.data.cache import cache_folder
 from abaw.data.check.annotations import check_mtl_file, check_task_file, find_unrecognised
 from abaw.data.check.consistency import (
     Balance,
@@ -28,37 +27,31 @@ from abaw.data.check.kinds import KINDS, DataFinding
 from abaw.data.check.report import DataReport
 from abaw.data.discovery import AnnotationFile
 from abaw.data.labels import Labels
-from abaw.data.layout import Sources, find_sources
+from abaw.data.layout import DataSource, Sources, find_sources
 from abaw.errors import UsageError
 
 Images = Mapping[str, NDArray[np.int64]]
 
 
 def check_dataset(
-    root: Path,
+    source: DataSource,
     *,
-    image_roots: Sequence[Path] | None = None,
-    annotations: Path | None = None,
     size: int = 112,
     ignore: Sequence[str] = (),
     jobs: int | None = None,
     progress: bool = True,
-    cache_dir: Path | None = None,
     asked: Mapping[str, NDArray[np.int64]] | None = None,
 ) -> DataReport:
-    """Checks all images and annotations below `root`.
+    """Checks all images and annotations of a data set, those of both label sets.
 
     Images that are unchanged since the last check (name, size, modification time) are not read again.
 
     Args:
-        root: Folder below which images and annotations are searched.
-        image_roots: Folders with one image folder per video, instead of those found below `root`.
-        annotations: Folder with the annotations, instead of those found below `root`.
+        source: Where the data set lies; the results are cached in its cache folder.
         size: Expected height and width of all images.
         ignore: Kinds of findings that do not count as defects; spaces may be written as hyphens.
         jobs: Number of processes that read images; None: one per core.
         progress: Whether to show a progress bar on stderr.
-        cache_dir: Folder of the cached results, instead of $ABAW_CACHE or ~/.cache/abaw.
         asked: Per video, the numbers of the images that a sample submission lists; empty if it only names
             the video.
 
@@ -73,10 +66,10 @@ def check_dataset(
         raise UsageError(
             f"ignore: {sorted(unknown)} is not a kind of finding; the kinds are {', '.join(KINDS)}"
         )
-    root, asked = Path(root), asked or {}
-    sources = find_sources(root, image_roots=image_roots, annotations=annotations, label_set=None)
+    root, asked = source.root, asked or {}
+    sources = find_sources(replace(source, label_set=None))
     folders = [folder / video for folder, videos in sources.image_roots.items() for video in videos]
-    examined = check_images(folders, size, cache_folder(cache_dir) / "check", jobs, progress)
+    examined = check_images(folders, size, source.cache / "check", jobs, progress)
     images: dict[str, NDArray[np.int64]] = {}  # image numbers per video, over all roots
     for name, numbers in [(folder.folder.name, folder.numbers) for folder in examined]:
         images[name] = np.union1d(images.get(name, np.empty(0, np.int64)), numbers)
@@ -89,8 +82,8 @@ def check_dataset(
     findings += find_duplicates(
         examined, {name: "+".join(sorted(set(v.splits.values()))) for name, v in videos.items()}
     )
-    findings += find_strays(sources, root.resolve())
-    findings += find_missing_annotations(sources, root.resolve(), annotations)
+    findings += find_strays(sources, root)
+    findings += find_missing_annotations(sources, source)
     findings += find_repeated_annotations(annotated)
     findings += find_shared_subjects(annotated)
     findings += find_opencv_wheels()

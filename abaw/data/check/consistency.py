@@ -14,7 +14,7 @@ from abaw.data.check.images import LITTER
 from abaw.data.check.kinds import DataFinding
 from abaw.data.discovery import AnnotationFile, images_too_deep, is_crops_folder, other_picture
 from abaw.data.labels import Labels, constant_label, image_name, recording
-from abaw.data.layout import Sources
+from abaw.data.layout import DataSource, Sources
 from abaw.tasks import Task
 
 
@@ -198,15 +198,16 @@ def _shown(value: Iterable[float]) -> str:
     return ",".join(f"{number:g}" for number in value)
 
 
-def find_missing_annotations(sources: Sources, root: Path, annotations: Path | None) -> Iterator[DataFinding]:
+def find_missing_annotations(sources: Sources, source: DataSource) -> Iterator[DataFinding]:
     """Finding if there are no annotations."""
     if sources.annotations:
         return
-    if annotations is None and is_crops_folder(root, sources.image_roots):
-        detail = f"this folder holds the crops; give the one that holds the annotations too: {root.parent}"
+    if source.annotations is None and is_crops_folder(source.root, sources.image_roots):
+        above = source.root.parent
+        detail = f"this folder holds the crops; give the one that holds the annotations too: {above}"
     else:
         detail = "no annotations found below this folder"
-    yield DataFinding("no annotations", annotations or root, detail)
+    yield DataFinding("no annotations", source.annotations or source.root, detail)
 
 
 def find_repeated_annotations(files: Sequence[AnnotationFile]) -> Iterator[DataFinding]:

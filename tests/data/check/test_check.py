@@ -5,6 +5,7 @@ import pytest
 
 from abaw.__main__ import main
 from abaw.data.check.check import check_dataset
+from abaw.data.layout import DataSource
 from abaw.errors import AbawError, UsageError
 from tests.support.checked_tree import Tree
 from tests.support.planted_defects import (
@@ -23,7 +24,7 @@ def test_a_clean_tree_has_notes_and_no_defects(tree: Tree) -> None:
 
 
 def test_the_generated_data_set_is_clean(synth_root: Path) -> None:
-    report = check_dataset(synth_root, jobs=1, progress=False)
+    report = check_dataset(DataSource(synth_root), jobs=1, progress=False)
     assert report.ok, report.table()
     assert sum(video.images for video in report.videos) > 100
 
@@ -73,11 +74,11 @@ def test_labels_and_crops_behind_links_are_found(tree: Tree, tmp_path: Path) -> 
 
 
 def test_labels_alone_and_images_alone_can_be_checked(tree: Tree, tmp_path: Path) -> None:
-    assert check_dataset(tree.root / "Annotations", progress=False).ok
-    assert not check_dataset(tree.images, progress=False).ok
-    assert check_dataset(tree.images, progress=False, ignore=["no-annotations"]).ok
+    assert check_dataset(DataSource(tree.root / "Annotations"), progress=False).ok
+    assert not check_dataset(DataSource(tree.images), progress=False).ok
+    assert check_dataset(DataSource(tree.images), progress=False, ignore=["no-annotations"]).ok
     (tmp_path / "empty").mkdir()
     with pytest.raises(AbawError, match="neither images"):
-        check_dataset(tmp_path / "empty", progress=False)
+        check_dataset(DataSource(tmp_path / "empty"), progress=False)
     with pytest.raises(UsageError, match=r"'blur'.* is not a kind of finding"):
         tree.check(ignore=["blur"])

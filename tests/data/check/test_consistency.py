@@ -133,7 +133,7 @@ def test_thousands_of_videos_are_compared_in_no_time(tmp_path: Path) -> None:
     labelled, splits = dict.fromkeys(rows, 100), dict.fromkeys(rows, "train")
     videos = {name: VideoCounts(name, 100, 100, splits, rows, labelled) for name in names}
     images = dict.fromkeys(names, np.arange(1, 101))
-    sources = Sources({folder: names}, files, None)
+    sources = Sources({folder: names}, files)
     start = time.process_time()
     assert not list(compare_videos(videos.values(), images, sources, tmp_path, {}))
     assert not list(find_strays(sources, tmp_path))

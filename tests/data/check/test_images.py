@@ -3,6 +3,7 @@ from pathlib import Path
 
 from abaw.data.check.check import check_dataset
 from abaw.data.labels import image_name
+from abaw.data.layout import DataSource
 from tests.support.checked_tree import Tree, write_image
 from tests.support.planted_defects import the_same_image_in_two_splits, truncated, wrong_size
 
@@ -42,7 +43,7 @@ def test_processes_find_the_same(tree: Tree) -> None:
     truncated(tree)
     the_same_image_in_two_splits(tree)
     alone = tree.check()
-    together = check_dataset(tree.root, cache_dir=tree.root / "cache2", jobs=2, progress=False)
+    together = check_dataset(DataSource(tree.root, cache_dir=tree.root / "cache2"), jobs=2, progress=False)
     assert together.findings == alone.findings
     assert together.n_read == alone.n_read
 
@@ -55,7 +56,7 @@ def test_the_second_run_is_much_faster(tmp_path: Path) -> None:
 
     def seconds(cache: str) -> float:
         start = sum(os.times()[:4])  # of the processor, the work of the other process included
-        check_dataset(tmp_path / "data", cache_dir=tmp_path / cache, jobs=1, progress=False)
+        check_dataset(DataSource(tmp_path / "data", cache_dir=tmp_path / cache), jobs=1, progress=False)
         return sum(os.times()[:4]) - start
 
     first, second = (min(seconds(cache) for cache in ("one", "other")) for _ in range(2))

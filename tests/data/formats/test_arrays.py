@@ -6,6 +6,7 @@ import safetensors.numpy
 
 from abaw.data.formats.arrays import DamagedFileError, open_arrays, write_arrays
 from abaw.data.index import build_index
+from abaw.data.layout import DataSource
 from abaw.tasks import Task
 from tests.support.index_tree import FOLDERS, cached
 
@@ -64,7 +65,7 @@ def test_a_write_that_fails_leaves_the_file_before(path: Path) -> None:
 
 
 def test_the_cache_is_a_plain_safetensors_file(tree: Path, tmp_path: Path) -> None:
-    index = build_index(tree)
+    index = build_index(DataSource(tree))
     arrays = safetensors.numpy.load_file(cached(tmp_path))
     np.testing.assert_array_equal(arrays["va"], index.arrays["va"])
     assert arrays["source"].dtype == np.int8

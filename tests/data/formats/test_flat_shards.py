@@ -14,6 +14,7 @@ from abaw.data.formats.flat_shards import PACK
 from abaw.data.frames import BadFrameError, Frames, FrameSource, PackedFrames, RawFolder, open_frames
 from abaw.data.index import Index, build_index
 from abaw.data.labels import image_name
+from abaw.data.layout import DataSource
 from abaw.data.packing import pack
 from abaw.errors import AbawError, UsageError
 from tests.data.test_frames import write_image
@@ -22,7 +23,7 @@ from tests.data.test_frames import write_image
 @pytest.fixture(scope="module")
 def flat(synth_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("flat") / "pack"
-    done = pack(synth_root, out, jobs=2)
+    done = pack(DataSource(synth_root), out, jobs=2)
     assert done.skipped == 0
     assert done.images == sum(1 for _ in synth_root.glob("cropped_aligned*/*/*.jpg"))
     return out
@@ -54,7 +55,7 @@ def read_as_in(raw: Index, packed: Index, source: FrameSource) -> None:
 
 
 def test_a_pack_is_an_image_root_with_the_same_frames(synth_root: Path, flat: Path) -> None:
-    raw, packed = build_index(synth_root), build_index(synth_root, image_roots=[flat])
+    raw, packed = build_index(DataSource(synth_root)), build_index(DataSource(synth_root, image_roots=[flat]))
     assert packed.roots == (flat,)
     assert packed.videos == raw.videos
     for video in range(len(raw)):
@@ -65,8 +66,8 @@ def test_a_pack_is_an_image_root_with_the_same_frames(synth_root: Path, flat: Pa
 
 
 def test_a_pack_is_found_below_the_root(synth_root: Path, flat: Path) -> None:
-    assert build_index(flat.parent).roots == (flat,)
-    assert build_index(flat).roots == (flat,)
+    assert build_index(DataSource(flat.parent)).roots == (flat,)
+    assert build_index(DataSource(flat)).roots == (flat,)
 
 
 def test_the_file_explains_itself_to_another_library(flat: Path, synth_root: Path) -> None:
@@ -80,7 +81,7 @@ def test_the_file_explains_itself_to_another_library(flat: Path, synth_root: Pat
 
 
 def test_a_pickled_source_takes_no_pixels_along_and_reads_the_same(flat: Path) -> None:
-    source = open_frames(build_index(flat))
+    source = open_frames(build_index(DataSource(flat)))
     before = source.read(0, range(10))
     content = pickle.dumps(source)
     assert len(content) < 5000
@@ -95,8 +96,8 @@ def open_files() -> int:
 def test_few_files_are_kept_open(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("abaw.data.frames._MOST_OPEN", 1)
     out = tmp_path / "pack"
-    pack(small, out)
-    source = open_frames(build_index(out))
+    pack(DataSource(small), out)
+    source = open_frames(build_index(DataSource(out)))
     source.read(0, [0])
     n_open = open_files()
     for video in (1, 0, 1, 0):
@@ -105,11 +106,11 @@ def test_few_files_are_kept_open(small: Path, tmp_path: Path, monkeypatch: pytes
 
 
 def test_packed_and_plain_videos_mix(small: Path, tmp_path: Path) -> None:
-    raw = build_index(small)
+    raw = build_index(DataSource(small))
     out = tmp_path / "pack"
-    pack(small, out)
+    pack(DataSource(small), out)
     (out / "b" / PACK).unlink()
-    mixed = build_index(small, image_roots=[out, small / "cropped_aligned"])
+    mixed = build_index(DataSource(small, image_roots=[out, small / "cropped_aligned"]))
     assert mixed.source(0).max() == 0
     assert mixed.source(1).max() == 1
     read_as_in(raw, mixed, open_frames(mixed))
@@ -117,18 +118,22 @@ def test_packed_and_plain_videos_mix(small: Path, tmp_path: Path) -> None:
 
 def test_only_what_changed_is_packed_again(small: Path, tmp_path: Path) -> None:
     out = tmp_path / "pack"
-    assert pack(small, out).images == 20
+    assert pack(DataSource(small), out).images == 20
     kept = (out / "b" / PACK).stat().st_mtime_ns
-    again = pack(small, out)
+    again = pack(DataSource(small), out)
     assert json.loads(again.to_json()) == {
         **{"out": str(out), "videos": 2, "skipped": 2, "images": 0, "removed": 0}
     }
     write_image(small / "cropped_aligned/a" / image_name(1), 99)  # in place: the folder's time stays
     write_image(small / "cropped_aligned/a" / image_name(3), 98)
-    done = pack(small, out)
+    done = pack(DataSource(small), out)
     assert done.line() == f"{out}: 11 images of 1 videos packed; 1 were packed already"
     assert (out / "b" / PACK).stat().st_mtime_ns == kept
-    read_as_in(build_index(small), build_index(out), open_frames(build_index(out)))
+    read_as_in(
+        build_index(DataSource(small)),
+        build_index(DataSource(out)),
+        open_frames(build_index(DataSource(out))),
+    )
 
 
 @pytest.mark.parametrize("format", ["flat", "litdata"])
@@ -137,20 +142,24 @@ def test_a_video_that_the_source_no_longer_has_leaves_the_pack(
     lost: str, format: Literal["flat", "litdata"], small: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "pack"
-    pack(small, out, format=format)
+    pack(DataSource(small), out, format=format)
     if lost == "its folder":
         shutil.rmtree(small / "cropped_aligned/b")
     else:
         for path in (small / "cropped_aligned/b").iterdir():
             path.unlink()
     write_image(small / "cropped_aligned/c" / image_name(1), 5)
-    done = pack(small, out, format=format)
+    done = pack(DataSource(small), out, format=format)
     assert (done.videos, done.removed) == (2, 1)
     assert done.line().endswith("1 that the data set no longer has were removed")
-    assert build_index(out).videos == build_index(small).videos == ("a", "c")
+    assert build_index(DataSource(out)).videos == build_index(DataSource(small)).videos == ("a", "c")
     assert not (out / "b").exists()
-    read_as_in(build_index(small), build_index(out), open_frames(build_index(out)))
-    again = pack(small, out, format=format)
+    read_as_in(
+        build_index(DataSource(small)),
+        build_index(DataSource(out)),
+        open_frames(build_index(DataSource(out))),
+    )
+    again = pack(DataSource(small), out, format=format)
     assert (again.images, again.skipped, again.removed) == (0, 2, 0)
 
 
@@ -159,7 +168,7 @@ def test_a_pack_loses_nothing_before_all_else_is_packed(
     format: Literal["flat", "litdata"], small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "pack"
-    pack(small, out, format=format)
+    pack(DataSource(small), out, format=format)
     shutil.rmtree(small / "cropped_aligned/a")
     write_image(small / "cropped_aligned/b" / image_name(3), 9)
 
@@ -170,48 +179,52 @@ def test_a_pack_loses_nothing_before_all_else_is_packed(
         patch.setattr("abaw.data.packing.read_images", unreadable)
         patch.setattr("abaw.data.frames.read_images", unreadable)
         with pytest.raises(AbawError, match="unreadable"):
-            pack(small, out, format=format)
-    index = build_index(out)
+            pack(DataSource(small), out, format=format)
+    index = build_index(DataSource(out))
     assert index.videos == ("a", "b")
     assert [int(index.visible(video).sum()) for video in range(2)] == [10, 10]
-    assert pack(small, out, format=format).removed == 1
-    assert build_index(out).videos == ("b",)
+    assert pack(DataSource(small), out, format=format).removed == 1
+    assert build_index(DataSource(out)).videos == ("b",)
 
 
 @pytest.mark.parametrize("format", ["flat", "litdata"])
 def test_the_pack_of_another_data_set_is_not_removed(
     format: Literal["flat", "litdata"], small: Path, tmp_path: Path
 ) -> None:
-    pack(small, tmp_path / "pack", format=format)
+    pack(DataSource(small), tmp_path / "pack", format=format)
     write_image(tmp_path / "other/cropped_aligned/c" / image_name(1), 5)
     with pytest.raises(UsageError, match="holds a pack of 2 other videos, such as a; choose another"):
-        pack(tmp_path / "other", tmp_path / "pack", format=format)
-    assert build_index(tmp_path / "pack").videos == ("a", "b")
+        pack(DataSource(tmp_path / "other"), tmp_path / "pack", format=format)
+    assert build_index(DataSource(tmp_path / "pack")).videos == ("a", "b")
 
 
 def test_what_a_user_keeps_beside_a_removed_pack_stays(small: Path, tmp_path: Path) -> None:
-    pack(small, tmp_path / "pack")
+    pack(DataSource(small), tmp_path / "pack")
     (tmp_path / "pack/b/notes.txt").write_text("mine")
     shutil.rmtree(small / "cropped_aligned/b")
-    assert pack(small, tmp_path / "pack").removed == 1
+    assert pack(DataSource(small), tmp_path / "pack").removed == 1
     assert [path.name for path in (tmp_path / "pack/b").iterdir()] == ["notes.txt"]
 
 
 def test_a_pack_can_be_packed(small: Path, tmp_path: Path) -> None:
-    pack(small, tmp_path / "one")
-    assert pack(tmp_path / "one", tmp_path / "two").images == 20
-    assert pack(tmp_path / "one", tmp_path / "two").images == 0
-    read_as_in(build_index(small), build_index(tmp_path / "two"), open_frames(build_index(tmp_path / "two")))
+    pack(DataSource(small), tmp_path / "one")
+    assert pack(DataSource(tmp_path / "one"), tmp_path / "two").images == 20
+    assert pack(DataSource(tmp_path / "one"), tmp_path / "two").images == 0
+    read_as_in(
+        build_index(DataSource(small)),
+        build_index(DataSource(tmp_path / "two")),
+        open_frames(build_index(DataSource(tmp_path / "two"))),
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"\xff\xd8 cut short"])
 def test_a_bad_image_stays_the_same_bad_image(content: bytes, small: Path, tmp_path: Path) -> None:
     (small / "cropped_aligned/a" / image_name(5)).write_bytes(content)
-    pack(small, tmp_path / "pack")
+    pack(DataSource(small), tmp_path / "pack")
     with pytest.raises(BadFrameError) as from_file:
-        RawFolder(build_index(small)).read(0, range(12))
+        RawFolder(build_index(DataSource(small))).read(0, range(12))
     with pytest.raises(BadFrameError) as from_pack:
-        open_frames(build_index(tmp_path / "pack")).read(0, range(12))
+        open_frames(build_index(DataSource(tmp_path / "pack"))).read(0, range(12))
     assert from_pack.value.kind == from_file.value.kind
     assert "a/00005.jpg" in str(from_pack.value)
     assert from_file.value.frames is not None
@@ -221,13 +234,13 @@ def test_a_bad_image_stays_the_same_bad_image(content: bytes, small: Path, tmp_p
 
 def test_a_pack_cut_short_is_said_and_mended(small: Path, tmp_path: Path) -> None:
     out = tmp_path / "pack"
-    pack(small, out)
+    pack(DataSource(small), out)
     path = out / "a" / PACK
     os.truncate(path, path.stat().st_size - 1)
     with pytest.raises(AbawError, match=r"a/images\.safetensors: no complete pack .* pack this video again"):
-        build_index(out)
-    assert pack(small, out).images == 10
-    assert build_index(out).videos == ("a", "b")
+        build_index(DataSource(out))
+    assert pack(DataSource(small), out).images == 10
+    assert build_index(DataSource(out)).videos == ("a", "b")
 
 
 def test_what_the_disk_did_not_keep_is_not_left_behind(
@@ -244,7 +257,7 @@ def test_what_the_disk_did_not_keep_is_not_left_behind(
     write_arrays = packs.write_arrays
     monkeypatch.setattr(packs, "write_arrays", badly)
     with pytest.raises(AbawError, match="did not keep what was written"):
-        pack(small, tmp_path / "pack", jobs=1)
+        pack(DataSource(small), tmp_path / "pack", jobs=1)
     assert not list((tmp_path / "pack").rglob(PACK))
 
 
@@ -254,12 +267,12 @@ def test_what_the_disk_did_not_keep_is_not_left_behind(
 )
 def test_impossible_options_are_refused(options: dict, said: str, small: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=said):
-        pack(small, tmp_path / "pack", **options)
+        pack(DataSource(small), tmp_path / "pack", **options)
 
 
 def test_images_are_not_packed_onto_themselves(small: Path) -> None:
     with pytest.raises(UsageError, match="choose another folder"):
-        pack(small, small / "cropped_aligned")
+        pack(DataSource(small), small / "cropped_aligned")
 
 
 def test_nothing_to_pack_is_said(tmp_path: Path) -> None:
@@ -267,11 +280,11 @@ def test_nothing_to_pack_is_said(tmp_path: Path) -> None:
     labels.parent.mkdir(parents=True)
     labels.write_text("valence,arousal\n0.1,0.2\n")
     with pytest.raises(AbawError, match="no images to pack"):
-        pack(tmp_path, tmp_path / "pack")
+        pack(DataSource(tmp_path), tmp_path / "pack")
 
 
 def test_reading_a_pack_is_at_least_about_as_fast_as_reading_files(synth_root: Path, flat: Path) -> None:
-    raw, packed = build_index(synth_root), build_index(flat)
+    raw, packed = build_index(DataSource(synth_root)), build_index(DataSource(flat))
     sources = (RawFolder(raw), PackedFrames(packed))
 
     def seconds(source: RawFolder) -> float:

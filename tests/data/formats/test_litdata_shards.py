@@ -25,6 +25,7 @@ from abaw.data.formats.litdata_shards import CONTENTS, SegmentStore, mirror, seg
 from abaw.data.frames import RawFolder, open_frames
 from abaw.data.index import build_index
 from abaw.data.labels import image_name
+from abaw.data.layout import DataSource
 from abaw.data.packing import pack
 from abaw.errors import AbawError, UsageError
 from abaw.loading.dataset import ClipDataset
@@ -41,7 +42,7 @@ pytest.importorskip("litdata")
 @pytest.fixture(scope="module")
 def packed(synth_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("segments") / "pack"
-    done = pack(synth_root, out, format="litdata", segment=16, jobs=2)
+    done = pack(DataSource(synth_root), out, format="litdata", segment=16, jobs=2)
     assert done.images == sum(1 for _ in synth_root.glob("cropped_aligned*/*/*.jpg"))
     return out
 
@@ -50,14 +51,17 @@ def packed(synth_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_segments_are_an_image_root_with_the_same_frames(synth_root: Path, packed: Path) -> None:
-    raw, index = build_index(synth_root), build_index(synth_root, image_roots=[packed])
+    raw, index = (
+        build_index(DataSource(synth_root)),
+        build_index(DataSource(synth_root, image_roots=[packed])),
+    )
     assert index.videos == raw.videos
     np.testing.assert_array_equal(index.n_frames, raw.n_frames)
     read_as_in(raw, index, open_frames(index))
 
 
 def test_the_window_decides_whether_the_segments_serve(packed: Path) -> None:
-    index = build_index(packed)
+    index = build_index(DataSource(packed))
     open_frames(index, span=16)
     with pytest.raises(UsageError, match=r"spans 17 frames, but .* segments of 16: .* --segment 17 or more"):
         open_frames(index, span=17)
@@ -74,55 +78,67 @@ def faces(tmp_path: Path) -> Path:
 def test_nothing_is_packed_twice_and_a_change_packs_everything(faces: Path, tmp_path: Path) -> None:
     out = tmp_path / "pack"
     options = {"format": "litdata", "segment": 3}
-    assert pack(faces, out, **options).images == 12
-    again = pack(faces, out, **options)
+    assert pack(DataSource(faces), out, **options).images == 12
+    again = pack(DataSource(faces), out, **options)
     assert (again.images, again.skipped) == (0, 2)
     write_image(faces / "cropped_aligned/a" / image_name(3), 9)
     shutil.rmtree(faces / "cropped_aligned/b")
-    done = pack(faces, out, **options)
+    done = pack(DataSource(faces), out, **options)
     assert (done.images, done.videos) == (7, 1)
-    read_as_in(build_index(faces), build_index(out), open_frames(build_index(out)))
+    read_as_in(
+        build_index(DataSource(faces)),
+        build_index(DataSource(out)),
+        open_frames(build_index(DataSource(out))),
+    )
 
 
 def test_a_folder_holds_one_kind_of_pack(faces: Path, tmp_path: Path) -> None:
-    pack(faces, tmp_path / "segments", format="litdata")
+    pack(DataSource(faces), tmp_path / "segments", format="litdata")
     with pytest.raises(UsageError, match="holds segments; choose another folder"):
-        pack(faces, tmp_path / "segments")
+        pack(DataSource(faces), tmp_path / "segments")
     (tmp_path / "segments" / CONTENTS).unlink()
-    pack(faces, tmp_path / "flat")
+    pack(DataSource(faces), tmp_path / "flat")
     for other, name in (("segments", "chunk-0-0.bin"), ("flat", PACK)):
         with pytest.raises(AbawError, match=rf"holds another pack or data set \({name}\); choose"):
-            pack(faces, tmp_path / other, format="litdata")
+            pack(DataSource(faces), tmp_path / other, format="litdata")
         assert list((tmp_path / other).rglob(name))
     (tmp_path / "file").touch()
     with pytest.raises(AbawError, match=r"file: could not be written \(File exists\)"):
-        pack(faces, tmp_path / "file", format="litdata")
+        pack(DataSource(faces), tmp_path / "file", format="litdata")
 
 
 def test_a_pack_is_the_old_one_until_the_new_one_is_complete(
     faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "pack"
-    pack(faces, out, format="litdata", segment=3)
+    pack(DataSource(faces), out, format="litdata", segment=3)
     (out / ".packing-killed").mkdir()
     with monkeypatch.context() as patch:
         patch.setattr("abaw.data.formats.litdata_shards._CHUNK_BYTES", 1)
         patch.setattr("abaw.data.formats.litdata_shards.write_arrays", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            pack(faces, out, format="litdata", segment=4)
+            pack(DataSource(faces), out, format="litdata", segment=4)
     assert segment_frames(out) == 3
     assert not list(out.glob(".packing-*"))
-    read_as_in(build_index(faces), build_index(out), open_frames(build_index(out)))
+    read_as_in(
+        build_index(DataSource(faces)),
+        build_index(DataSource(out)),
+        open_frames(build_index(DataSource(out))),
+    )
     with monkeypatch.context() as patch:
         replace = Path.replace
         patch.setattr(Path, "replace", lambda a, b: replace(a, b) if b.parent != out else 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            pack(faces, out, format="litdata", segment=4)
+            pack(DataSource(faces), out, format="litdata", segment=4)
     with pytest.raises(AbawError):
-        build_index(out)  # neither of them
-    pack(faces, out, format="litdata", segment=4)
+        build_index(DataSource(out))  # neither of them
+    pack(DataSource(faces), out, format="litdata", segment=4)
     assert segment_frames(out) == 4
-    read_as_in(build_index(faces), build_index(out), open_frames(build_index(out)))
+    read_as_in(
+        build_index(DataSource(faces)),
+        build_index(DataSource(out)),
+        open_frames(build_index(DataSource(out))),
+    )
 
 
 @pytest.mark.parametrize(
@@ -160,7 +176,7 @@ def test_no_video_of_a_pack_leads_out_of_it(tmp_path: Path, name: str) -> None:
 def test_damaged_segments_are_named(packed: Path, tmp_path: Path) -> None:
     copy = tmp_path / "pack"
     shutil.copytree(packed, copy)
-    index = build_index(copy)
+    index = build_index(DataSource(copy))
     os.truncate(copy / CONTENTS, 1000)
     with pytest.raises(AbawError, match=r"contents\.safetensors: no pack of segments .* pack again"):
         open_frames(index)
@@ -187,7 +203,7 @@ def first_frames(source: RawFolder, pipe: object) -> None:
 
 @pytest.mark.parametrize("way", ["fork", "spawn"])
 def test_processes_open_their_own(way: str, packed: Path) -> None:
-    source = open_frames(build_index(packed))
+    source = open_frames(build_index(DataSource(packed)))
     before = source.read(0, range(5))
     assert len(pickle.dumps(source)) < 5000
     here, there = get_context(way).Pipe()
@@ -287,7 +303,7 @@ URL = Path(URL_TEXT)
 
 
 def test_images_are_streamed_from_object_storage(synth_root: Path, storage: Storage) -> None:
-    raw, index = build_index(synth_root), build_index(synth_root, image_roots=[URL])
+    raw, index = build_index(DataSource(synth_root)), build_index(DataSource(synth_root, image_roots=[URL]))
     (root,) = index.roots
     assert not list(root.glob("chunk-*"))
     read_as_in(raw, index, open_frames(index))
@@ -303,9 +319,9 @@ def test_a_process_of_many_sees_and_packs_everything(
     monkeypatch.setenv("WORLD_SIZE", "2")  # litdata shares out what it iterates over
     monkeypatch.setenv("GLOBAL_RANK", "1")
     assert mirror(URL_TEXT, tmp_path / "two").name == before.name
-    assert pack(faces, tmp_path / "pack", format="litdata", segment=5).images == 12
-    index = build_index(tmp_path / "pack")
-    read_as_in(build_index(faces), index, open_frames(index))
+    assert pack(DataSource(faces), tmp_path / "pack", format="litdata", segment=5).images == 12
+    index = build_index(DataSource(tmp_path / "pack"))
+    read_as_in(build_index(DataSource(faces)), index, open_frames(index))
 
 
 def test_a_stand_in_is_used_again_until_the_pack_changes(storage: Storage, tmp_path: Path) -> None:
@@ -315,7 +331,10 @@ def test_a_stand_in_is_used_again_until_the_pack_changes(storage: Storage, tmp_p
     assert mirror(URL_TEXT, tmp_path) == first
     assert video.stat().st_mtime_ns == made
     assert list(tmp_path.iterdir()) == [first]
-    assert build_index(first, image_roots=[URL], cache_dir=tmp_path).roots[0].parent == tmp_path / "packs"
+    assert (
+        build_index(DataSource(first, image_roots=[URL], cache_dir=tmp_path)).roots[0].parent
+        == tmp_path / "packs"
+    )
     with pytest.raises(AbawError, match=r"cannot hold what describes s3://data/faces .*ABAW_CACHE"):
         mirror(URL_TEXT, first / "index.json")
 
@@ -327,8 +346,8 @@ def test_broken_connections_are_taken_up_again(
     monkeypatch.setattr("abaw.data.formats.litdata_io._PAUSES", (0.0,) * 6)
     storage.every, before = every, storage.n_broken
     root = mirror(URL_TEXT, tmp_path)
-    index = build_index(synth_root, image_roots=[root])
-    read_as_in(build_index(synth_root), index, open_frames(index))
+    index = build_index(DataSource(synth_root, image_roots=[root]))
+    read_as_in(build_index(DataSource(synth_root)), index, open_frames(index))
     assert storage.n_broken - before > 10
 
 
@@ -366,7 +385,7 @@ def test_missing_credentials_are_said_at_once(
 def take(images: Path | None, root: Path, rank: int, world_size: int, state: dict | None, n: int) -> tuple:
     """The next `n` batches of one rank: window, noise and sum of pixels of each clip; state; epoch length."""
     tasks = parse_tasks(["va", "expr", "au"])
-    index = build_index(root, image_roots=None if images is None else [images])
+    index = build_index(DataSource(root, image_roots=None if images is None else [images]))
     windows = training_windows(index, tasks, length=8, stride=6)
     frames = open_frames(index, span=8)
     data = ClipDataset(index=index, source=frames, windows=windows, tasks=tasks, split="train", jitter=5)
