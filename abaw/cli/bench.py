@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -19,8 +20,10 @@ from abaw.batch import Batch
 from abaw.cli.trainer_commands import AbawCLI, run
 from abaw.data.processes import available_cores
 from abaw.errors import UsageError
+from abaw.loading.datamodule import AffectDataModule
 from abaw.loading.sampling import Slot
 from abaw.training.loggers import CSVLogger
+from abaw.training.module import AffectModule
 from abaw.training.run_directory import Run
 from abaw.training.throughput import (
     MATMUL,
@@ -37,7 +40,7 @@ _FOREVER = 1_000_000  # epochs: the clock ends the training, and the schedule wa
 
 
 def bench(args: list[str]) -> int:
-    """Runs the verb.
+    """Runs the subcommand.
 
     Args:
         args: The options after it.
@@ -46,7 +49,7 @@ def bench(args: list[str]) -> int:
         The exit code.
 
     Raises:
-        AbawError: What the user can mend.
+        AbawError: An error that the user can correct.
         KeyboardInterrupt: Ctrl-C.
     """
     parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
@@ -56,7 +59,7 @@ def bench(args: list[str]) -> int:
 
 
 def _scaling(devices: str, args: list[str]) -> int:
-    """Runs the verb once for each number of devices, in a process of its own, and compares."""
+    """Runs the subcommand once for each number of devices, in a process of its own, and compares."""
     try:
         numbers = [int(number) for number in devices.strip("[]").split(",")]
     except ValueError as error:
@@ -73,32 +76,49 @@ def _scaling(devices: str, args: list[str]) -> int:
     return 0
 
 
-class BenchCLI(AbawCLI):
-    """Times loader, network and the training of the configuration; leaves nothing behind.
+class BenchTrainer(Trainer):
+    """A trainer with the method `bench`, whose arguments become options."""
 
-    Args:
-        verb: bench.
-        args: The options after it, those of `abaw fit`, and `--seconds`, `--rounds`, `--json`.
-            `--devices` is taken out before.
+    def bench(
+        self,
+        model: AffectModule,
+        datamodule: AffectDataModule,
+        ckpt_path: str | None = None,  # noqa: ARG002 - of a training's config.yaml, without effect
+        weights_only: bool | None = None,  # noqa: ARG002 - likewise
+    ) -> None:
+        """Trains until a callback stops it."""
+        self.fit(model, datamodule)
+
+
+class BenchCLI(AbawCLI):
+    """Times loader, network and training of a configuration; writes no files.
+
+    The options are those of `abaw fit`, and `--seconds`, `--rounds`, `--json`; `bench` has taken out
+    `--devices`.
     """
 
-    def __init__(self, verb: str, args: list[str]) -> None:  # noqa: ARG002
-        super().__init__("fit", args)
+    trainer_type = BenchTrainer
+    trainer: BenchTrainer
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Returns the name, and the arguments that are no options."""
+        return {"bench": {"model", "datamodule"}}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Ours, beside those of `fit`."""
+        """Adds the options of the timing to those of `fit`."""
         super().add_arguments_to_parser(parser)
-        parser.add_argument("--seconds", type=float, default=1.0, help="How long each part takes in a round.")
-        parser.add_argument("--rounds", type=int, default=5, help="How often every part is timed.")
+        parser.add_argument("--seconds", type=float, default=1.0, help="Seconds per part and round.")
+        parser.add_argument("--rounds", type=int, default=5, help="Number of rounds.")
         parser.add_argument("--json", action="store_true", help="Print the figures as JSON.")
 
     def before_instantiate_classes(self) -> None:
-        """Leaves out what writes files, validates or needs the network.
+        """Disables what writes files, validates or downloads.
 
         Raises:
-            UsageError: There is no time to measure in.
+            UsageError: `--seconds` or `--rounds` is too small.
         """
-        settings = self.config.fit
+        settings = self.config.bench
         if settings.seconds <= 0 or settings.rounds < 1:
             raise UsageError(
                 f"bench: --seconds must be positive and --rounds at least 1, got {settings.seconds} and"
@@ -116,23 +136,23 @@ class BenchCLI(AbawCLI):
             settings.model.backbone.weights = "none"  # any weights are equally fast
 
     def _callbacks(self, given: Any) -> list[Callback]:
-        """Without those that wait for a score, which never comes."""
+        """Leaves out those that need a validation score."""
         return [
             each for each in super()._callbacks(given) if not isinstance(each, EarlyStopping | Checkpoint)
         ]
 
     def _loggers(self, given: Any) -> list[Any]:  # noqa: ARG002
-        """Curves are kept as in a training, but nowhere for long."""
+        """Logs as training does, to a temporary folder."""
         self.folder = tempfile.TemporaryDirectory()
         return [CSVLogger(self.folder.name)]
 
-    def _obligatory(self, logs: bool, saves: bool) -> list[Callback]:  # noqa: ARG002
-        self.clock = Clock(self.config.fit.seconds, self.config.fit.rounds)
+    def _required_callbacks(self, logs: bool, saves: bool) -> list[Callback]:  # noqa: ARG002
+        self.clock = Clock(self.config.bench.seconds, self.config.bench.rounds)
         return [LearningRateMonitor("step"), self.clock]
 
-    def _run_subcommand(self, subcommand: str) -> None:  # noqa: ARG002
-        """Times everything, in place of the trainer verb."""
-        settings, trainer, data, module = self.config.fit, self.trainer, self.datamodule, self.model
+    def bench(self, **kwargs: Any) -> None:
+        """Times the parts alone and a training end to end, and prints the report."""
+        settings, trainer, data, module = self.config.bench, self.trainer, self.datamodule, self.model
         device = trainer.strategy.root_device
         ratio = 0.0 if module.masking is None else module.masking.ratio
         ratios = tuple(sorted({0.0, 0.5, ratio}))
@@ -156,7 +176,7 @@ class BenchCLI(AbawCLI):
             del parts
         n_workers = loader.num_workers
         del loader
-        trainer.fit(module, data)
+        trainer.bench(**kwargs)
         if not trainer.is_global_zero:
             return
         rates[END_TO_END] = self.clock.rates
@@ -177,9 +197,6 @@ class BenchCLI(AbawCLI):
             setting=setting, rates=rates, flop=flop, logging=self.clock.logging, memory=self.clock.memory
         )
         print(report.to_json() if settings.json else report.table())
-
-    def after_fit(self) -> None:
-        """There are no scores to show."""
 
 
 END_TO_END = "end to end"

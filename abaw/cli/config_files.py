@@ -102,8 +102,8 @@ def _options(node: yaml.MappingNode, prefix: str, above: list[yaml.Node]) -> Ite
             yield from _options(value, f"{name}.", [*above, node])
 
 
-def located(message: str, args: Sequence[str], *, in_file: bool = False) -> str:
-    """A message about an option, prefixed by file and line if the option is from a file.
+def with_location(message: str, args: Sequence[str], *, in_file: bool = False) -> str:
+    """Returns a message about an option, preceded by `file:line` if a file set the option.
 
     Args:
         message: A message that names the option, as `data.window` or in quotation marks.

@@ -1,18 +1,20 @@
-"""The verb `extract`: what `fit` is configured with, but only its backbone is used, to cache its features."""
+"""`abaw extract`: caches the features of the configured backbone."""
 
 import warnings
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.cli import LightningArgumentParser
 
 from abaw.cli.trainer_commands import AbawCLI, n_weights, run
 from abaw.data.frames import open_frames
 from abaw.errors import AbawError, UsageError
+from abaw.loading.datamodule import AffectDataModule
 from abaw.loading.workers import default_workers
 from abaw.model.checkpoints import load_checkpoint
 from abaw.training.extraction import Extractor, FeatureWriter
+from abaw.training.module import AffectModule
 from abaw.training.preemption import EndOnSignal
 from abaw.training.run_directory import Run
 
@@ -20,7 +22,7 @@ _BACKBONE = "network.backbone."  # in a checkpoint
 
 
 def extract(args: list[str]) -> int:
-    """Runs the verb.
+    """Runs the subcommand.
 
     Args:
         args: The options after it.
@@ -29,44 +31,77 @@ def extract(args: list[str]) -> int:
         The exit code.
 
     Raises:
-        AbawError: What the user can mend.
+        AbawError: An error that the user can correct.
         KeyboardInterrupt: Ctrl-C.
     """
     return run("extract", args, ExtractCLI)
 
 
-class ExtractCLI(AbawCLI):
-    """Writes the features of the configured backbone to the first of `data.features`.
+class ExtractTrainer(Trainer):
+    """A trainer with the method `extract`, whose arguments become options."""
 
-    The weights are those that the configuration names, or with `--ckpt_path` those of a checkpoint.
+    def extract(
+        self,
+        model: AffectModule,
+        datamodule: AffectDataModule,
+        ckpt_path: str | None = None,
+        weights_only: bool | None = None,  # noqa: ARG002 - a training's config.yaml has it
+    ) -> Extractor:
+        """Writes the features of a backbone to the first of `datamodule.features`.
 
-    Args:
-        verb: extract.
-        args: The options after it, those of `abaw predict`.
-    """
-
-    def __init__(self, verb: str, args: list[str]) -> None:  # noqa: ARG002
-        super().__init__("predict", args)
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses; a mistake becomes one message.
+        Args:
+            model: Has the backbone.
+            datamodule: Has the frames.
+            ckpt_path: A checkpoint with the weights of the backbone, instead of those its settings name.
+            weights_only: Without effect: checkpoints never execute code.
 
         Raises:
-            UsageError: An option or a value that cannot be.
+            UsageError: The configuration has no backbone.
+            AbawError: The weights are not those of the backbone, or the folder holds other features.
         """
-        try:
-            super().parse_arguments(parser, args)
-        except UsageError as error:
-            raise UsageError(str(error).replace("predict:", "extract:", 1)) from error
+        backbone = model.network.backbone
+        if backbone is None:
+            raise UsageError("model.backbone: there is none whose features could be extracted")
+        if ckpt_path is None:
+            backbone.load_pretrained()
+        else:
+            _load_backbone(backbone, ckpt_path)
+        datamodule.prepare_data()
+        datamodule.setup("predict")
+        assert datamodule.features is not None
+        workers = datamodule.workers
+        extractor = Extractor(
+            backbone,
+            index=datamodule.index,
+            frames=open_frames(datamodule.index, size=datamodule.frame_size),
+            folder=Path(datamodule.features[0]),
+            workers=default_workers(self.num_devices) if workers is None else workers,
+            skip_bad_frames=datamodule.on_bad_frame == "skip",
+        )
+        warnings.filterwarnings("ignore", "Total length of `DataLoader`")  # all videos may be done
+        self.predict(extractor, return_predictions=False)
+        return extractor
+
+
+class ExtractCLI(AbawCLI):
+    """Builds what `fit` is configured with, and runs `extract`."""
+
+    trainer_type = ExtractTrainer
+    trainer: ExtractTrainer
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Returns the name, and the arguments that are no options."""
+        return {"extract": {"model", "datamodule"}}
 
     def before_instantiate_classes(self) -> None:
         """Finds folder and checkpoint, and leaves out what only a training needs.
 
         Raises:
             UsageError: No folder is named.
-            AbawError: The checkpoint is not there or damaged.
+            AbawError: The checkpoint is missing or damaged.
         """
-        settings = self.config.predict
+        settings = self.config.extract
         if not settings.data.features:
             raise UsageError(
                 "data.features: name the folder that the features go to, as --data.features '[DIR]'"
@@ -76,43 +111,20 @@ class ExtractCLI(AbawCLI):
         settings.trainer.use_distributed_sampler = False
         settings.trainer.callbacks = None
         self._settle_precision(settings)
-        asked, settings.ckpt_path = settings.ckpt_path, None
+        asked = self._asked_checkpoint
         self.ckpt_path = None if asked is None else self.files.trained(asked)
 
-    def _weights_that_run(self) -> int:
+    def _n_active_weights(self) -> int:
         backbone = self.model.network.backbone
         return 0 if backbone is None else n_weights(backbone)
 
-    def _obligatory(self, logs: bool, saves: bool) -> list[Callback]:  # noqa: ARG002
+    def _required_callbacks(self, logs: bool, saves: bool) -> list[Callback]:  # noqa: ARG002
         self.writer = FeatureWriter()
         return [self.writer, EndOnSignal()]
 
-    def _run_subcommand(self, subcommand: str) -> None:  # noqa: ARG002
-        """Extracts, in place of the trainer verb.
-
-        Raises:
-            UsageError: The configuration has no backbone.
-            AbawError: The weights are not those of the backbone, or the folder holds other features.
-        """
-        data, backbone = self.datamodule, self.model.network.backbone
-        if backbone is None:
-            raise UsageError("model.backbone: there is none whose features could be extracted")
-        if self.ckpt_path is None:
-            backbone.load_pretrained()
-        else:
-            _load_backbone(backbone, self.ckpt_path)
-        data.prepare_data()
-        data.setup("predict")
-        extractor = Extractor(
-            backbone,
-            index=data.index,
-            frames=open_frames(data.index, size=data.frame_size),
-            folder=Path(data.features[0]),
-            workers=default_workers(self.trainer.num_devices) if data.workers is None else data.workers,
-            skip_bad_frames=data.on_bad_frame == "skip",
-        )
-        warnings.filterwarnings("ignore", "Total length of `DataLoader`")  # nothing may be left to do
-        self.trainer.predict(extractor, return_predictions=False)
+    def extract(self, **kwargs: Any) -> None:
+        """Writes the features, and prints how many videos are done."""
+        extractor = self.trainer.extract(**kwargs | {"ckpt_path": self.ckpt_path})
         if self.trainer.is_global_zero:
             n_before = len(extractor.videos) - len(extractor.todo)
             print(

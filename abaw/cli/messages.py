@@ -30,8 +30,8 @@ Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 """What the generators of all libraries take."""
 
 
-def explained(message: str, known: Sequence[str]) -> str:
-    """A parser's complaint, with the option that was probably meant."""
+def friendly_error(message: str, known: Sequence[str]) -> str:
+    """Returns a parser's error in our words, with the option that was probably meant."""
     if message.startswith("unrecognized arguments: "):
         word = message.split()[2]
         option = word.lstrip("-").split("=")[0]
@@ -49,8 +49,8 @@ def explained(message: str, known: Sequence[str]) -> str:
             hint = did_you_mean(option, inspect.signature(cast(Any, locate(owner))).parameters)
             return f"there is no option '{key}.{option}'{hint}"
         reasons = [" ".join(reason.split()) for reason in errors.split("    - ")]
-        told = "; ".join(reason for reason in reasons if reason and "NoneType" not in reason)
-        return f"{key}: {told[:_LONGEST]}; got {value[:60]}"
+        text = "; ".join(reason for reason in reasons if reason and "NoneType" not in reason)
+        return f"{key}: {text[:_LONGEST]}; got {value[:60]}"
     return message
 
 
@@ -96,9 +96,7 @@ def check_training(trainer: Any) -> None:
             " training; give a number of epochs, or of steps with trainer.max_steps"
         )
     if trainer.log_every_n_steps is not None and trainer.log_every_n_steps < 1:
-        raise UsageError(
-            f"trainer.log_every_n_steps: {trainer.log_every_n_steps} is no number of steps; give at least 1"
-        )
+        raise UsageError(f"trainer.log_every_n_steps: {trainer.log_every_n_steps} must be at least 1 step")
     precision = str(trainer.precision)
     if precision.endswith("-true") and precision not in ("32-true", "64-true"):
         raise UsageError(
@@ -108,7 +106,7 @@ def check_training(trainer: Any) -> None:
     classes = [str(getattr(given, "class_path", "")) for given in as_list(trainer.callbacks)]
     if any(name.endswith(".StochasticWeightAveraging") for name in classes):
         raise UsageError(
-            "trainer.callbacks: StochasticWeightAveraging makes its average behind the last checkpoint, which"
+            "trainer.callbacks: StochasticWeightAveraging averages after the last checkpoint, which"
             " loses it; take lightning.pytorch.callbacks.WeightAveraging, or abaw.training.callbacks.EMA"
         )
 
@@ -126,30 +124,30 @@ def refuse_nulls(parser: ArgumentParser, settings: Mapping[str, Any]) -> None:
             raise UsageError(f"{action.dest} is null, but needs a value such as {action.default}")
 
 
-def user_message(error: Exception, verb: str) -> AbawError | None:
-    """The message for a failure of a user's reason; None where only a traceback helps.
+def user_message(error: Exception, subcommand: str) -> AbawError | None:
+    """Returns the error to show for a failure that the user can correct; None if only a traceback helps.
 
     Args:
         error: What was raised.
-        verb: What was being done.
+        subcommand: What was running.
     """
     text = str(error).strip().partition("\n")[0]
     if isinstance(error, MisconfigurationException):
-        return UsageError(f"{verb}: {error}")
+        return UsageError(f"{subcommand}: {error}")
     if isinstance(error, DistError) or "/gloo/" in text:
         return AbawError(
-            f"{verb}: the connection to another process of the run broke ({text[:120]}); that process said"
-            " why, unless it was killed, as for want of memory"
+            f"{subcommand}: the connection to another process of the run broke ({text[:120]}); that"
+            " process said why, unless it was killed, as for lack of memory"
         )
     if isinstance(error, RuntimeError) and text.startswith("DataLoader worker"):
         return AbawError(
-            f"{verb}: a loader process ended ({text[:120]}); where memory is short, lower data.workers, or"
-            " give the container more shared memory (--shm-size)"
+            f"{subcommand}: a loader process ended ({text[:120]}); where memory is short, lower"
+            " data.workers, or give the container more shared memory (--shm-size)"
         )
     if isinstance(error, RuntimeError) and "loading state_dict" in text:
         return UsageError(
-            f"{verb}: the checkpoint holds another network than the configuration; use that of its own run,"
-            " with --run DIR and without --config"
+            f"{subcommand}: the checkpoint holds another network than the configuration; use that of its own"
+            " run, with --run DIR and without --config"
         )
     return None
 

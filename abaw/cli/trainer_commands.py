@@ -1,4 +1,4 @@
-"""The trainer verbs: LightningCLI with our run directory, obligatory callbacks and short errors."""
+"""The trainer subcommands: LightningCLI with our run directory, required callbacks and short errors."""
 
 import os
 import signal
@@ -19,13 +19,13 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_warn
 
 import abaw
-from abaw.cli.config_files import located, named_files, places, with_own_config, with_shipped
+from abaw.cli.config_files import named_files, places, with_location, with_own_config, with_shipped
 from abaw.cli.messages import (
     Seed,
     as_list,
     check_training,
     count_whole_batches,
-    explained,
+    friendly_error,
     refuse_nulls,
     silence,
     take_auto_precision,
@@ -56,38 +56,41 @@ from abaw.training.run_directory import (
 
 SEED = 0
 
-VERBS = ("fit", "validate", "test", "predict")
-
 
 class AbawCLI(LightningCLI):
-    """Builds model, data and trainer from configuration and options, and runs one verb.
+    """Builds model, data and trainer from configuration and options, and runs one subcommand.
+
+    LightningCLI runs the method that is named like the subcommand.
 
     Args:
-        verb: fit, validate, test or predict.
+        subcommand: One of `subcommands()`.
         args: The options after it.
     """
 
-    def __init__(self, verb: str, args: list[str]) -> None:
-        # errors are raised instead of printing a page of usage
+    trainer_type: type[Trainer] = Trainer
+
+    def __init__(self, subcommand: str, args: list[str]) -> None:
+        # errors are raised instead of printing the usage
         short: dict[str, Any] = {"exit_on_error": False, "dump_header": [f"abaw {abaw.__version__}"]}
         super().__init__(
             AffectModule,
             AffectDataModule,
-            args=[verb, *with_own_config(with_shipped(args))],
+            trainer_class=self.trainer_type,
+            args=[subcommand, *with_own_config(with_shipped(args))],
             save_config_callback=None,  # SaveConfig does it: Lightning's refuses to run twice
             auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,  # a checkpoint describes its network itself
-            parser_kwargs={"prog": "abaw", **short} | {name: dict(short) for name in VERBS},
+            load_from_checkpoint_support=False,  # a checkpoint holds the description of its network
+            parser_kwargs={"prog": "abaw", **short} | {name: dict(short) for name in self.subcommands()},
         )
 
     # -- options
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """One seed for everything, a fixed one unless said otherwise."""
+        """Adds the seed, fixed by default."""
         parser.add_argument("--seed_everything", type=Seed, default=SEED, help="Seed of everything random.")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Our own options, and each fact that two rooms need given once."""
+        """Adds our own options, and links those that model and data share."""
         parser.add_argument(
             "--run", type=str | None, default=None, help="The run's directory (default: runs/<first config>)."
         )
@@ -105,15 +108,15 @@ class AbawCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses; a mistake becomes one message.
+        """Parses the options; an error becomes one message.
 
         Raises:
-            UsageError: An option or a value that cannot be.
+            UsageError: An option is unknown, or a value invalid.
         """
         self._words = list(args)
-        # what a configuration says of it is on record there, but not asked for
+        # in a configuration it only records how the run began
         self._starts_from_weights = any(word.partition("=")[0] == "--init_from" for word in args)
-        if self._starts_from_weights and args[0] != "fit":
+        if self._starts_from_weights and args[0] not in ("fit", "bench"):
             raise UsageError(f"{args[0]}: --init_from is for fit; name a checkpoint with --ckpt_path")
         for path in named_files(args):
             places(path)
@@ -122,16 +125,16 @@ class AbawCLI(LightningCLI):
             self.config = parser.parse_args(args)
             refuse_nulls(options, self.config[args[0]])
         except (ArgumentError, UsageError, RecursionError) as error:
-            message = explained(str(error), [action.dest for action in options._actions])
-            raise UsageError(f"{args[0]}: {located(message, args, in_file=True)}") from error
+            message = friendly_error(str(error), [action.dest for action in options._actions])
+            raise UsageError(f"{args[0]}: {with_location(message, args, in_file=True)}") from error
+        # taken out here: Lightning would read the file and let its settings overrule the command line
+        settings = self.config[args[0]]
+        self._asked_checkpoint, settings.ckpt_path = settings.ckpt_path, None
 
-    def _parse_ckpt_path(self) -> None:
-        """Lightning's own lets the checkpoint's settings overrule the command line."""
-
-    # -- what must be settled before anything is made
+    # -- checks before anything is built
 
     def before_instantiate_classes(self) -> None:
-        """Finds the run's directory and the checkpoint, and refuses what cannot end well.
+        """Finds the run's directory and the checkpoint, and checks the settings.
 
         Raises:
             AbawError: See `Run.start` and `Run.trained`.
@@ -143,9 +146,9 @@ class AbawCLI(LightningCLI):
             check_training(settings.trainer)
         self.files = Run.named(settings.run, settings.config or [])
         settings.run = str(self.files.folder)
-        settings.trainer.use_distributed_sampler = False  # the samplers do all the sharding there is
-        asked, settings.ckpt_path = settings.ckpt_path, None
-        self.quick = bool(settings.trainer.fast_dev_run)  # a dry run leaves nothing behind
+        settings.trainer.use_distributed_sampler = False  # our samplers are distributed
+        asked = self._asked_checkpoint
+        self.quick = bool(settings.trainer.fast_dev_run)  # writes no files
         if not self.fitting:
             self.ckpt_path: str | None = self.files.trained(asked)
             self._settle_precision(settings)
@@ -160,7 +163,7 @@ class AbawCLI(LightningCLI):
             if self.ckpt_path is not None:
                 self._resume(Path(self.ckpt_path), settings)
             elif settings.init_from is not None:
-                load_checkpoint(settings.init_from)  # better now than after the data
+                load_checkpoint(settings.init_from)  # fail before the data is read
             self._settle_precision(settings)  # where `_resume` has not
             self.config_text = self._dump(settings)
             for logger in as_list(settings.trainer.logger):
@@ -169,16 +172,16 @@ class AbawCLI(LightningCLI):
                         logger.init_args[name] = value
 
     def _resume(self, path: Path, settings: Any) -> None:
-        """Compares this start with the training that a checkpoint is of."""
+        """Compares the settings with those that a checkpoint was trained with."""
         checkpoint = load_checkpoint(path)
         limits = settings.trainer
         refuse_shortening(path, checkpoint, max_epochs=limits.max_epochs, max_steps=limits.max_steps)
         trained = trained_settings(path, checkpoint)
         if trained is None:
-            rank_zero_warn(f"{path}: does not tell its settings, so they are not compared with those given")
+            rank_zero_warn(f"{path}: holds no settings to compare with those given")
             return
         if settings.init_from is None:
-            settings.init_from = trained.get("init_from")  # that of the first start stays on record
+            settings.init_from = trained.get("init_from")  # as the first start recorded it
         self._settle_precision(settings, trained.get("trainer", {}))
         defaults = self._parser(self.subcommand).get_defaults()
         now, default = (fixed_settings(yaml.safe_load(self._dump(given))) for given in (settings, defaults))
@@ -207,21 +210,21 @@ class AbawCLI(LightningCLI):
         settle_precision(trainer, recorded=None if resumed is None else resumed.get("precision"))
 
     def instantiate_classes(self) -> None:
-        """Makes data, model and trainer.
+        """Builds data, model and trainer.
 
         Raises:
-            AbawError: One of them refuses its settings.
+            AbawError: One of them rejects its settings.
         """
         try:
             super().instantiate_classes()
         except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
-            # of an optional setting jsonargparse wraps the refusal
+            # jsonargparse wraps errors of optional settings
             refusal = error.__cause__ if isinstance(error.__cause__, AbawError) else error
             if isinstance(refusal, AbawError) and not isinstance(refusal, UsageError):
                 raise refusal from None
             ours = isinstance(refusal, AbawError)
-            message = str(refusal) if ours else f"settings do not fit: {explained(str(refusal), [])}"
-            raise UsageError(located(message, self._words, in_file=not ours)) from error
+            message = str(refusal) if ours else f"settings do not fit: {friendly_error(str(refusal), [])}"
+            raise UsageError(with_location(message, self._words, in_file=not ours)) from error
         if self.fitting:
             self.model.init_from = self.config_init[self.subcommand].init_from
             self.model.resumed = self.ckpt_path is not None
@@ -229,17 +232,17 @@ class AbawCLI(LightningCLI):
             self._set_threads()
 
     def _set_threads(self) -> None:
-        """As many threads as the network is worth, unless the user says how many."""
+        """Sets the number of threads by the size of the network, unless OMP_NUM_THREADS is set."""
         if "OMP_NUM_THREADS" in os.environ:
             return
         n_processes = self.trainer.num_devices
-        n = n_threads(self._weights_that_run(), cores=available_cores() // n_processes)
+        n = n_threads(self._n_active_weights(), cores=available_cores() // n_processes)
         torch.set_num_threads(n)
         if n_processes > 1:  # which Lightning starts, and would give another number
             os.environ["OMP_NUM_THREADS"] = str(n)
 
-    def _weights_that_run(self) -> int:
-        """Number of weights of the network, without a backbone whose features are cached."""
+    def _n_active_weights(self) -> int:
+        """Number of weights of the network, without the backbone if its features are cached."""
         network = self.model.network
         idle = network.backbone if self.datamodule.features else None
         return n_weights(network) - (0 if idle is None else n_weights(idle))
@@ -247,10 +250,10 @@ class AbawCLI(LightningCLI):
     # -- the trainer
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """A trainer with our callbacks, in the run's directory.
+        """Returns a trainer with our callbacks, in the run's directory.
 
         Raises:
-            UsageError: The trainer refuses its settings.
+            UsageError: The trainer rejects its settings.
         """
         given = self.config_init[self.subcommand].trainer
         callbacks = self._callbacks(given.callbacks)
@@ -268,7 +271,7 @@ class AbawCLI(LightningCLI):
                 logger=loggers or False,
                 plugins=[AtomicCheckpointIO(), *plugins],
                 callbacks=callbacks
-                + self._obligatory(bool(loggers), given.enable_checkpointing is not False),
+                + self._required_callbacks(bool(loggers), given.enable_checkpointing is not False),
                 **kwargs,
             )
         except (MisconfigurationException, ValueError) as error:
@@ -283,8 +286,8 @@ class AbawCLI(LightningCLI):
         asked = [logger for logger in as_list(given) if logger is not True]
         return [CSVLogger(str(self.files.folder)), *asked]
 
-    def _obligatory(self, logs: bool, saves: bool) -> list[Callback]:
-        """What every run has, whatever its configuration says."""
+    def _required_callbacks(self, logs: bool, saves: bool) -> list[Callback]:
+        """Callbacks that every run has, whatever its configuration says."""
         always = [FeatureCheck(), SkippedFrames(str(self.files.folder))]
         if self.subcommand == "predict":
             return [*always, TrackWriter(str(self.files.tracks), str(self.files.folder)), EndOnSignal()]
@@ -308,57 +311,63 @@ class AbawCLI(LightningCLI):
             callbacks += [BestCheckpoint(folder), LastCheckpoint(folder, **settings.checkpoint.as_dict())]
         return callbacks
 
-    # -- the verb
+    # -- the subcommands
 
-    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        kwargs = super()._prepare_subcommand_kwargs(subcommand)
-        kwargs |= {"ckpt_path": self.ckpt_path, "weights_only": True}  # never execute what a file contains
-        if subcommand == "predict":
-            kwargs["return_predictions"] = False  # they are on disk; all of Aff-Wild2 does not fit in memory
-        elif subcommand != "fit":
-            kwargs["verbose"] = False  # our table is shown instead
-        return kwargs
+    @property
+    def _checkpoint(self) -> dict[str, Any]:
+        """Arguments of the trainer's methods: the checkpoint, which may not execute code."""
+        return {"ckpt_path": self.ckpt_path, "weights_only": True}
 
-    def after_fit(self) -> None:
-        """Shows the official scores."""
+    def fit(self, **kwargs: Any) -> None:
+        """Trains, and prints the official scores."""
+        self.trainer.fit(**kwargs | self._checkpoint)
         if not self.quick:
             self.score_writer.show()
 
-    after_validate = after_test = after_fit
+    def validate(self, **kwargs: Any) -> None:
+        """Scores the validation videos, and prints the official scores in place of Lightning's table."""
+        self.trainer.validate(**kwargs | self._checkpoint | {"verbose": False})
+        self.score_writer.show()
 
-    def after_predict(self) -> None:
-        """Says where the tracks are."""
+    def test(self, **kwargs: Any) -> None:
+        """Scores the test videos, and prints the official scores in place of Lightning's table."""
+        self.trainer.test(**kwargs | self._checkpoint | {"verbose": False})
+        self.score_writer.show()
+
+    def predict(self, **kwargs: Any) -> None:
+        """Writes the tracks, and prints where they are; they need not fit into memory."""
+        self.trainer.predict(**kwargs | self._checkpoint | {"return_predictions": False})
         if self.trainer.is_global_zero:
             print(f"tracks: {self.files.tracks}")
 
 
-def run(verb: str, args: list[str], kind: type[AbawCLI] = AbawCLI) -> int:
-    """Runs a trainer verb, or another one that takes the same configuration.
+def run(subcommand: str, args: list[str], kind: type[AbawCLI] = AbawCLI) -> int:
+    """Runs a subcommand that takes a configuration.
 
     Args:
-        verb: The verb.
+        subcommand: Its name.
         args: The options after it.
-        kind: What parses the options and does the work.
+        kind: The command line that has it.
 
     Returns:
         The exit code.
 
     Raises:
-        AbawError: What the user can mend.
+        AbawError: An error that the user can correct.
         KeyboardInterrupt: Ctrl-C.
     """
     silence()
     n_threads_before = torch.get_num_threads()
     try:
-        kind(verb, args)
+        kind(subcommand, args)
     except Preempted as stop:
-        announce(stop, verb)
+        announce(stop, subcommand)
         return stop.code
     except (MisconfigurationException, RuntimeError) as error:
-        told = user_message(error, verb)
-        if told is None:
+        message = user_message(error, subcommand)
+        if message is None:
             raise
-        raise told from error
+        raise message from error
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into an exit with 1
             signal.signal(signal.SIGINT, signal.default_int_handler)  # and leaves the signal ignored
@@ -370,5 +379,5 @@ def run(verb: str, args: list[str], kind: type[AbawCLI] = AbawCLI) -> int:
 
 
 def n_weights(module: torch.nn.Module) -> int:
-    """How many numbers the module holds as parameters."""
+    """Number of values in the parameters of a module."""
     return sum(weight.numel() for weight in module.parameters())

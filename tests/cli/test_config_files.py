@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from abaw.__main__ import main
-from abaw.cli.config_files import located, places
+from abaw.cli.config_files import places, with_location
 from abaw.cli.trainer_commands import AbawCLI
 from abaw.data.formats.annotations import parse_image
 from abaw.errors import AbawError, UsageError
@@ -170,9 +170,9 @@ def test_what_the_command_line_says_is_no_file_s_fault(tmp_path: Path) -> None:
     assert places(config)["data.window"] == f"{config}:2"
     assert places(config)["trainer.callbacks"] == f"{config}:4"
     words = [f"--config={config}"]
-    assert located("data.window is bad", words) == f"{config}:2: data.window is bad"
-    assert located("data.stride is bad", words) == f"{config}:1: data.stride is bad"
-    assert located("data.window is bad", [*words, "--data.window=0"]) == "data.window is bad"
-    assert located("data.window is bad", [*words, "--data.window", "0"]) == "data.window is bad"
-    assert located("all is bad", words) == "all is bad"
-    assert located("all is bad", words, in_file=True) == f"{config}: all is bad"
+    assert with_location("data.window is bad", words) == f"{config}:2: data.window is bad"
+    assert with_location("data.stride is bad", words) == f"{config}:1: data.stride is bad"
+    assert with_location("data.window is bad", [*words, "--data.window=0"]) == "data.window is bad"
+    assert with_location("data.window is bad", [*words, "--data.window", "0"]) == "data.window is bad"
+    assert with_location("all is bad", words) == "all is bad"
+    assert with_location("all is bad", words, in_file=True) == f"{config}: all is bad"

@@ -82,10 +82,13 @@ def test_it_may_break_off_anywhere(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     every_step = words(tmp_path / "run", "--checkpoint.every_n_steps=1")
-    obligatory = AbawCLI._obligatory
+    obligatory = AbawCLI._required_callbacks
     with monkeypatch.context() as patch:
         patch.setattr(
-            AbawCLI, "_obligatory", lambda *args: [BreakOff(hook, step), *obligatory(*args)], raising=True
+            AbawCLI,
+            "_required_callbacks",
+            lambda *args: [BreakOff(hook, step), *obligatory(*args)],
+            raising=True,
         )
         with pytest.raises(Broken):
             main(every_step)
@@ -137,11 +140,11 @@ def test_told_to_end_it_saves_itself(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """Without any periodic checkpoint."""
-    run, obligatory = tmp_path / "run", AbawCLI._obligatory
+    run, obligatory = tmp_path / "run", AbawCLI._required_callbacks
     tell, n_sanity = Callback(), int("sanity" in hook)
     setattr(tell, hook, lambda *args, **kwargs: os.kill(os.getpid(), number))
     with monkeypatch.context() as patch:
-        patch.setattr(AbawCLI, "_obligatory", lambda *args: [tell, *obligatory(*args)])
+        patch.setattr(AbawCLI, "_required_callbacks", lambda *args: [tell, *obligatory(*args)])
         assert main(words(run, f"--trainer.num_sanity_val_steps={n_sanity}")) == 75
     assert f"told to end by {number.name}; the same command with --ckpt_path last" in capfd.readouterr().err
     assert content(run)["global_step"] == saved
@@ -153,11 +156,11 @@ def test_told_to_end_it_saves_itself(
 def test_an_evaluation_told_to_end_does(
     verb: str, words: Words, alone: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    obligatory = AbawCLI._obligatory
+    obligatory = AbawCLI._required_callbacks
     tell = Callback()
     hook = "on_predict_batch_start" if verb == "predict" else "on_validation_batch_start"
     setattr(tell, hook, lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGTERM))
-    monkeypatch.setattr(AbawCLI, "_obligatory", lambda *args: [tell, *obligatory(*args)])
+    monkeypatch.setattr(AbawCLI, "_required_callbacks", lambda *args: [tell, *obligatory(*args)])
     assert main([verb, f"--run={alone}"]) == 75
     assert "told to end by SIGTERM; start the same command again" in capfd.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
@@ -248,7 +251,7 @@ def test_a_kill_between_best_and_scores_is_mended(
 ) -> None:
     totals += [0.5, 0.7]
     run, told = tmp_path / "run", []
-    obligatory = AbawCLI._obligatory
+    obligatory = AbawCLI._required_callbacks
     save = BestCheckpoint._save_checkpoint
 
     def broken(self: BestCheckpoint, trainer: Trainer, path: str) -> None:
@@ -262,7 +265,7 @@ def test_a_kill_between_best_and_scores_is_mended(
             main(words(run))
     look = Callback()
     look.on_train_start = lambda *args: told.append(speak_of(run))  # type: ignore[method-assign]
-    monkeypatch.setattr(AbawCLI, "_obligatory", lambda *args: [*obligatory(*args), look])
+    monkeypatch.setattr(AbawCLI, "_required_callbacks", lambda *args: [*obligatory(*args), look])
     totals += [0.7, 0.6]
     assert main(words(run, "--ckpt_path=last")) == 0
     assert told == [(N_BATCHES, 0.5, 0.5)]

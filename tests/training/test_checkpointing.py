@@ -58,7 +58,7 @@ def trained(words: Words, features: str, tmp_path_factory: pytest.TempPathFactor
 def first_weights(monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
     """The weights of the network as training began."""
     weights: dict[str, torch.Tensor] = {}
-    obligatory = AbawCLI._obligatory
+    obligatory = AbawCLI._required_callbacks
     look = Callback()
 
     def note(trainer: Trainer, module: Any) -> None:
@@ -68,7 +68,7 @@ def first_weights(monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
         weights.update({f"network.{name}": w.clone() for name, w in module.network.state_dict().items()})
 
     look.on_train_start = note  # type: ignore[method-assign]
-    monkeypatch.setattr(AbawCLI, "_obligatory", lambda *args: [look, *obligatory(*args)])
+    monkeypatch.setattr(AbawCLI, "_required_callbacks", lambda *args: [look, *obligatory(*args)])
     return weights
 
 
