@@ -138,6 +138,7 @@ class AffectDataModule(LightningDataModule):
         self.frame_size = frame_size
         self.workers = workers
         self.seed = int(seed)  # a parser may give a kind of its own, which no checkpoint should hold
+        self._resumed: dict[str, int] | None = None  # state of the training loader in a checkpoint
         self._check()
 
     def _check(self) -> None:
@@ -229,11 +230,14 @@ class AffectDataModule(LightningDataModule):
         """All label rows of a video that count in a stage, also those beyond its last frame."""
         return self.index.labels(video, self.eval_split(stage))
 
-    def check_resumed(self, state: Mapping[str, int]) -> None:
-        """Compares what batches are made of with the state of the loader of a training to be resumed.
+    def resume(self, state: Mapping[str, int]) -> None:
+        """Lets the next training loader continue where a checkpoint was saved.
+
+        Args:
+            state: Of the training loader; see `TrainLoader.state_dict`.
 
         Raises:
-            AbawError: It is something else, so the place in the data would be another one.
+            AbawError: Batches are made differently now.
         """
         world_size = self.trainer.world_size if self.trainer else 1
         refuse_other_batches(
@@ -243,6 +247,7 @@ class AffectDataModule(LightningDataModule):
             windows=len(self._train_windows),
             seed=self.seed,
         )
+        self._resumed = dict(state)
 
     def train_dataloader(self) -> TrainLoader:
         """Training windows, shuffled by seed and epoch."""
@@ -251,7 +256,7 @@ class AffectDataModule(LightningDataModule):
         windows, weights = self._train_windows, None
         if self.balance:
             weights = class_weights(self.index, windows, self.tasks, strength=self.balance)
-        return self._feeding(windows).train_loader(
+        loader = self._feeding(windows).train_loader(
             windows,
             self.tasks,
             batch_size=self.batch_size,
@@ -261,6 +266,10 @@ class AffectDataModule(LightningDataModule):
             jitter=self.stride * self.step if self.jitter else 0,
             limit=self.trainer.limit_train_batches if self.trainer else 1.0,
         )
+        if self._resumed is not None:
+            loader.load_state_dict(self._resumed)
+            self._resumed = None
+        return loader
 
     def val_dataloader(self) -> ClipLoader:
         """Windows that cover every frame of the validation videos, or with the MTL set those labelled."""

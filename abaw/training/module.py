@@ -148,14 +148,6 @@ class AffectModule(LightningModule):
             visible = self.masking(visible, batch.mask_noise, self.global_step)
         return batch.with_visible(visible)
 
-    def on_train_start(self) -> None:
-        """Lets a resumed run go on at its batch.
-
-        `estimated_stepping_batches`, which the schedule needs, makes Lightning build the training loader
-        before it restores the loops, and then it never hands the loader its state.
-        """
-        self.trainer.fit_loop._load_combined_loader_states()
-
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Keys dropout by the step and the rank, so that a resumed run draws what this one would have."""
         step = self.trainer.fit_loop.epoch_loop.total_batch_idx
@@ -274,14 +266,17 @@ class AffectModule(LightningModule):
         )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses to resume a training on other data, before anything is restored or written.
+        """Resumes at the checkpoint's batch; refuses other data before anything is restored or written.
+
+        Lightning itself does not restore the training loader, because `estimated_stepping_batches`, which
+        the schedule needs, builds it before the loops are restored.
 
         Raises:
             AbawError: Windows, processes or class weights are not those that the checkpoint was trained with.
         """
         if self.trainer.state.fn == "fit":
             (loader,) = checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"]
-            self._data.check_resumed(loader)
+            self._data.resume(loader)
             self.losses.check_resumed(checkpoint.get("current_model_state", checkpoint["state_dict"]))
 
     @property
