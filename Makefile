@@ -1,4 +1,4 @@
-# Every target does its own set-up; `make` alone lists them.
+# Every target sets up its environment; `make` alone lists the targets.
 PYTHON ?= python3
 JOBS ?= 2
 BIN := .venv/bin
@@ -11,7 +11,7 @@ DEMO_RUN := runs/demo
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
-setup: .venv/.installed ## make .venv/ with the tested versions; abaw is then .venv/bin/abaw
+setup: .venv/.installed ## create .venv/ with the tested versions; abaw is then .venv/bin/abaw
 
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -32,27 +32,27 @@ demo: setup $(DEMO_DATA) ## generate data, train on two CPU cores, and show the 
 $(DEMO_DATA): | .venv/.installed
 	$(BIN)/abaw synth $@ --preset demo --videos 80 --frames 150
 
-ablation: setup $(DEMO_RUN)/checkpoints/best.ckpt ## train every row of docs/ablation.md, three times each; goes on where it stopped
+ablation: setup $(DEMO_RUN)/checkpoints/best.ckpt ## train every row of docs/ablation.md three times; resumes where it stopped
 	OMP_NUM_THREADS=1 $(BIN)/python docs/ablation.py
 
 $(DEMO_RUN)/checkpoints/best.ckpt:
 	$(MAKE) demo
 
-bench: setup ## measure docs/benchmarks.md anew: a quarter of an hour on a quiet machine
+bench: setup ## measure docs/benchmarks.md again: a quarter of an hour on an idle machine
 	$(BIN)/python -m benchmarks
 
-test: setup ## the tests that take seconds, in random order; ARGS=--randomly-seed=N repeats one
+test: setup ## run the fast tests in random order; ARGS=--randomly-seed=N repeats an order
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile $(ARGS)
 
-test-slow: setup ## the tests that take minutes
+test-slow: setup ## run the slow tests
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-lint: setup ## formatting, style and types
+lint: setup ## check formatting, style and types
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
-clean: ## remove the environment, the caches and the demo; other runs stay
+clean: ## remove the environment, the caches and the demo; keeps other runs
 	rm -rf .venv $(DEMO_DATA) $(DEMO_RUN) $(DEMO_RUN)-one-frame build dist *.egg-info \
 		.pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find abaw tests -name __pycache__ -prune -exec rm -rf {} +

@@ -44,7 +44,7 @@ class TemporalSettings:
     context: int | None = None
     """Number of frames before, and after unless causal, that a block attends to; null: the whole window."""
     fill: Literal["learned", "zero"] = "learned"
-    """What stands for the features of a frame that is masked, missing or padded."""
+    """Mask token in place of the features of masked, missing and padded frames: learned, or zero."""
     attend_masked: bool = False
     """Whether frames attend to masked and missing ones too, as in the paper; to padding they never do."""
     compile: bool = False
@@ -151,9 +151,9 @@ class Blocks(nn.Module):
 class TemporalEncoder(nn.Module):
     """Transformer encoder from features of frames to states that depend on the whole window.
 
-    The features of a frame that is not visible are replaced by the mask token. It attends to visible frames
-    and itself; other frames do not attend to it (with `attend_masked` they do, but never to padding). So no
-    output depends on padding or on the content of invisible frames, and all outputs are finite.
+    The features of invisible frames are replaced by the mask token (`fill`). They attend to visible frames
+    and themselves; other frames do not attend to them (with `attend_masked` they do, but never to padding).
+    So no output depends on padding or on the content of invisible frames, and all outputs are finite.
 
     Attributes:
         settings: As given.
