@@ -1,7 +1,7 @@
-"""Measures what docs/benchmarks.md promises, side by side, and writes the page and its figure.
+"""Runs the benchmarks and writes docs/benchmarks.md and its figure.
 
-`python -m benchmarks` measures everything, `python -m benchmarks loader memory` only these and leaves the
-other rows as they were. The figures are kept in docs/benchmarks.json, from which the pages are made.
+`python -m benchmarks` runs all of them, `python -m benchmarks loader memory` only these and keeps the other
+rows. The figures are stored in docs/benchmarks.json, from which the pages are generated.
 """
 
 import argparse
@@ -41,7 +41,7 @@ MEASUREMENTS: dict[str, Callable[[Path], Any]] = {
 
 
 def machine() -> str:
-    """The processor and the accelerator, in words."""
+    """Description of the processor and the accelerator."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -54,7 +54,7 @@ def machine() -> str:
 
 
 def main() -> None:
-    """Measures and writes."""
+    """Runs the benchmarks and writes the pages."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(MEASUREMENTS)}")
     names = parser.parse_args().names or list(MEASUREMENTS)

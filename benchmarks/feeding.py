@@ -1,4 +1,4 @@
-"""How fast clips, features and windows come, against the obvious way of getting them."""
+"""Speed of loading clips, features and windows relative to straightforward implementations."""
 
 import os
 import random
@@ -32,7 +32,7 @@ TASKS = tuple(Task)
 
 
 class Replay:
-    """The paper's augmentation the obvious way: drawn at the first frame, replayed on each other one."""
+    """The paper's augmentation with ReplayCompose: drawn at the first frame, replayed on the others."""
 
     def __init__(self) -> None:
         import albumentations as A
@@ -47,7 +47,7 @@ class Replay:
         )
 
     def __call__(self, clip: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-        """As `ClipAugmentation`, with the same output."""
+        """The augmented clip, equal to that of `ClipAugmentation`."""
         self.draw.set_random_state(np.random.default_rng(seed), random.Random(seed))
         first = self.draw(image=clip[0])
         return np.stack(
@@ -56,7 +56,7 @@ class Replay:
 
 
 def loader(folder: Path, *, root: Path | None = None, rounds: int = 24, seconds: float = 2.0) -> list[Row]:
-    """The loader of image clips, from the data set at `root` or one that is generated."""
+    """The loader of image clips, from the data set at `root` or a generated one."""
     if root is None:
         root = folder / "faces"
         write_dataset(root, videos=32, frames=150, jobs=2, preset="real", progress=False)
@@ -176,7 +176,7 @@ def feature_windows(folder: Path, *, rounds: int = 9) -> list[Row]:
 
 
 def windows(folder: Path, *, videos: int = 200, frames: int = 500, rounds: int = 3) -> list[Row]:
-    """All windows of a data set: the index and a table against a list of paths for every window."""
+    """All windows of a data set: index and table relative to a list of paths per window."""
     length = 30
     root = folder / "data"
     label = "valence,arousal\n" + "0.1,0.2\n" * (frames + 1)
@@ -228,7 +228,7 @@ def windows(folder: Path, *, videos: int = 200, frames: int = 500, rounds: int =
 
 def _path_lists(images: Path, length: int) -> list[list[str]]:
     found = []
-    for video in sorted(os.listdir(images)):  # noqa: PTH208 - as one writes it without a second thought
+    for video in sorted(os.listdir(images)):  # noqa: PTH208 - straightforward implementation
         names = sorted(os.listdir(images / video))  # noqa: PTH208
         folder = str(images / video)
         found += [

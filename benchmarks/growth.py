@@ -1,4 +1,4 @@
-"""How the cost grows: with the data, and with the length of a window."""
+"""Growth of the cost with the amount of data and the length of a window."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +34,7 @@ def growth(
     batch_frames: int = 2048,
     temporal: TemporalSettings = FEATURES_CONFIG,
 ) -> tuple[list[Row], dict[str, dict[int, float]]]:
-    """Cost by amount of data and by length of a window; the rows, and the points to draw."""
+    """Cost by amount of data and by length of a window: the rows, and the points of the figure."""
     for times in TIMES:
         write_large_set(
             folder / f"{times}/data",
@@ -118,7 +118,7 @@ def _random(b: int, t: int) -> Batch:
 
 
 def draw(points: dict[str, dict[int, float]], path: Path) -> None:
-    """Both curves beside the straight line through their first point."""
+    """Draws both curves beside the straight line through their first point."""
     from matplotlib import pyplot as plt
 
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")

@@ -1,4 +1,4 @@
-"""What a process keeps for itself while it indexes and samples millions of frames.
+"""Private memory of a process that indexes and samples millions of frames.
 
 `python -m benchmarks.memory ROOT CACHE` prints the figures of one fresh process and its workers as JSON.
 """
@@ -18,20 +18,20 @@ VIDEOS, FRAMES, DIM = 600, 4500, 8
 
 
 def private_bytes(pid: int | str = "self") -> int:
-    """Bytes that a process shares with no other."""
+    """Private memory of a process in bytes."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     return sum(1024 * int(size) for size in re.findall(r"Private_\w+:\s+(\d+) kB", text))
 
 
 def anonymous_bytes() -> int:
-    """Bytes of this process that are no map of a file, those included that forked processes still share."""
+    """Anonymous memory of this process in bytes, including pages still shared with forked processes."""
     found = re.search(r"^Anonymous:\s+(\d+) kB", Path("/proc/self/smaps_rollup").read_text(), re.MULTILINE)
     assert found is not None
     return 1024 * int(found[1])
 
 
 def memory(folder: Path, *, videos: int = VIDEOS, frames: int = FRAMES) -> list[Row]:
-    """Index and sampling of as many frames as Aff-Wild2 has, all of them labelled for all tasks."""
+    """Memory of index and sampling, with the frames of Aff-Wild2, all labelled for all tasks."""
     root, cache = folder / "data", folder / "features"
     write_large_set(root, cache, videos=videos, frames=frames, dim=DIM)
     done = subprocess.run(
@@ -61,7 +61,7 @@ def memory(folder: Path, *, videos: int = VIDEOS, frames: int = FRAMES) -> list[
 
 
 def write_large_set(root: Path, cache: Path, *, videos: int, frames: int, dim: int) -> None:
-    """Labels of all tasks and cached features; all videos are one file, linked."""
+    """Writes labels of all tasks and cached features; all videos are hard links to one file."""
     from abaw.data.formats.annotations import write_task_file
     from abaw.data.formats.features import features_path, write_features
     from abaw.data.labels import Labels

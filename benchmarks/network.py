@@ -1,4 +1,4 @@
-"""Extraction, training on its cache, and the network: what they cost beside bare matrix products."""
+"""Cost of extraction, of training on the cache, and of the network relative to bare matrix products."""
 
 import json
 import subprocess
@@ -40,12 +40,12 @@ SMALL = TemporalSettings(layers=2, heads=4, width=128, feedforward=128)
 
 
 class Timed(Backbone):
-    """Knows how long it was at work."""
+    """Backbone that records the time of its forward passes."""
 
     seconds = 0.0
 
     def forward(self, frames: Tensor) -> Tensor:
-        """As the backbone's."""
+        """Forward pass of the backbone."""
         start = time.perf_counter()
         features = super().forward(frames)
         self.seconds += time.perf_counter() - start
@@ -53,25 +53,25 @@ class Timed(Backbone):
 
 
 class Clock(Callback):
-    """How long prediction, or each epoch of a training, took."""
+    """Callback that records the seconds of prediction, or of each training epoch."""
 
     def __init__(self) -> None:
         self.epochs: list[float] = []
 
     def on_predict_start(self, *args: Any) -> None:  # noqa: ARG002
-        """Starts."""
+        """Starts the clock."""
         self.start = time.perf_counter()
 
     def on_predict_end(self, *args: Any) -> None:  # noqa: ARG002
-        """Ends."""
+        """Stops the clock."""
         self.seconds = time.perf_counter() - self.start
 
     def on_train_epoch_start(self, *args: Any) -> None:  # noqa: ARG002
-        """Starts."""
+        """Starts the clock."""
         self.start = time.perf_counter()
 
     def on_train_epoch_end(self, *args: Any) -> None:  # noqa: ARG002
-        """Ends."""
+        """Stops the clock."""
         self.epochs.append(time.perf_counter() - self.start)
 
 
@@ -113,7 +113,7 @@ def extraction(folder: Path, *, frames: int = 96, settings: BackboneSettings = V
 def cached_epoch(
     folder: Path, *, frames: int = 40, epochs: int = 2, settings: BackboneSettings = VIT_S
 ) -> list[Row]:
-    """An epoch on cached features against one on the images, the backbone frozen in both."""
+    """An epoch on cached features relative to one on images, both with a frozen backbone."""
     root, cache = folder / "faces", folder / "features"
     write_dataset(root, videos=12, frames=frames, jobs=2, progress=False)
     index = build_index(DataSource(root, cache_dir=folder))
@@ -148,7 +148,7 @@ def cached_epoch(
 
 
 def epoch_seconds(module: AffectModule, data: AffectDataModule, *, epochs: int) -> list[float]:
-    """Seconds of each epoch of a training, the first left out."""
+    """Seconds of each epoch of a training, without the first."""
     clock = Clock()
     trainer = Trainer(max_epochs=epochs + 1, limit_val_batches=0, callbacks=[clock], **QUIET)
     trainer.fit(module, data)
@@ -156,13 +156,13 @@ def epoch_seconds(module: AffectModule, data: AffectDataModule, *, epochs: int) 
 
 
 def step(folder: Path, **changes: Any) -> list[Row]:
-    """The training step on the CPU, as `abaw bench` sees it."""
+    """The training step on the CPU, measured by `abaw bench`."""
     found = _bench(folder, "configs/demo.yaml", {"trainer.accelerator": "cpu"} | changes)
     return _of_step(found)
 
 
 def gpu(folder: Path, *, there: bool | None = None, **changes: Any) -> list[Row]:
-    """ViT-B/16 at 224 on one GPU in bfloat16, compiled, as `abaw bench` sees it; without a GPU no figures."""
+    """ViT-B/16 at 224 on one GPU in bfloat16, compiled, measured by `abaw bench`; empty without a GPU."""
     there = torch.cuda.is_available() if there is None else there
     options = {"trainer.devices": 1, "model.backbone.compile": True} | changes
     found = _bench(folder, "configs/mtl.yaml", options) if there else None

@@ -1,4 +1,4 @@
-"""The pages made from docs/benchmarks.json: the table of measurements, and what it means for large data."""
+"""Pages generated from docs/benchmarks.json: docs/benchmarks.md and the table of docs/scale.md."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -7,16 +7,15 @@ from typing import Any
 from benchmarks.rows import Row
 
 Figures = Mapping[str, Mapping[str, Any]]
-"""By measurement: date, machine, seconds, rows."""
+"""Date, machine, seconds and rows by measurement."""
 
 _HEAD = """\
-# Measured
+# Benchmarks
 
-Every figure is a ratio of things measured side by side, in turns, in one run; the median over the rounds.
-`make bench` measures all of them and writes this page; the command above a table measures its rows alone.
-Limits are what the figures are held against. Rates are those of the machine named and stand here so that
-the ratios can be judged. What `abaw bench` says about *your* configuration and machine is another matter:
-it needs no page.
+Every figure is a ratio of two measurements that alternate in one run, as the median over the rounds.
+`make bench` measures all of them and writes this page; the command above a table measures only its rows.
+The limits are requirements. Rates are those of the named machine and given for reference. For your own
+configuration and machine, use `abaw bench`.
 """
 
 _FIGURE = "![Time per epoch over the amount of data, time per window over its length](cost.png)\n"
@@ -34,18 +33,18 @@ _TITLES = {
 }
 
 FRAMES = 2_940_000
-"""Images of Aff-Wild2."""
+"""Number of images of Aff-Wild2."""
 
 RATE, PRICE = 400e12, 3.0
-"""Assumed of a GPU: products of a ViT-B's matrices in bfloat16, FLOP per second; dollars per hour."""
+"""Assumed for a GPU: matrix products of a ViT-B in bfloat16, FLOP per second; dollars per hour."""
 EXTRACTING, TRAINING = 0.55, 0.45
 """Assumed shares of that rate, the limits on the page of measurements."""
 FORWARD = 35.2e9
-"""FLOP of a ViT-B/16 at 224 pixels for a face, as `abaw bench` counts; training takes three times as many."""
+"""FLOP of a ViT-B/16 at 224 pixels per face, as counted by `abaw bench`; three times that in training."""
 CORE_PRICE, STORED_PRICE = 0.05, 0.023
 """Assumed: dollars per core and hour, and per GB and month in object storage."""
 JPEG, FEATURES = 5_000, 2 * 768
-"""Bytes of an image as delivered and of its cached features."""
+"""Bytes of a JPEG image and of its cached features."""
 EPOCHS = 20
 
 
@@ -55,7 +54,7 @@ def rows_of(figures: Figures, name: str) -> list[Row]:
 
 
 def benchmarks_page(figures: Figures) -> str:
-    """docs/benchmarks.md."""
+    """Text of docs/benchmarks.md."""
     parts = [_HEAD]
     for name, title in _TITLES.items():
         if name not in figures:
@@ -75,7 +74,7 @@ def benchmarks_page(figures: Figures) -> str:
 
 
 def scale_table(figures: Figures) -> str:
-    """The table of docs/scale.md: what each stage takes for Aff-Wild2 and for a hundred times as much."""
+    """Table of docs/scale.md: cost of each stage for Aff-Wild2 and for a hundred times as much."""
     lines = ["| | formula | Aff-Wild2 | × 100 |", "|---|---|--:|--:|"]
     lines += [
         f"| {what} | {formula} | {one} | {hundred} |" for what, formula, one, hundred in _stages(figures)
@@ -84,7 +83,7 @@ def scale_table(figures: Figures) -> str:
 
 
 def _stages(figures: Figures) -> Iterator[tuple[str, str, str, str]]:
-    """What, formula, and the values at both sizes."""
+    """Rows of the table: stage, formula, and the values at both sizes."""
     decode = rows_of(figures, "loader")[0].rates["decode"]
     loader = rows_of(figures, "loader")[0].rates["loader"]
     cache = rows_of(figures, "features")[0].rates["cache"]
@@ -118,7 +117,7 @@ def _stages(figures: Figures) -> Iterator[tuple[str, str, str, str]]:
 
 
 def with_table(page: str, table: str) -> str:
-    """The page with another table between its two marks."""
+    """A page with the table between its two markers replaced."""
     return re.sub(
         r"(<!-- table: .*? -->\n).*?(<!-- end -->)",
         lambda m: f"{m[1]}\n{table}\n\n{m[2]}",

@@ -1,4 +1,4 @@
-"""What a measurement says: a figure, the limit it is held against, and how it came about."""
+"""Rows of measurements: a figure, its limit and its conditions."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -11,13 +11,13 @@ class Row:
     """A line of docs/benchmarks.md.
 
     Attributes:
-        what: What is measured, against what.
-        value: The figure; None where the machine cannot tell.
-        at_least: Its lower limit, or
-        at_most: its upper one.
-        unit: Of the figure: `×`, `%` (of a share) or `MB`.
-        how: On what.
-        rates: The medians behind the figure, frames per second, by name.
+        what: Description of the measurement.
+        value: The figure; None if it cannot be measured on the machine.
+        at_least: Lower limit, or
+        at_most: upper limit.
+        unit: Unit of the figure: `×`, `%` (of a share) or `MB`.
+        how: Conditions of the measurement.
+        rates: Median rates in frames per second, by name.
     """
 
     what: str
@@ -29,7 +29,7 @@ class Row:
     rates: Mapping[str, float] = field(default_factory=dict)
 
     def holds(self, slack: float = 1.0) -> bool:
-        """Whether the figure keeps its limit; `slack` times as much is allowed."""
+        """Whether the figure is within its limit times `slack`."""
         if self.value is None:
             return False
         return (self.at_least is None or self.value * slack >= self.at_least) and (
@@ -43,12 +43,12 @@ class Row:
 
     @property
     def figure(self) -> str:
-        """The figure as text; empty where there is none."""
+        """The figure as text; empty if there is none."""
         return "" if self.value is None else self._text(self.value)
 
     @property
     def details(self) -> str:
-        """On what, and the rates."""
+        """Conditions and rates as text."""
         rates = ", ".join(f"{name} {_digits(rate)}" for name, rate in self.rates.items())
         return f"{self.how}; frames/s: {rates}" if rates else self.how
 
@@ -60,16 +60,16 @@ class Row:
 
 
 def _digits(value: float) -> str:
-    """Three digits that count."""
+    """A number with three significant digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def in_turns(rounds: int, *works: Callable[[int], object]) -> list[list[float]]:
-    """Seconds that each piece of work takes, round after round in turns, so that a disturbance hits all.
+    """Seconds per round of several functions that are called alternately, so that disturbances affect all.
 
     Args:
-        rounds: How many; one more comes before, to warm up.
-        works: Called with the number of the round, from 0.
+        rounds: Number of rounds, without one warm-up round.
+        works: Functions of the number of the round, from 0.
     """
     seconds: list[list[float]] = [[] for _ in works]
     for number in range(rounds + 1):
@@ -81,5 +81,5 @@ def in_turns(rounds: int, *works: Callable[[int], object]) -> list[list[float]]:
 
 
 def ratio(slow: list[float], fast: list[float]) -> float:
-    """How many times as long one takes as the other: the median over the rounds."""
+    """Ratio of two durations: the median over the rounds."""
     return median(a / b for a, b in zip(slow, fast, strict=True))
