@@ -18,18 +18,7 @@ from abaw.loading.datamodule import AffectDataModule
 from abaw.model.backbone import Backbone, BackboneSettings
 from abaw.model.temporal import TemporalSettings
 from abaw.training.module import AffectModule
-from tests.support.project import PROJECT
-
-CONFIG = PROJECT / "configs" / "features.yaml"
-BACKBONE = {"name": "test_vit", "weights": "none", "image_size": 32}
-
-
-def words(verb: str, root: Path, features: Path | None, *more: str) -> list[str]:
-    given = [f"--model.backbone.{name}={value}" for name, value in BACKBONE.items()]
-    data = [f"--data.root={root}", "--data.window=16", "--data.batch_size=4", "--data.workers=0"]
-    trainer = ["--trainer.accelerator=cpu", "--trainer.precision=32-true", "--trainer.max_epochs=1"]
-    cache = [f"--data.features={'null' if features is None else f'[{features}]'}"]
-    return [verb, f"--config={CONFIG}", *given, *data, *trainer, *cache, *more]
+from tests.support.feature_run import BACKBONE, words
 
 
 @pytest.fixture(scope="module")
@@ -98,20 +87,6 @@ def test_a_backbone_cannot_be_trained_on_features(
     assert "model.backbone.frozen" in capfd.readouterr().err
 
 
-def test_extraction_needs_a_folder(synth_root: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(words("extract", synth_root, None)) == 2
-    assert "--data.features '[DIR]'" in capfd.readouterr().err
-
-
-def test_a_checkpoint_of_another_backbone_is_refused(
-    synth_root: Path, cache: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    assert main(words("fit", synth_root, cache, f"--run={tmp_path}")) == 0
-    other = [f"--ckpt_path={tmp_path / 'checkpoints/best.ckpt'}", "--model.backbone.name=test_vit2"]
-    assert main(words("extract", synth_root, tmp_path / "features", *other)) == 1
-    assert "holds another backbone" in capfd.readouterr().err
-
-
 def test_two_caches_feed_a_network_without_backbone(synth_root: Path, cache: Path, tmp_path: Path) -> None:
     sound = tmp_path / "sound"
     sound.mkdir()
@@ -141,18 +116,6 @@ def test_the_images_may_be_gone(synth_root: Path, cache: Path, tmp_path: Path) -
     assert with_images.keys() == without.keys() == {path.stem for path in cache.glob("*.safetensors")}
     for video, track in with_images.items():
         np.testing.assert_array_equal(track, without[video])
-
-
-def test_there_must_be_images_to_extract_from(
-    synth_root: Path, cache: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    labels = tmp_path / "labels"
-    shutil.copytree(synth_root, labels, ignore=shutil.ignore_patterns("cropped_aligned*"))
-    shutil.copytree(cache, tmp_path / "cache")
-    for folder in ("cache", "new"):
-        assert main(words("extract", labels, tmp_path / folder)) == 1
-        assert "there are no images to extract features from" in capfd.readouterr().err
-    assert not (tmp_path / "new").exists()
 
 
 class Losses(Callback):

@@ -1,19 +1,16 @@
 import csv
-import json
 
 import numpy as np
 import pytest
 
-from abaw.__main__ import main
 from abaw.data.formats.annotations import read_mtl_file, read_task_file
-from abaw.data.labels import image_name
 from abaw.errors import AbawError, UsageError
 from abaw.evaluation.submission.formats import FORMS
 from abaw.evaluation.submission.verify import verify_submission
 from abaw.evaluation.submission.write import Provenance, write_submission
 from abaw.evaluation.tracks import Track, write_track
 from abaw.tasks import AU_NAMES, Task
-from tests.support.submissions import HEADERS, VIDEOS, write_sample
+from tests.support.submissions import HEADERS, VIDEOS, write_case, write_sample
 from tests.support.tracks import make_track
 
 
@@ -139,17 +136,6 @@ def test_an_invalid_result_is_not_written(tmp_path, tracks, monkeypatch):
 # -- videos that end before their sample
 
 
-def write_case(folder, seen, rows):
-    """Tracks as `seen` gives them by video, and a sample with so many rows of each."""
-    for video, frames in seen.items():
-        frames = np.asarray(frames, bool)
-        va = np.linspace(-1, 1, 2 * len(frames), dtype=np.float32).reshape(-1, 2)
-        write_track(Track(video=video, seen=frames, va=va), folder / "tracks")
-    images = [f"{video}/{image_name(k + 1)}," for video, n in rows.items() for k in range(n)]
-    (folder / "sample.txt").write_text("\n".join([HEADERS["va"], *images]) + "\n")
-    return folder / "tracks", folder / "sample.txt"
-
-
 def submitted(folder, seen, rows, **options):
     return write_submission(*write_case(folder, seen, rows), "va", folder / "out.txt", **options)
 
@@ -218,62 +204,6 @@ def test_a_file_per_video_is_refused_as_a_whole(tmp_path):
     assert not (tmp_path / "out").exists()
     done = write_submission(tracks, tmp_path / "videos.txt", "va", tmp_path / "out", allow_missing=True)
     assert list(done.cut_short) == ["b"]
-
-
-def test_the_refusal_names_the_worst_videos_and_counts_the_others(tmp_path, capsys):
-    seen = {f"v{k}": np.arange(200) < 100 - k for k in range(8)} | {"whole": np.ones(200), "gap": [1, 0, 1]}
-    rows = {video: max(len(of_video), 3) for video, of_video in seen.items()}
-    tracks, sample = write_case(tmp_path, seen, rows)
-    words = ["submit", str(tracks), str(tmp_path / "out.txt"), "--sample", str(sample), "--task", "va"]
-    assert main(words) == 1
-    told = capsys.readouterr().err
-    assert "8 videos end long before" in told
-    assert "v7 (107 of 200 rows), v6 (106 of 200 rows)" in told
-    assert "v3 (103 of 200 rows) and 3 more" in told
-    assert "--allow_missing" in told
-    assert 1 <= told.strip().count("\n") + 1 <= 3
-    assert not (tmp_path / "out.txt").exists()
-
-
-@pytest.mark.parametrize("option", ["--allow_missing", "--allow-missing"])
-def test_the_summary_lists_what_was_seen_and_what_was_allowed(tmp_path, capsys, option):
-    seen = {"cut": np.arange(200) < 100, "gap": [1, 0, 1], "tail": [1, 1, 0], "whole": [1, 1, 1]}
-    tracks, sample = write_case(tmp_path, seen, {"cut": 200, "gap": 3, "tail": 3, "whole": 3})
-    words = [
-        "submit",
-        str(tracks),
-        str(tmp_path / "out.txt"),
-        "--sample",
-        str(sample),
-        "--task",
-        "va",
-        option,
-    ]
-    assert main(words) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["video", "rows", "seen", "from", "context", "beyond", "the", "last", "crop"]
-    assert [line.split() for line in lines[1:4]] == [
-        ["cut", "200", "100", "0", "100"],
-        ["tail", "3", "2", "0", "1"],
-        ["gap", "3", "2", "1", "0"],
-    ]
-    assert lines[4] == "every row seen: 1 other video"
-    assert lines[5] == "allowed by --allow_missing, beyond the last crop: cut (100 of 200 rows)"
-    assert lines[6].endswith(
-        "209 rows, verified: 107 seen, 1 from the frames around them, 101 beyond the last crop"
-    )
-
-    assert main([*words, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["rows"], told["seen"], told["from_context"], told["beyond_the_last_crop"]) == (
-        209,
-        107,
-        1,
-        101,
-    )
-    assert told["cut_short"] == ["cut"]
-    assert told["videos"]["gap"] == {"rows": 3, "seen": 2, "from_context": 1, "beyond_the_last_crop": 0}
-    assert list(told["videos"]) == list(seen)
 
 
 def test_a_long_list_says_how_many_are_left_out(tmp_path):
