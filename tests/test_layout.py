@@ -62,6 +62,9 @@ LIGHT = (  # what `abaw --help` imports
     *("errors", "files", "threads"),
     *("cli.commands", "cli.track_commands", "cli.parser", "cli.help"),
 )
+COVERED_ELSEWHERE: dict[str, tuple[str, str]] = {  # module -> the file that tests it, and why there
+}
+TESTED_WINGS = {"data", "loading", "model"}  # each module has a test file of its name, or a row above
 NO_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "manager", "misc"}
 
 
@@ -172,6 +175,27 @@ def test_a_folder_shows_at_a_glance_what_it_holds() -> None:
     sizes = {folder: {path.name for path in folder.iterdir()} - NOT_COUNTED for folder in folders}
     assert {str(folder): len(names) for folder, names in sizes.items() if len(names) > MAX_ENTRIES} == {}
     assert len([path for path in FILES if path.name not in NOT_COUNTED]) <= MAX_MODULES
+
+
+def own_tests(module: str) -> Path:
+    """tests/data/test_index.py for `data.index`."""
+    *folders, name = module.split(".")
+    return PROJECT.joinpath("tests", *folders, f"test_{name}.py")
+
+
+@pytest.mark.parametrize("module", sorted(name for name in MODULES if name.split(".")[0] in TESTED_WINGS))
+def test_a_module_has_tests_of_its_name(module: str) -> None:
+    if not own_tests(module).is_file():
+        assert module in COVERED_ELSEWHERE, f"{own_tests(module).relative_to(PROJECT)} is missing"
+
+
+def test_few_modules_are_tested_elsewhere_and_for_a_reason() -> None:
+    assert len(COVERED_ELSEWHERE) <= 10
+    for module, (file, reason) in COVERED_ELSEWHERE.items():
+        assert module in MODULES, f"{module} is gone"
+        assert not own_tests(module).exists(), f"{module} has tests of its own"
+        assert (PROJECT / file).is_file(), f"{file} is gone"
+        assert reason
 
 
 def tracked_texts() -> list[Path]:

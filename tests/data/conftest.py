@@ -2,8 +2,12 @@ from pathlib import Path
 
 import pytest
 
+from abaw.data.labels import image_name
+from abaw.data.layout import DataSource
+from abaw.data.packing import pack
 from abaw.tasks import Task
 from tests.support.index_tree import FOLDERS, add_images, add_labels
+from tests.support.packs import write_image
 from tests.support.random_labels import random_labels
 
 
@@ -36,3 +40,22 @@ def tree(tmp_path: Path) -> Path:
     (labels / FOLDERS[Task.VA] / "Train_Set" / ".DS_Store").touch()
     (labels / FOLDERS[Task.VA] / "Train_Set" / "._a.txt").touch()
     return root
+
+
+@pytest.fixture(scope="session")
+def flat(synth_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A flat pack of `synth_root`: read it, do not write into it."""
+    out = tmp_path_factory.mktemp("flat") / "pack"
+    done = pack(DataSource(synth_root), out, jobs=2)
+    assert done.skipped == 0
+    assert done.images == sum(1 for _ in synth_root.glob("cropped_aligned*/*/*.jpg"))
+    return out
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """Two videos of 12 frames, frames 3 and 7 of each without a crop."""
+    for video in "ab":
+        for number in set(range(1, 13)) - {3, 7}:
+            write_image(tmp_path / "data/cropped_aligned" / video / image_name(number), number + ord(video))
+    return tmp_path / "data"

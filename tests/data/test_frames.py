@@ -7,22 +7,21 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from abaw.data.frames import BadFrameError, RawFolder, decode_image
+from abaw.data.formats.flat_shards import PACK
+from abaw.data.frames import (
+    BadFrameError,
+    BadFrameLog,
+    PackedFrames,
+    RawFolder,
+    decode_image,
+    open_frames,
+)
 from abaw.data.index import build_index
 from abaw.data.labels import image_name
 from abaw.data.layout import DataSource
+from abaw.data.packing import pack
 from abaw.errors import AbawError
-
-
-def picture(seed: int, height: int = 112, width: int = 112) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-
-
-def write_image(path: Path, seed: int, height: int = 112, width: int = 112) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), picture(seed, height, width))
+from tests.support.packs import picture, read_as_in, same, write_image
 
 
 @pytest.fixture
@@ -146,3 +145,79 @@ def test_the_decoder_takes_a_slice_of_a_larger_buffer(folder: RawFolder) -> None
     data = image_path(folder, 1).read_bytes()
     pixels = decode_image(memoryview(b"x" + data + b"y")[1:-1], 112, "here")
     np.testing.assert_array_equal(pixels, folder.read(0, [0]).pixels[0])
+
+
+def test_a_pickled_source_takes_no_pixels_along_and_reads_the_same(flat: Path) -> None:
+    source = open_frames(build_index(DataSource(flat)))
+    before = source.read(0, range(10))
+    content = pickle.dumps(source)
+    assert len(content) < 5000
+    same(pickle.loads(content).read(0, range(10)), before)
+
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are counted in /proc")
+def test_few_files_are_kept_open(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("abaw.data.frames._MOST_OPEN", 1)
+    out = tmp_path / "pack"
+    pack(DataSource(small), out)
+    source = open_frames(build_index(DataSource(out)))
+    source.read(0, [0])
+    n_open = open_files()
+    for video in (1, 0, 1, 0):
+        source.read(video, range(12))
+        assert open_files() == n_open
+
+
+def test_packed_and_plain_videos_mix(small: Path, tmp_path: Path) -> None:
+    raw = build_index(DataSource(small))
+    out = tmp_path / "pack"
+    pack(DataSource(small), out)
+    (out / "b" / PACK).unlink()
+    mixed = build_index(DataSource(small, image_roots=[out, small / "cropped_aligned"]))
+    assert mixed.source(0).max() == 0
+    assert mixed.source(1).max() == 1
+    read_as_in(raw, mixed, open_frames(mixed))
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"\xff\xd8 cut short"])
+def test_a_bad_image_stays_the_same_bad_image(content: bytes, small: Path, tmp_path: Path) -> None:
+    (small / "cropped_aligned/a" / image_name(5)).write_bytes(content)
+    pack(DataSource(small), tmp_path / "pack")
+    with pytest.raises(BadFrameError) as from_file:
+        RawFolder(build_index(DataSource(small))).read(0, range(12))
+    with pytest.raises(BadFrameError) as from_pack:
+        open_frames(build_index(DataSource(tmp_path / "pack"))).read(0, range(12))
+    assert from_pack.value.kind == from_file.value.kind
+    assert "a/00005.jpg" in str(from_pack.value)
+    assert from_file.value.frames is not None
+    assert from_pack.value.frames is not None
+    same(from_pack.value.frames, from_file.value.frames)
+
+
+def test_reading_a_pack_is_at_least_about_as_fast_as_reading_files(synth_root: Path, flat: Path) -> None:
+    raw, packed = build_index(DataSource(synth_root)), build_index(DataSource(flat))
+    sources = (RawFolder(raw), PackedFrames(packed))
+
+    def seconds(source: RawFolder) -> float:
+        start = time.process_time()
+        for video in range(len(source.index)):
+            source.read(video, range(20))
+        return time.process_time() - start
+
+    times = [[seconds(source) for source in sources] for _ in range(7)]
+    files, from_pack = np.min(times, axis=0)
+    assert from_pack < 1.25 * files
+
+
+def test_log_keeps_what_other_processes_wrote(tmp_path):
+    one, other = BadFrameLog(tmp_path / "log"), BadFrameLog(tmp_path / "log")
+    one.add(["a", "b"])
+    other.add(["b", "c", "c"])
+    one.add(["c", "d", "a"])
+    assert (tmp_path / "log").read_text().split() == ["a", "b", "c", "d"]
+    BadFrameLog(tmp_path / "log").add(["d", "e"])  # a resumed run
+    assert (tmp_path / "log").read_text().split() == ["a", "b", "c", "d", "e"]

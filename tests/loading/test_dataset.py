@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from abaw.batch import Batch
 from abaw.data.features import FeatureStore
 from abaw.data.formats.features import features_path, write_features
-from abaw.data.frames import BadFrameError, BadFrameLog, RawFolder
+from abaw.data.frames import BadFrameError, RawFolder
 from abaw.data.index import build_index
 from abaw.data.layout import DataSource
 from abaw.loading.dataset import ClipDataset, dropped_frames
@@ -222,16 +222,6 @@ def test_skipped_frames_are_invisible_counted_and_named(broken, tmp_path, worker
     assert not first.frames[0, 1].any()
     assert first.va_valid.all()  # the labels stay
     assert sorted(log.read_text().splitlines()) == paths
-
-
-def test_log_keeps_what_other_processes_wrote(tmp_path):
-    one, other = BadFrameLog(tmp_path / "log"), BadFrameLog(tmp_path / "log")
-    one.add(["a", "b"])
-    other.add(["b", "c", "c"])
-    one.add(["c", "d", "a"])
-    assert (tmp_path / "log").read_text().split() == ["a", "b", "c", "d"]
-    BadFrameLog(tmp_path / "log").add(["d", "e"])  # a resumed run
-    assert (tmp_path / "log").read_text().split() == ["a", "b", "c", "d", "e"]
 
 
 def test_cached_features_take_the_place_of_frames(index, tmp_path):

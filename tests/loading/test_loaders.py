@@ -1,23 +1,19 @@
-import contextlib
-import multiprocessing
-import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from torch.utils.data import Dataset
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DistributedSampler
 
-from abaw.data.processes import available_cores
+from abaw.data.frames import RawFolder
+from abaw.data.index import build_index
+from abaw.data.layout import DataSource
 from abaw.errors import AbawError
-from abaw.loading.loaders import loader_options
-from abaw.loading.workers import default_workers
-from tests.support.project import PROJECT
+from abaw.loading.loaders import LoaderFactory
+from abaw.loading.sampling import training_windows
+from abaw.tasks import Task
+from abaw.windows import cut_videos
 from tests.support.slots import make_loader, slots_of
+from tests.support.tiny_set import SIZE, write_tiny_set
 
 
 class Recorder(LightningModule):
@@ -173,80 +169,66 @@ def test_the_global_stream_is_left_alone():
     assert torch.equal(torch.rand(3), want)
 
 
-def worker_facts(_):
-    import cv2
-
-    return torch.tensor([cv2.getNumThreads(), torch.get_num_threads()])
+ALL = tuple(Task)
 
 
-class Facts(Dataset):
-    def __getitem__(self, index):
-        return worker_facts(index)
-
-    def __len__(self):
-        return 2
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    return build_index(DataSource(write_tiny_set(tmp_path_factory.mktemp("set"))))
 
 
-def test_workers_use_one_core():
-    options = loader_options(workers=2, pin_memory=False) | {"collate_fn": torch.stack}
-    for facts in torch.utils.data.DataLoader(Facts(), **options):
-        assert facts[0].tolist() == [1, 1]
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_ranks_together_evaluate_every_window_once(index, world_size, batch_size):
+    table = cut_videos(index.n_frames, range(len(index)), 8, 4)
+    windows, lengths, owners = [], set(), []
+    for rank in range(world_size):
+        feeding = LoaderFactory(index=index, source=RawFolder(index, SIZE), rank=rank, world_size=world_size)
+        loader = feeding.eval_loader(table, ALL, split=None, batch_size=batch_size)
+        assert isinstance(loader.sampler, DistributedSampler)
+        batches = list(loader)
+        mine = [window for batch in batches for window in batch.where if window.video >= 0]
+        lengths.add(len(batches))
+        owners += sorted({window.video for window in mine})
+        windows += mine
+    assert sorted(windows, key=str) == sorted((table[k] for k in range(len(table))), key=str)
+    assert len(lengths) == 1
+    assert len(owners) == len(set(owners)) == 5
 
 
-@pytest.fixture
-def heeded():
-    """Ctrl-C, also in what a shell runs in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+def test_more_ranks_than_videos(index):
+    table = cut_videos(index.n_frames, [0], 8, 4)
+    feeding = LoaderFactory(index=index, source=RawFolder(index, SIZE), rank=1, world_size=2)
+    batches = list(feeding.eval_loader(table, ALL, split=None, batch_size=4))
+    assert len(batches) == -(-len(table) // 4)
+    assert not any(batch.present.any() for batch in batches)
 
 
-@pytest.mark.usefixtures("heeded")
-def test_ctrl_c_while_processes_are_started_is_not_lost(monkeypatch):
-    start, n_started = multiprocessing.process.BaseProcess.start, []
+def test_training_starts_at_the_epoch_asked_for(index):
+    table = training_windows(index, ALL, length=8, stride=4)
+    feeding = LoaderFactory(index=index, source=RawFolder(index, SIZE))
 
-    def disturbed(process):
-        with contextlib.suppress(KeyboardInterrupt):  # as Python does in the middle of a fork
-            signal.raise_signal(signal.SIGINT)
-        start(process)
-        n_started.append(process)
+    def windows(epoch):
+        loader = feeding.train_loader(table, ALL, batch_size=2, epoch=epoch)
+        return [batch.where for batch in loader]
 
-    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", disturbed)
-    loader = make_loader(2)
-    with pytest.raises(KeyboardInterrupt):
-        next(iter(loader))
-    assert len(n_started) == 2
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert windows(1) != windows(0)
+    assert windows(1) == windows(1)
 
 
-SIGNAL_WORKERS = """
-import os, subprocess, sys, multiprocessing
-from tests.support.slots import make_loader
-loader = make_loader(2)
-batches = iter(loader)
-next(batches), next(batches)  # one of each, so both are under way
-workers = [worker.pid for worker in multiprocessing.active_children()]
-subprocess.run(["kill", "-" + sys.argv[1], *map(str, workers)], check=True)  # not by the trainer itself
-print(len(list(batches)), *workers)
-kept = [loader, batches]  # alive until the interpreter ends
-if sys.argv[2] == "error":
-    raise RuntimeError
-"""
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*")
+def test_batches_stay_what_they_were_while_workers_use_their_memory_again(index, workers):
+    table = training_windows(index, ALL, length=4, stride=1)
 
+    def batches(workers):
+        feeding = LoaderFactory(index=index, source=RawFolder(index, SIZE), workers=workers)
+        loader = feeding.train_loader(table, ALL, batch_size=2)
+        return [batch for _ in range(2) for batch in loader]  # the second pass goes on with the same workers
 
-@pytest.mark.parametrize(
-    ("number", "end"), [("TERM", "error"), ("TERM", "well"), ("USR1", "error"), ("INT", "well")]
-)
-def test_workers_outlive_a_signal_and_end_with_the_trainer(number, end):
-    command = [sys.executable, "-c", SIGNAL_WORKERS, number, end]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=600)
-    n_batches, *workers = map(int, done.stdout.split())
-    assert n_batches == 3
-    assert len(workers) == 2
-    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
-
-
-def test_default_workers(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)), raising=False)
-    assert available_cores() == 12
-    assert [default_workers(n) for n in (1, 2, 4, 8, 12, 24)] == [8, 6, 3, 0, 0, 0]
+    alone, fed = batches(0), batches(workers)
+    assert len(fed) > 8 * workers
+    for one, other in zip(alone, fed, strict=True):
+        assert one.where == other.where
+        for name in ("frames", "visible", "au", "mask_noise"):
+            assert torch.equal(getattr(one, name), getattr(other, name))

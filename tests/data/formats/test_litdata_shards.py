@@ -1,19 +1,13 @@
-import builtins
 import csv
-import http.client
 import itertools
-import json
 import os
 import pickle
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -32,19 +26,11 @@ from abaw.loading.dataset import ClipDataset
 from abaw.loading.loaders import TrainLoader
 from abaw.loading.sampling import TrainSampler, training_windows
 from abaw.tasks import parse_tasks
-from tests.data.formats.test_flat_shards import read_as_in, same
-from tests.data.test_frames import write_image
+from tests.support.object_storage import URL, URL_TEXT, Storage
+from tests.support.packs import read_as_in, same, write_image
 from tests.support.tiny_run import tiny_config
 
 pytest.importorskip("litdata")
-
-
-@pytest.fixture(scope="module")
-def packed(synth_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("segments") / "pack"
-    done = pack(DataSource(synth_root), out, format="litdata", segment=16, jobs=2)
-    assert done.images == sum(1 for _ in synth_root.glob("cropped_aligned*/*/*.jpg"))
-    return out
 
 
 # -- on disk
@@ -141,29 +127,6 @@ def test_a_pack_is_the_old_one_until_the_new_one_is_complete(
     )
 
 
-@pytest.mark.parametrize(
-    ("part", "change", "says"),
-    [
-        ("config", {"data_format": ["pickle"]}, "something else than plain bytes"),
-        ("config", {"item_loader": "TokensLoader"}, "something else than plain bytes"),
-        ("chunks", {"filename": "../chunk-0-0.bin"}, "something else than plain bytes"),
-        ("config", {"data_spec": None}, "something else than plain bytes"),
-    ],
-)
-def test_an_index_that_leads_elsewhere_or_unpickles_is_refused(
-    packed: Path, tmp_path: Path, part: str, change: dict[str, object], says: str
-) -> None:
-    copy = shutil.copytree(packed, tmp_path / "pack")
-    index = json.loads((copy / "index.json").read_text())
-    if part == "chunks":
-        index["chunks"][0] |= change
-    else:
-        index["config"] |= change
-    (copy / "index.json").write_text(json.dumps(index))
-    with pytest.raises(AbawError, match=rf"index\.json is none of a pack \(.*({says})"):
-        SegmentStore().fetch(copy, 0)
-
-
 @pytest.mark.parametrize("name", ["../escaped", "/tmp/escaped", ""])
 def test_no_video_of_a_pack_leads_out_of_it(tmp_path: Path, name: str) -> None:
     sizes = np.array([4])
@@ -185,18 +148,6 @@ def test_damaged_segments_are_named(packed: Path, tmp_path: Path) -> None:
         SegmentStore().fetch(copy, 0)
 
 
-def test_without_litdata_the_cure_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def without(name: str, *args: object) -> object:
-        if name.startswith("litdata"):
-            raise ImportError(name)
-        return importing(name, *args)  # type: ignore[arg-type]
-
-    importing = builtins.__import__
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(AbawError, match=r"pip install 'abaw\[stream\]'"):
-        SegmentStore().fetch(tmp_path, 0)
-
-
 def first_frames(source: RawFolder, pipe: object) -> None:
     pipe.send(source.read(0, range(5)))  # type: ignore[attr-defined]
 
@@ -211,95 +162,6 @@ def test_processes_open_their_own(way: str, packed: Path) -> None:
     process.start()
     same(here.recv(), before)
     process.join()
-
-
-# -- in object storage
-
-
-class Storage:
-    """An S3 server on loopback behind a proxy that can break connections.
-
-    Attributes:
-        url: What AWS_ENDPOINT_URL is set to.
-        every: Each request whose number is a multiple of it is cut off, half answered or not at all; 0: none.
-        n_requests: How many there were.
-        n_broken: How many were cut off.
-    """
-
-    def __init__(self, host: str, port: int) -> None:
-        self.every = self.n_broken = self.n_requests = 0
-        numbers = itertools.count(1)
-        storage = self
-
-        class Proxy(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def pass_on(self) -> None:
-                storage.n_requests += 1
-                upstream = http.client.HTTPConnection(host, port, timeout=20)
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                upstream.request(self.command, self.path, body, dict(self.headers))
-                answer = upstream.getresponse()
-                content = answer.read()
-                upstream.close()
-                broken = bool(storage.every) and next(numbers) % storage.every == 0
-                if broken:
-                    storage.n_broken += 1
-                    self.close_connection = True
-                    if storage.n_broken % 2:
-                        return
-                self.send_response(answer.status)
-                for name, value in answer.headers.items():
-                    if name.lower() not in ("content-length", "connection", "transfer-encoding"):
-                        self.send_header(name, value)
-                length = answer.headers.get("Content-Length", "0") if self.command == "HEAD" else len(content)
-                self.send_header("Content-Length", str(length))
-                self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(content[: len(content) // 2] if broken else content)
-
-            do_GET = do_HEAD = do_PUT = do_POST = pass_on  # noqa: N815
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-
-
-@pytest.fixture(scope="module")
-def storage(packed: Path) -> Iterator[Storage]:
-    moto = pytest.importorskip("moto.server", reason="pip install 'moto[s3]' flask flask-cors")
-    import boto3
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        behind = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-        behind.start()
-        storage = Storage(*behind.get_host_and_port())
-        threading.Thread(target=storage.server.serve_forever, daemon=True).start()
-        patch.setenv("AWS_ENDPOINT_URL", storage.url)
-        client = boto3.client("s3")
-        client.create_bucket(Bucket="data")
-        for path in (*packed.glob("chunk-*.bin"), packed / "index.json"):
-            client.upload_file(str(path), "data", f"faces/{path.name}")
-        yield storage
-        storage.server.shutdown()
-        behind.stop()
-
-
-@pytest.fixture(autouse=True)
-def _steady(request: pytest.FixtureRequest) -> Iterator[None]:
-    yield
-    if "storage" in request.fixturenames:
-        request.getfixturevalue("storage").every = 0
-
-
-URL_TEXT = "s3://data/faces"
-URL = Path(URL_TEXT)
 
 
 def test_images_are_streamed_from_object_storage(synth_root: Path, storage: Storage) -> None:
@@ -337,49 +199,6 @@ def test_a_stand_in_is_used_again_until_the_pack_changes(storage: Storage, tmp_p
     )
     with pytest.raises(AbawError, match=r"cannot hold what describes s3://data/faces .*ABAW_CACHE"):
         mirror(URL_TEXT, first / "index.json")
-
-
-@pytest.mark.parametrize("every", [3, 5])
-def test_broken_connections_are_taken_up_again(
-    every: int, synth_root: Path, storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("abaw.data.formats.litdata_io._PAUSES", (0.0,) * 6)
-    storage.every, before = every, storage.n_broken
-    root = mirror(URL_TEXT, tmp_path)
-    index = build_index(DataSource(synth_root, image_roots=[root]))
-    read_as_in(build_index(DataSource(synth_root)), index, open_frames(index))
-    assert storage.n_broken - before > 10
-
-
-def test_a_storage_that_never_answers_is_given_up(
-    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = mirror(URL_TEXT, tmp_path)
-    monkeypatch.setattr("abaw.data.formats.litdata_io._PAUSES", (0.0, 0.0))
-    storage.every, before = 1, storage.n_broken
-    with pytest.raises(AbawError, match=r"segment 3 cannot be read .*check the address"):
-        SegmentStore().fetch(root, 3)
-    assert 3 <= storage.n_broken - before <= 20
-
-
-@pytest.mark.parametrize("url", ["s3://data/nothing", "s3://nowhere/faces"])
-def test_a_wrong_address_is_said_at_once(url: str, storage: Storage, tmp_path: Path) -> None:
-    before = storage.n_requests
-    with pytest.raises(AbawError, match=rf"{url} cannot be read .*404.*check the address"):
-        mirror(url, tmp_path)
-    assert storage.n_requests - before <= 3  # not asked for again and again
-    assert not list(tmp_path.iterdir())
-
-
-def test_missing_credentials_are_said_at_once(
-    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    with pytest.raises(AbawError, match=r"NoCredentialsError.*credentials"):
-        mirror(URL_TEXT, tmp_path / "packs")
 
 
 def take(images: Path | None, root: Path, rank: int, world_size: int, state: dict | None, n: int) -> tuple:
