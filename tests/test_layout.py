@@ -139,6 +139,16 @@ def test_no_two_modules_need_each_other() -> None:
         visit(name, ())
 
 
+def test_no_two_public_classes_have_one_name() -> None:
+    names = [
+        node.name
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
 @pytest.mark.parametrize("path", FILES, ids=room)
 def test_heavy_libraries_enter_by_their_own_door(path: Path) -> None:
     for library in {name.split(".")[0] for name in imports(path)} & set(DOORS):

@@ -26,7 +26,7 @@ _PRESENCE = frozenset("01")
 
 
 @dataclass(frozen=True, slots=True)
-class Defect:
+class SubmissionDefect:
     """A defect of a submission.
 
     Attributes:
@@ -44,7 +44,9 @@ class Defect:
         return f"{', '.join(place)}: {self.message}"
 
 
-def verify_submission(path: Path | str, sample: Path | str, task: str | None = None) -> list[Defect]:
+def verify_submission(
+    path: Path | str, sample: Path | str, task: str | None = None
+) -> list[SubmissionDefect]:
     """All defects of a submission, compared with the organisers' sample.
 
     Args:
@@ -69,13 +71,13 @@ def verify_submission(path: Path | str, sample: Path | str, task: str | None = N
     for name in rows.videos:
         file = Path(path) / f"{name}.txt"
         if not file.is_file():
-            findings.append(Defect(0, "is missing", file.name))
+            findings.append(SubmissionDefect(0, "is missing", file.name))
             continue
         lines = split_lines(read_bytes(file))
         form = form or _guess(lines, file)
         findings += check_video_file(lines, form, file.name)
     unasked = sorted({file.stem for file in Path(path).glob("*.txt")} - set(rows.videos))
-    return findings + [Defect(0, "is not a video of the list", f"{name}.txt") for name in unasked]
+    return findings + [SubmissionDefect(0, "is not a video of the list", f"{name}.txt") for name in unasked]
 
 
 def split_lines(content: bytes) -> list[str]:
@@ -84,7 +86,7 @@ def split_lines(content: bytes) -> list[str]:
     return lines if lines[-1] else lines[:-1]
 
 
-def check_file(lines: Sequence[str], sample: Sample, form: Form) -> list[Defect]:
+def check_file(lines: Sequence[str], sample: Sample, form: Form) -> list[SubmissionDefect]:
     """Defects of the lines of a file with one row per image."""
     findings = list(_header_defects(lines, form.header))
     # a file that starts with a row has no header
@@ -94,17 +96,19 @@ def check_file(lines: Sequence[str], sample: Sample, form: Form) -> list[Defect]
         image, _, cells = line.partition(",")
         images.append(image.strip(' "'))
         if '"' in line:
-            findings.append(Defect(number, "the row is quoted; write it without quotes"))
+            findings.append(SubmissionDefect(number, "the row is quoted; write it without quotes"))
         elif image != images[-1]:
-            findings.append(Defect(number, f"spaces around {images[-1]}; remove them"))
+            findings.append(SubmissionDefect(number, f"spaces around {images[-1]}; remove them"))
         elif defect := _row_defect(cells, form):
-            findings.append(Defect(number, defect))
+            findings.append(SubmissionDefect(number, defect))
     if images != sample.images:
-        findings += [Defect(*found) for found in misplaced_rows(images, sample.images, first + 1)]
+        findings += [SubmissionDefect(*found) for found in misplaced_rows(images, sample.images, first + 1)]
     return sorted(findings, key=lambda finding: finding.line)
 
 
-def check_video_file(lines: Sequence[str], form: Form, file: str, n_rows: int | None = None) -> list[Defect]:
+def check_video_file(
+    lines: Sequence[str], form: Form, file: str, n_rows: int | None = None
+) -> list[SubmissionDefect]:
     """Defects of a file of the 3rd edition: one row per frame, without images.
 
     Args:
@@ -115,14 +119,16 @@ def check_video_file(lines: Sequence[str], form: Form, file: str, n_rows: int | 
     """
     findings = list(_header_defects(lines, form.video_header))
     findings += [
-        Defect(number, defect)
+        SubmissionDefect(number, defect)
         for number, line in enumerate(lines[1:], 2)
         if (defect := _row_defect(line, form))
     ]
     n_met = max(len(lines) - 1, 0)
     if n_met == 0 or n_rows not in (None, n_met):
-        findings.append(Defect(len(lines) + 1, f"{n_met} rows, expected {n_rows or 'one per frame'}"))
-    return [Defect(finding.line, finding.message, file) for finding in findings]
+        findings.append(
+            SubmissionDefect(len(lines) + 1, f"{n_met} rows, expected {n_rows or 'one per frame'}")
+        )
+    return [SubmissionDefect(finding.line, finding.message, file) for finding in findings]
 
 
 def _guess(lines: Sequence[str], path: Path | str) -> Form:
@@ -136,20 +142,20 @@ def _guess(lines: Sequence[str], path: Path | str) -> Form:
     raise UsageError(f"{path}: neither header nor columns tell the task; name it: --task va|expr|au|mtl")
 
 
-def _header_defects(lines: Sequence[str], wanted: str) -> Iterator[Defect]:
+def _header_defects(lines: Sequence[str], wanted: str) -> Iterator[SubmissionDefect]:
     met = lines[0] if lines else ""
     if met == wanted:
         return
     if met.replace('"', "") == wanted:
-        yield Defect(1, "the header is quoted; write it without quotes")
+        yield SubmissionDefect(1, "the header is quoted; write it without quotes")
     elif "/" in met:
-        yield Defect(1, f"the header is missing; write {wanted!r}")
+        yield SubmissionDefect(1, f"the header is missing; write {wanted!r}")
     else:
-        yield Defect(1, f"the header is {met[:200]!r}; write {wanted!r}")
+        yield SubmissionDefect(1, f"the header is {met[:200]!r}; write {wanted!r}")
 
 
 def _row_defect(cells: str, form: Form) -> str | None:
-    """Defect of the values of a row, without its image."""
+    """SubmissionDefect of the values of a row, without its image."""
     values = cells.split(",")
     if len(values) != len(form.columns):
         if not cells.strip(", "):

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from abaw.errors import AbawError
 from abaw.evaluation.scores import au_present, expr_class
 from abaw.evaluation.submission.formats import Form, Sample, VideoList, form_named, read_sample
-from abaw.evaluation.submission.verify import Defect, check_file, check_video_file, split_lines
+from abaw.evaluation.submission.verify import SubmissionDefect, check_file, check_video_file, split_lines
 from abaw.evaluation.track_metadata import common_metadata
 from abaw.evaluation.tracks import Track, find_tracks, read_track
 from abaw.files import atomic_path
@@ -205,10 +205,12 @@ def _write_folder(filled: Mapping[str, list[str]], form: Form, out: Path) -> Non
         _write_verified(lines, out / file, check)
 
 
-def _write_verified(lines: Sequence[str], path: Path, check: Callable[[Sequence[str]], list[Defect]]) -> None:
+def _write_verified(
+    lines: Sequence[str], path: Path, check: Callable[[Sequence[str]], list[SubmissionDefect]]
+) -> None:
     """Writes lines if `check` finds no defects, and checks the written file again."""
 
-    def refuse(defects: Sequence[Defect]) -> None:
+    def refuse(defects: Sequence[SubmissionDefect]) -> None:
         if defects:
             raise AbawError(
                 f"{path}: not written, it would be invalid at {len(defects):,} places, first at "
