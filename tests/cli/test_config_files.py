@@ -14,7 +14,7 @@ from abaw.cli.trainer_commands import AbawCLI
 from abaw.data.formats.annotations import parse_image
 from abaw.errors import AbawError, UsageError
 from abaw.evaluation.submission.formats import Sample, VideoList, read_sample
-from tests.data.formats.test_annotations import mutated
+from tests.support.mutated_files import mutated
 from tests.support.project import PROJECT
 
 CONFIGS = sorted((PROJECT / "configs").rglob("*.yaml"))

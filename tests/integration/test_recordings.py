@@ -12,7 +12,7 @@ from abaw.evaluation import cross_fitting
 from abaw.evaluation.scores import SHAPES, Sums, compare, draw_recordings, interval, summarise
 from abaw.evaluation.tracks import Track
 from abaw.tasks import Task
-from tests.loading.test_splits import labels_of_character
+from tests.support.random_labels import labels_of_character
 from tests.support.recordings import ALONE, NAMES, WHOLE
 
 

@@ -5,28 +5,13 @@ import pytest
 
 from abaw.data.formats.annotations import write_task_file
 from abaw.data.index import Index, build_index
-from abaw.data.labels import Labels, recording
+from abaw.data.labels import recording
 from abaw.data.layout import DataSource
 from abaw.errors import AbawError, UsageError
 from abaw.loading.splits import make_folds, read_folds, write_folds
 from abaw.tasks import Task
+from tests.support.random_labels import labels_of_character
 from tests.support.recordings import ALONE, NAMES, WHOLE
-
-
-def labels_of_character(rng: np.random.Generator, n_rows: int) -> Labels:
-    """Labels of a video with its own favourite expressions, levels and units, as real videos have."""
-    liking = rng.dirichlet(np.full(8, 0.4))
-    level = rng.uniform(-0.6, 0.6, 2)
-    habit = rng.beta(0.5, 2, 12)
-    valid = np.ones(n_rows, np.bool_)
-    return Labels(
-        va=np.clip(level + rng.normal(0, 0.3, (n_rows, 2)), -1, 1).astype(np.float32),
-        va_valid=valid,
-        expr=rng.choice(8, n_rows, p=liking),
-        expr_valid=valid,
-        au=(rng.random((n_rows, 12)) < habit).astype(np.float32),
-        au_valid=np.ones((n_rows, 12), np.bool_),
-    )
 
 
 @pytest.fixture(scope="module")

@@ -25,3 +25,19 @@ def assert_equal(mine: Labels, other: Labels, tasks: tuple[Task, ...] = tuple(Ta
     for task in tasks:
         np.testing.assert_array_equal(mine.values(task), other.values(task))
         np.testing.assert_array_equal(mine.valid(task), other.valid(task))
+
+
+def labels_of_character(rng: np.random.Generator, n_rows: int) -> Labels:
+    """Labels of a video with its own favourite expressions, levels and units, as real videos have."""
+    liking = rng.dirichlet(np.full(8, 0.4))
+    level = rng.uniform(-0.6, 0.6, 2)
+    habit = rng.beta(0.5, 2, 12)
+    valid = np.ones(n_rows, np.bool_)
+    return Labels(
+        va=np.clip(level + rng.normal(0, 0.3, (n_rows, 2)), -1, 1).astype(np.float32),
+        va_valid=valid,
+        expr=rng.choice(8, n_rows, p=liking),
+        expr_valid=valid,
+        au=(rng.random((n_rows, 12)) < habit).astype(np.float32),
+        au_valid=np.ones((n_rows, 12), np.bool_),
+    )

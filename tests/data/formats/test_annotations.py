@@ -22,6 +22,7 @@ from abaw.data.formats.annotations import (
 from abaw.data.labels import Labels, image_name
 from abaw.errors import AbawError
 from abaw.tasks import EXPR_NAMES, Task
+from tests.support.mutated_files import mutated
 from tests.support.random_labels import assert_equal, random_labels
 
 HEADERS = {task: ",".join(task.names) for task in Task}
@@ -253,27 +254,6 @@ def test_image_names_and_frames_are_inverse(number: int) -> None:
 )
 def test_a_frame_number_is_written_in_ascii_digits(name: str) -> None:
     assert "not of the form" in str(parse_image(f"a/{name}".encode()))
-
-
-def mutated(data: bytes, rng: random.Random) -> bytes:
-    """The same bytes with one to three accidents of the kind that happens to files."""
-    pieces = b"nan inf -5 -1 8 1e999 , \n \r \0 \xff 0x10 1_0 \xef\xbb\xbf ../ --1 / + \xc2\xa0 \x0b".split(
-        b" "
-    )
-    pieces += [b" ", b"9" * 50, b'"']
-    for _ in range(rng.randint(1, 3)):
-        at = rng.randrange(len(data) + 1)
-        end = min(len(data), at + rng.choice([0, 0, 1, 2, 30]))
-        match rng.randrange(4):
-            case 0:
-                data = data[:at] + rng.choice(pieces) + data[end:]
-            case 1:
-                data = data[:at] + data[end:]
-            case 2:
-                data = data[:at] + bytes([rng.randrange(256)]) + data[at + 1 :]
-            case 3:
-                data = data[:at] if rng.random() < 0.3 else data[:at] + data[max(0, at - 20) : at] + data[at:]
-    return data
 
 
 @pytest.mark.parametrize("kind", [*Task, "mtl"])

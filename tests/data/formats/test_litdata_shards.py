@@ -33,9 +33,6 @@ from tests.support.tiny_run import tiny_config
 pytest.importorskip("litdata")
 
 
-# -- on disk
-
-
 def test_segments_are_an_image_root_with_the_same_frames(synth_root: Path, packed: Path) -> None:
     raw, index = (
         build_index(DataSource(synth_root)),
