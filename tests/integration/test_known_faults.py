@@ -32,6 +32,7 @@ from abaw.training.losses import LossSettings, TaskLosses
 from abaw.training.module import AffectModule, OptimizerSettings
 from tests.support.clips import random_batch, touched
 from tests.support.project import PROJECT
+from tests.support.tiny_run import tiny_config
 from tests.support.tiny_set import SIZE, brightness, labels_of, write_images, write_labels, write_tiny_set
 
 PLAIN = LossSettings(expr="ce", au="bce", expr_weights="none", au_weights="none")
@@ -254,16 +255,7 @@ def test_optimizer_settings_silently_ignored(
 
 
 def test_no_checkpoint_saved(synth_root: Path, tmp_path: Path) -> None:
-    tiny = tmp_path / "tiny.yaml"
-    tiny.write_text(
-        "data: {window: 8, stride: 4, batch_size: 2, workers: 0}\n"
-        "model:\n"
-        "  backbone: {name: vit_tiny_patch16_224, weights: none, image_size: 32, overrides: {depth: 1}}\n"
-        "  temporal: {layers: 1, heads: 2, width: 16, feedforward: 16}\n"
-        "trainer: {accelerator: cpu, precision: 32-true, max_epochs: 1, check_val_every_n_epoch: 1,\n"
-        "  limit_train_batches: 1, enable_progress_bar: false, enable_model_summary: false}\n"
-    )
-    words = ["fit", f"--config={PROJECT / 'configs/demo.yaml'}", f"--config={tiny}"]
+    words = ["fit", *tiny_config(tmp_path, trainer={"limit_train_batches": 1})]
     assert main([*words, f"--data.root={synth_root}", f"--run={tmp_path / 'run'}"]) == 0
     for name in ("best", "last"):
         saved = torch.load(tmp_path / f"run/checkpoints/{name}.ckpt", weights_only=True)

@@ -1,0 +1,55 @@
+"""A file is the old one or the new one, and a place that cannot be written is refused with a cure."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from abaw.errors import AbawError
+from abaw.files import CURES, atomic_path, check_writable, not_written
+
+
+def test_what_is_written_takes_the_place_of_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "a.txt"
+    for text in ("old", "new"):
+        with atomic_path(path) as temporary:
+            assert temporary.parent == path.parent
+            temporary.write_text(text)
+        assert path.read_text() == text
+    assert [entry.name for entry in path.parent.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), ValueError("other")])
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: Exception) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def write() -> None:
+        with atomic_path(path) as half:
+            half.write_text("new")
+            raise error
+
+    with pytest.raises(AbawError if isinstance(error, OSError) else ValueError, match=r"No space|other"):
+        write()
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("number", [*CURES, errno.EIO])
+def test_a_refusal_names_file_reason_and_cure(number: int) -> None:
+    message = str(not_written("runs/a.txt", OSError(number, os.strerror(number))))
+    assert message.startswith(f"runs/a.txt: could not be written ({os.strerror(number)}); ")
+    assert message.endswith(CURES.get(number, "choose another place"))
+
+
+def test_a_folder_that_can_be_made_is_writable_and_is_not_made(tmp_path: Path) -> None:
+    check_writable(tmp_path)
+    check_writable(tmp_path / "a" / "b")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(AbawError, match="a part of the path is a file"):
+        check_writable(tmp_path / "file" / "run")
