@@ -1,4 +1,4 @@
-"""The plain verbs: typed functions whose signature and docstring make the command line."""
+"""Subcommands without a trainer: typed functions whose signature and docstring make the command line."""
 
 import sys
 from collections.abc import Callable
@@ -20,11 +20,11 @@ def synth(
     """Write generated videos and labels in the official layout.
 
     Args:
-        out: Folder to make; it must not hold anything yet.
-        videos: How many videos, over training, validation and test.
+        out: Folder to create; it must be empty.
+        videos: Number of videos in training, validation and test together.
         frames: Mean number of frames of a video.
         seed: The same seed gives the same bytes.
-        jobs: Processes that draw; null takes one per core.
+        jobs: Number of processes; null takes one per core.
         preset: `demo` is mild and quickly learnt, `real` as imbalanced as Aff-Wild2.
     """
     from abaw.data.synth.writer import write_dataset
@@ -46,16 +46,16 @@ def check(
     jobs: int | None = None,
     json: bool = False,
 ) -> int:
-    """Look at every image and every label of a data set; exits with 1 when something is wrong.
+    """Check every image and every label of a data set; exits with 1 if there are defects.
 
     Args:
         root: Folder below which images and annotations are searched.
-        image_roots: Folders with one folder of images per video, instead of those found.
-        annotations: Folder with the annotations, instead of what is found below the root.
-        sample: Sample submission, or list of videos, whose images must be there.
-        size: Height and width that every image must have.
-        ignore: Kinds of finding that are not to count.
-        jobs: Processes that read images; null takes one per core.
+        image_roots: Folders with one folder of images per video, instead of those found below the root.
+        annotations: Folder with the annotations, instead of those found below the root.
+        sample: Sample submission, or list of videos, whose images must exist.
+        size: Expected height and width of the images, in pixels.
+        ignore: Kinds of findings that do not count as defects.
+        jobs: Number of processes that read images; null takes one per core.
         json: Print everything as JSON.
     """
     from abaw.data.check.check import check_dataset
@@ -90,8 +90,8 @@ def folds(
     Args:
         root: The data set.
         out: JSON file to write.
-        k: How many folds.
-        seed: Another seed gives other folds.
+        k: Number of folds.
+        seed: Seed of the assignment to folds.
         annotations: Folder with the annotations, instead of what is found below the root.
         label_set: Labels of the single-task challenges, or of the multi-task one.
     """
@@ -118,18 +118,18 @@ def pack(
     jobs: int = 8,
     json: bool = False,
 ) -> None:
-    """Pack images into few large files for streaming; what is packed already is left alone.
+    """Pack images into few large files for streaming; only new and changed videos are packed.
 
     Videos that the data set no longer has are removed from the pack.
 
     Args:
         root: The data set.
-        out: Folder of the pack; it serves as an image root.
+        out: Folder of the pack, which can be used as an image root.
         format: `flat` for local and network disks, `litdata` for object storage.
         image_roots: Folders with one folder of images per video, instead of those found below the root.
-        segment: Frames in a segment of litdata; a window must fit into one.
-        jobs: Videos read at the same time.
-        json: Print what was packed as JSON.
+        segment: Number of frames per litdata segment; a window must fit into one.
+        jobs: Number of videos read in parallel.
+        json: Print the result as JSON.
     """
     from abaw.data.layout import DataSource
     from abaw.data.packing import pack as write_pack

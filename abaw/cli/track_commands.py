@@ -1,4 +1,4 @@
-"""The verbs about tracks and submissions; `verbs` says how a function becomes a verb."""
+"""Subcommands about tracks and submissions: typed functions, as in `commands`."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -6,7 +6,7 @@ from typing import Any, Literal
 from abaw.errors import AbawError, UsageError
 
 SHOWN = 50
-"""Findings that a person is shown; a program gets all of them."""
+"""Number of findings printed as text; JSON lists all of them."""
 
 
 def score(
@@ -33,11 +33,11 @@ def score(
         against: Tracks of another run, or the same raw ones, to say how much better these are.
         calibration: A checkpoint or JSON file whose calibration is applied to `tracks`; null scores them raw.
         against_calibration: Likewise for the tracks of `against`.
-        per_video: Give every video's own scores too.
+        per_video: Also give the scores of every video.
         annotations: Folder with the annotations, instead of what is found below the root.
         label_set: Labels of the single-task challenges, or of the multi-task one.
-        draws: Bootstrap draws; 0 leaves the intervals out.
-        seed: Of the draws.
+        draws: Number of bootstrap draws; 0 gives no intervals.
+        seed: Seed of the bootstrap.
         json: Print everything as JSON.
     """
     from json import dumps
@@ -114,10 +114,10 @@ def calibrate(
         ckpt: Checkpoint to store the calibration with.
         out: JSON file to store it in.
         split: Whose labels to choose on; every video annotated there needs a track.
-        folds: How many; all videos of a recording are in one.
+        folds: Number of folds; all videos of a recording are in one.
         annotations: Folder with the annotations, instead of what is found below the root.
         label_set: Labels of the single-task challenges, or of the multi-task one.
-        seed: Of the bootstrap that decides what is kept.
+        seed: Seed of the bootstrap that decides which corrections are kept.
         json: Print everything as JSON.
     """
     from json import dumps
@@ -169,7 +169,7 @@ def ensemble(tracks: list[Path], out: Path, *, weights: list[float] | None = Non
     Args:
         tracks: Folders of tracks of the same videos, two or more.
         out: Folder for the mean tracks.
-        weights: One per folder; null weighs all alike.
+        weights: One weight per folder; null weighs all folders equally.
     """
     from abaw.evaluation.tracks import ensemble_tracks
 
@@ -193,10 +193,10 @@ def submit(
         tracks: Folder of tracks, as `abaw predict` leaves them.
         out: The file; for a list of videos (3rd edition) the folder that gets a file for each.
         sample: The organisers' sample file, or their list of videos.
-        task: What is submitted.
+        task: The submitted task.
         calibration: A checkpoint or JSON file whose calibration is applied; null submits raw decisions.
         allow_missing: Also submit videos whose track ends long before their rows do.
-        json: Print how the rows of every video were obtained as JSON.
+        json: Print the number of rows per video and origin as JSON.
     """
     from json import dumps
 
@@ -225,12 +225,12 @@ def verify(
     task: Literal["va", "expr", "au", "mtl"] | None = None,
     json: bool = False,
 ) -> int:
-    """Compare a submission with the organisers' sample; exits with 1 when something is wrong.
+    """Compare a submission with the organisers' sample; exits with 1 if there are findings.
 
     Args:
         file: The submission; for a list of videos (3rd edition) the folder of its files.
         sample: The organisers' sample file, or their list of videos.
-        task: What is submitted; null finds it out from the file.
+        task: The submitted task; null infers it from the file.
         json: Print all findings as JSON.
     """
     from dataclasses import asdict

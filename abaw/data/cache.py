@@ -1,4 +1,4 @@
-"""Where the index of a data set lies on disk, and whether it still describes its sources."""
+"""Cache of indices on disk: file names, fingerprints of the files they were built from, deletion."""
 
 import hashlib
 import json
@@ -10,26 +10,26 @@ from pathlib import Path
 
 from abaw.errors import AbawError
 
-_VERSION = 1  # of the arrays and the note; a change makes every older cache be built anew
+_VERSION = 1  # of the arrays and the metadata; after a change every index is built again
 
-_KEPT = 4  # states of one data set that stay on disk: a running job may still open an earlier one
+_KEPT = 4  # indices of one data set that stay on disk: a running job may still open an earlier one
 
 _CLOCK_TICK = 0.02  # seconds within which a file system may give two changes the same time
 
 
 def cache_folder(cache_dir: Path | None) -> Path:
-    """The folder given, else that in the environment variable ABAW_CACHE, else ~/.cache/abaw."""
+    """Returns `cache_dir`, else the environment variable ABAW_CACHE, else ~/.cache/abaw."""
     return Path(cache_dir or os.environ.get("ABAW_CACHE") or "~/.cache/abaw").expanduser()
 
 
-def stamp(paths: Iterable[Path]) -> str:
-    """A line per path that changes with it: name, size, time of the last change.
+def fingerprint(paths: Iterable[Path]) -> str:
+    """Fingerprint of files and folders: a line per path with its name, size and modification time.
 
-    Waits for a moment when something has just changed: a further change in the same tick of the file
-    system's clock would go unseen.
+    Waits up to one tick of the file system's clock if a path has just changed, because a further change
+    within the same tick would not change the fingerprint.
 
     Raises:
-        AbawError: A path has vanished or cannot be looked at.
+        AbawError: A path no longer exists or cannot be read.
     """
     lines, latest = [], 0.0
     for path in paths:
@@ -44,18 +44,18 @@ def stamp(paths: Iterable[Path]) -> str:
     return "\n".join(lines)
 
 
-def cache_file(folder: Path, options: object, state: str) -> Path:
-    """The name under which the index of one data set (`options`) in one `state` is kept."""
+def cache_file(folder: Path, options: object, fingerprint: str) -> Path:
+    """Path of the index of one data set (`options`) whose files have this fingerprint."""
     key = hashlib.sha256(json.dumps([_VERSION, options]).encode()).hexdigest()[:16]
-    return folder / "index" / f"{key}-{hashlib.sha256(state.encode()).hexdigest()[:16]}.safetensors"
+    return folder / "index" / f"{key}-{hashlib.sha256(fingerprint.encode()).hexdigest()[:16]}.safetensors"
 
 
-def forget_old_states(current: Path) -> None:
-    """Deletes all but the newest few caches of the data set that `current` belongs to."""
+def delete_old_indices(current: Path) -> None:
+    """Deletes all but the newest few indices of the data set that `current` belongs to."""
     key = current.name.partition("-")[0]
     others = []
     for path in current.parent.glob(f"{key}-*.safetensors"):
-        with suppress(FileNotFoundError):  # another process is tidying up too
+        with suppress(FileNotFoundError):  # another process deletes them too
             others.append((path.stat().st_mtime_ns, path))
     for _, path in sorted(others)[:-_KEPT]:
         if path != current:
@@ -64,7 +64,7 @@ def forget_old_states(current: Path) -> None:
 
 @contextmanager
 def writing_cache() -> Iterator[None]:
-    """Adds to the error of a write that fails how to choose another folder for caches."""
+    """Context in which the error of a failed write says how to choose another cache folder."""
     try:
         yield
     except AbawError as error:

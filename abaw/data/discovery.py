@@ -35,7 +35,7 @@ _MEANINGS: dict[str, str] = {
     **dict.fromkeys(("val", "valid", "validation", "valset", "validationset", "dev"), "val"),
     **dict.fromkeys(("test", "testing", "testset"), "test"),
 }
-"""Words in the name of a folder or an MTL file that say for which task, or in which split, it annotates."""
+"""Words in the name of a folder or an MTL file that name the task or the split of its annotations."""
 
 _FILLERS = re.compile(
     "(sub)?set|split|data|(sub)?challenge|sub|track|task|learning|estimation|recognition|classification"
@@ -48,7 +48,7 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+(?:st|nd|rd|th)?", re.ASCII
 
 @dataclass(frozen=True)
 class AnnotationFile:
-    """An annotation file and what its place says about it.
+    """An annotation file, with the task, split and video that its path names.
 
     Attributes:
         path: The file.
@@ -65,12 +65,12 @@ class AnnotationFile:
 
 @dataclass
 class Found:
-    """What a search met.
+    """Image roots and annotation files found below a folder.
 
     Attributes:
         image_roots: Folders whose sub-folders hold numbered images, with those sub-folders' names.
-        annotations: Annotation files in the order of their paths, those behind symbolic links last.
-        other_texts: Other .txt files, whose place does not say what they annotate.
+        annotations: Annotation files sorted by path, those reached through symbolic links last.
+        other_texts: Other .txt files, whose path does not name a task and a split.
     """
 
     image_roots: dict[Path, list[str]] = field(default_factory=dict)
@@ -83,11 +83,11 @@ class _Place:
     """A folder to search.
 
     Attributes:
-        folder: As it is reached from the root.
-        real: The same without symbolic links.
-        depth: Levels of folders below it that are searched.
-        task: The task that its name, or that of a folder above it, says; `mtl` for that of all tasks.
-        split: The split, likewise.
+        folder: Path as reached from the root.
+        real: The same path without symbolic links.
+        depth: Number of levels of folders below it that are searched.
+        task: Task named by the folder or a folder above it; `mtl` for the files of all tasks.
+        split: Split named likewise.
     """
 
     folder: Path
@@ -98,10 +98,10 @@ class _Place:
 
 
 def meaning(name: str) -> tuple[str | None, str | None]:
-    """Task (or `mtl`) and split that the name of a folder says, None where it says none or more than one.
+    """Task (or `mtl`) and split in the name of a folder; each None if there is none or more than one.
 
-    Words may be parted by underscores, spaces, hyphens or capital letters; a word that is not known makes
-    the name say nothing.
+    Words may be separated by underscores, spaces, hyphens or capital letters. A name with an unknown word
+    has neither task nor split.
     """
     met = set()
     for part in re.split(r"[\s_\-.()]+", name):
@@ -122,11 +122,11 @@ def meaning(name: str) -> tuple[str | None, str | None]:
 def search(root: Path) -> Found:
     """Finds every image root and every annotation file up to five folders below `root`, or `root` itself.
 
-    Hidden folders and those of macOS archives are passed over. A folder is searched once, however many
-    symbolic links lead to it.
+    Hidden folders and those of macOS archives are skipped. A folder is searched once, even if several
+    symbolic links point to it.
 
     Raises:
-        AbawError: There is no such folder, or it cannot be listed.
+        AbawError: The folder does not exist or cannot be listed.
     """
     if not root.is_dir():
         raise AbawError(
@@ -136,7 +136,7 @@ def search(root: Path) -> Found:
     visited: set[Path] = set()
     with _listing():
         links = [_Place(root, root.resolve(), _DEPTH, *meaning(root.name))]
-        while links:  # only after all else, so that a folder is found by its own name first
+        while links:  # last, so that a folder is found by its own name first
             links += _search(links.pop(0), found, visited)
     return found
 
@@ -152,7 +152,7 @@ def _listing() -> Iterator[None]:
 
 
 def _search(place: _Place, found: Found, visited: set[Path]) -> list[_Place]:
-    """Adds what a folder and those below it hold; gives the symbolic links to folders among them."""
+    """Adds the content of a folder and its subfolders to `found`; returns the symbolic links to folders."""
     if place.real in visited:
         return []
     visited.add(place.real)
@@ -164,7 +164,7 @@ def _search(place: _Place, found: Found, visited: set[Path]) -> list[_Place]:
         return []
     for child in subfolders(place.folder):
         if not child.name.lower().startswith(_ALIGNED) and _holds_images(child):
-            videos.append(child.name)  # images directly in cropped_aligned are strays, and it no video
+            videos.append(child.name)  # images directly in cropped_aligned are strays
         elif child.suffix != ".txt":
             task, split = meaning(child.name)
             is_link = child.is_symlink()
@@ -177,7 +177,7 @@ def _search(place: _Place, found: Found, visited: set[Path]) -> list[_Place]:
 
 
 def _add_text(path: Path, place: _Place, found: Found) -> None:
-    """Sorts a .txt file into annotations and others, by its place and, of an MTL file, its name."""
+    """Adds a .txt file to the annotations or the other texts of `found`, by its path."""
     in_name = meaning(path.stem)
     if place.task is not None and place.task != MTL and place.split is not None:
         found.annotations.append(AnnotationFile(path, place.split, Task(place.task), path.stem))
@@ -188,14 +188,14 @@ def _add_text(path: Path, place: _Place, found: Found) -> None:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder, hidden ones left out, 2 before 10."""
+    """Subfolders in natural order (2 before 10), without hidden ones."""
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if _is_ordinary(entry.name) and _is_folder(entry)]
     return [folder / name for name in sorted(names, key=_natural)]
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder, or a symbolic link to one; a link to itself is none, and no error."""
+    """Whether it is a folder or a symbolic link to one; a link to itself is neither."""
     return Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()
 
 
@@ -204,7 +204,7 @@ def _is_ordinary(name: str) -> bool:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """A sort key under which batch2 comes before batch10."""
+    """Sort key for natural order: batch2 before batch10."""
     return [
         (int(part), "") if part.isdecimal() else (-1, part)
         for part in re.split(r"(\d+)", name, flags=re.ASCII)
@@ -217,18 +217,18 @@ def _holds_images(folder: Path) -> bool:
 
 
 def is_crops_folder(root: Path, found: Iterable[Path]) -> bool:
-    """Whether the folder that a user named is an image root itself: likely one folder too deep."""
+    """Whether a data root is an image root itself, so that probably its parent was meant."""
     return root in found or root.name.lower().startswith(_ALIGNED)
 
 
 def other_picture(folder: Path) -> Path | None:
-    """A picture in a folder or below that is not named as images are, such as 00001.JPG or 00001.png."""
+    """First picture below a folder with an unexpected name, such as 00001.JPG or 00001.png; None: none."""
     pictures = (path for path in folder.rglob("*") if path.suffix.lower() in _PICTURES)
     return next((path for path in pictures if not IMAGE_NAME.fullmatch(path.name)), None)
 
 
 def images_too_deep(root: Path) -> Path | None:
-    """A folder that holds videos, deeper than `search` looks; None where there is none."""
+    """First image root deeper than `search` descends; None: none."""
     for folder, _, names in os.walk(root):
         deep = len(Path(folder).relative_to(root).parts) > _DEPTH
         if deep and any(IMAGE_NAME.fullmatch(name) for name in names):
@@ -237,12 +237,12 @@ def images_too_deep(root: Path) -> Path | None:
 
 
 def choose_image_roots(root: Path, found: Found) -> dict[Path, list[str]]:
-    """The image roots to use, in order, with the videos of each.
+    """Image roots to use, in search order, with the videos of each.
 
-    Where folders are named cropped_aligned*, only they count. Others may not disagree about a video.
+    If any folder is named cropped_aligned*, only those are used.
 
     Raises:
-        AbawError: Two roots that are not cropped_aligned* both hold a video.
+        AbawError: Two roots not named cropped_aligned* contain the same video.
     """
     below = {folder: folder.relative_to(root).parts or (folder.name,) for folder in found.image_roots}
     aligned = [f for f, parts in below.items() if any(part.lower().startswith(_ALIGNED) for part in parts)]
@@ -251,25 +251,24 @@ def choose_image_roots(root: Path, found: Found) -> dict[Path, list[str]]:
         return {
             f: found.image_roots[f] for f in sorted(aligned, key=lambda f: [_natural(p) for p in below[f]])
         }
-    holder: dict[str, Path] = {}
+    root_of: dict[str, Path] = {}
     for folder, videos in found.image_roots.items():
         for video in videos:
-            if holder.setdefault(video, folder) != folder:
+            if root_of.setdefault(video, folder) != folder:
                 raise AbawError(
-                    f"{root}: both {holder[video]} and {folder} hold images of {video}, and neither is named "
-                    f"{_ALIGNED}; choose with image_roots"
+                    f"{root}: both {root_of[video]} and {folder} hold images of {video}, and neither is named"
+                    f" {_ALIGNED}; choose with image_roots"
                 )
     return found.image_roots
 
 
 def given_image_roots(folders: Sequence[Path]) -> dict[Path, list[str]]:
-    """The videos of image roots that the user named, in that order.
+    """Videos of the given image roots, in that order.
 
-    A folder of cached features stands in for the images that they were made from: it tells which frames
-    can be seen.
+    A folder of cached features may take the place of an image root: it tells which frames are visible.
 
     Raises:
-        AbawError: One of them does not exist, or holds no video.
+        AbawError: A folder does not exist or contains no video.
     """
     roots: dict[Path, list[str]] = {}
     for folder in folders:
@@ -285,17 +284,17 @@ def given_image_roots(folders: Sequence[Path]) -> dict[Path, list[str]]:
     return roots
 
 
-def holder(root: Path, video: str) -> Path:
-    """Where an image root has the frames of a video: a folder, or a file of cached features."""
+def video_folder(root: Path, video: str) -> Path:
+    """Folder of a video's images in an image root; in a folder of cached features, the video's file."""
     folder = root / video
     return folder if folder.is_dir() else features_path(root, video)
 
 
 def images_in(folder: Path) -> NDArray[np.int64]:
-    """The numbers of the images in a video's folder or pack, or behind cached features, from 1, in no order.
+    """Unsorted image numbers, from 1, of a video's folder, pack or file of cached features.
 
     Raises:
-        AbawError: The folder cannot be listed, or its pack or the features are damaged.
+        AbawError: The folder cannot be listed, or the pack or the features are damaged.
     """
     if folder.suffix == SUFFIX:
         return np.flatnonzero(open_features(folder).visible) + 1
@@ -305,7 +304,7 @@ def images_in(folder: Path) -> NDArray[np.int64]:
 
 
 def image_numbers(names: Sequence[str]) -> NDArray[np.int64]:
-    """The numbers of the images among file names, from 1, in the order met; other names are passed over."""
+    """Image numbers, from 1, in the order of the file names; names of other files are skipped."""
     usual = [name for name in names if len(name) == len("00001.jpg")]
     cells = np.frombuffer("".join(usual).encode("ascii", "replace"), np.uint8).reshape(-1, 9)
     digits = cells[:, :5] - np.uint8(ord("0"))  # wraps around below "0"

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from abaw.data.cache import stamp
+from abaw.data.cache import fingerprint
 from abaw.data.formats.flat_shards import PACK, PackedVideo, is_packed, open_packed
 from abaw.data.formats.litdata_shards import SegmentStore, segment_frames
 from abaw.data.index import Index
@@ -300,8 +300,8 @@ def read_images(frames: RawFolder, video: int, places: range) -> tuple[NDArray[n
     return sizes, images
 
 
-def images_state(frames: RawFolder, video: int) -> str:
-    """What changes when an image of the video does: a digest of names, sizes and times of change."""
+def frames_fingerprint(frames: RawFolder, video: int) -> str:
+    """Fingerprint of the images of a video: a hash of their names, sizes and modification times."""
     index = frames.index
     source = index.source(video)
     paths: list[Path] = []
@@ -310,4 +310,4 @@ def images_state(frames: RawFolder, video: int) -> str:
         folder = index.folder(video, root)
         if places:
             paths += [folder / PACK] if is_packed(folder) else [folder / image_name(k + 1) for k in places]
-    return hashlib.sha256(stamp(paths).encode()).hexdigest()
+    return hashlib.sha256(fingerprint(paths).encode()).hexdigest()

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from abaw.data.cache import cache_file, forget_old_states, stamp, writing_cache
-from abaw.data.discovery import SPLITS, AnnotationFile, holder, images_in
+from abaw.data.cache import cache_file, delete_old_indices, fingerprint, writing_cache
+from abaw.data.discovery import SPLITS, AnnotationFile, images_in, video_folder
 from abaw.data.formats.annotations import read_mtl_file, read_task_file
 from abaw.data.formats.arrays import DamagedFileError, open_arrays, write_arrays
 from abaw.data.labels import Labels
@@ -27,7 +27,7 @@ _TASKS = list(Task)
 
 
 def pack(labels: Labels) -> dict[str, NDArray[Any]]:
-    """Labels in 21 bytes a row: `va` float32 (R, 2), `expr` int8 (R,), `au` int8 (R, 12); nan or -1: none."""
+    """Labels as 21 bytes per row: `va` float32 (R, 2), `expr` int8 (R,), `au` int8 (R, 12); NaN, -1: none."""
     return {
         "va": np.where(labels.va_valid[:, None], labels.va, np.float32(np.nan)),
         "expr": np.where(labels.expr_valid, labels.expr, -1).astype(np.int8),
@@ -36,7 +36,7 @@ def pack(labels: Labels) -> dict[str, NDArray[Any]]:
 
 
 def unpack(packed: Mapping[Task, NDArray[Any]], n_rows: int) -> Labels:
-    """The first `n_rows` rows of packed labels; unlabelled where a task is absent or has fewer rows."""
+    """Unpacks the first `n_rows` rows; rows and tasks that are absent are unlabelled."""
     labels = Labels.unlabelled(n_rows)
     for task, values in packed.items():
         n = min(len(values), n_rows)
@@ -51,20 +51,20 @@ def read_rows_of_videos(sources: Sources, progress: bool = False) -> tuple[list[
     """Reads all annotation files and lists all video folders.
 
     Returns:
-        The videos by name, and per array its parts, one per video: `n_frames` and `n_rows` int64 (1,),
-            `split` int8 (1, 3) place in SPLITS by task or -1, `source` int8 (N,), and `pack`ed labels.
+        The sorted names of the videos, and per array a list with one part per video: `n_frames` and `n_rows`
+            int64 (1,), `split` int8 (1, 3) index in SPLITS by task or -1, `source` int8 (N,), packed labels.
 
     Raises:
         AbawError: An annotation file is wrong, or a video is annotated twice for a task.
     """
     files = _files_by_video(sources)
     sparse = _read_mtl(sources.annotations)
-    holders: dict[str, list[int]] = {}
+    roots_of: dict[str, list[int]] = {}
     for number, videos in enumerate(sources.image_roots.values()):
         for video in videos:
-            holders.setdefault(video, []).append(number)
+            roots_of.setdefault(video, []).append(number)
     roots = list(sources.image_roots)
-    names = sorted({*files, *sparse, *holders})
+    names = sorted({*files, *sparse, *roots_of})
     parts: Parts = {name: [] for name in ("n_frames", "n_rows", "split", "source", "va", "expr", "au")}
     for video in tqdm(names, desc="index", unit="video", disable=not progress):
         split = np.full((1, len(_TASKS)), -1, np.int8)
@@ -78,11 +78,11 @@ def read_rows_of_videos(sources: Sources, progress: bool = False) -> tuple[list[
                 labels = labels.with_task(task, read_task_file(file.path, task))
                 split[0, _TASKS.index(task)] = SPLITS.index(file.split)
             n_frames = max(len(labels) - 1, min(len(labels), 1))  # official files have one line too many
-        numbers = {k: images_in(holder(roots[k], video)) for k in holders.get(video, [])}
+        numbers = {k: images_in(video_folder(roots[k], video)) for k in roots_of.get(video, [])}
         source = np.full(
             max([n_frames, *(int(n.max(initial=0)) for n in numbers.values())]), NO_SOURCE, np.int8
         )
-        for k in reversed(numbers):  # the first root that holds a frame has the last word
+        for k in reversed(numbers):  # the first root that holds a frame overwrites the others
             source[numbers[k] - 1] = k
         row = {"n_frames": np.array([len(source)]), "n_rows": np.array([len(labels)]), "split": split}
         for name, part in (row | {"source": source} | pack(labels)).items():
@@ -104,7 +104,7 @@ def _files_by_video(sources: Sources) -> dict[str, dict[Task, AnnotationFile]]:
 
 
 def _read_mtl(files: list[AnnotationFile]) -> dict[str, tuple[int, Labels]]:
-    """By video: the place of its split in SPLITS, and its labels."""
+    """Per video, the index of its split in SPLITS, and its labels."""
     videos: dict[str, tuple[int, Labels]] = {}
     for file in files:
         if file.video is None:
@@ -127,10 +127,10 @@ class LabelCounts(TypedDict, total=False):
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """Every video of a data set. Videos and frames are numbered from 0.
+    """Index of the videos of a data set, with their labels. Videos and frames are numbered from 0.
 
-    The arrays lie in one cache file, mapped into memory: processes share its pages, and pickling an index
-    takes its path along, not its content.
+    The arrays are memory-mapped from one cache file: processes share its pages, and a pickled index contains
+    the path of the file, not its content.
 
     Attributes:
         path: The cache file.
@@ -139,7 +139,7 @@ class Index:
         n_frames: int64 (V,), N = max(last image number, label rows - 1).
         n_rows: int64 (V,), label rows of the longest annotation, 0 without any.
         split: int8 (V, 3), by task (VA, EXPR, AU): place in `SPLITS`, -1 without an annotation.
-        arrays: `source` and the packed labels of all videos, one after the other.
+        arrays: `source` and the packed labels, concatenated over all videos.
     """
 
     path: Path
@@ -168,33 +168,33 @@ class Index:
         return len(self.videos)
 
     def source(self, video: int) -> NDArray[np.int8]:
-        """Int8 (N,): the number of the image root that holds each frame, -1 where there is no crop."""
+        """Int8 (N,): per frame, the index of the image root that contains it; -1 without a crop."""
         source: NDArray[np.int8] = self.arrays["source"][
             self._frame_starts[video] : self._frame_starts[video + 1]
         ]
         return source
 
     def visible(self, video: int, start: int = 0, stop: int | None = None) -> NDArray[np.bool_]:
-        """Bool (stop - start,): True where a crop exists."""
+        """Bool (stop - start,): whether each frame has a crop."""
         visible: NDArray[np.bool_] = self.source(video)[start:stop] != NO_SOURCE
         return visible
 
     def folder(self, video: int, root_number: int) -> Path:
-        """The folder of a video's images below one image root."""
+        """Folder of a video's images in one image root."""
         return self.roots[root_number] / self.videos[video]
 
     def splits(self, video: int) -> dict[Task, str]:
-        """The split in which a video is annotated, for every task that it is annotated for."""
+        """Per annotated task of a video, its split."""
         return {task: SPLITS[k] for task, k in zip(Task, self.split[video].tolist(), strict=True) if k >= 0}
 
     def labels(self, video: int, split: str | None = None, start: int = 0, stop: int | None = None) -> Labels:
-        """The labels of frames `start` up to `stop` of a video.
+        """Labels of frames `start` to `stop` of a video.
 
         Args:
-            video: Its number.
-            split: Only of tasks that annotate this video in this split; None: of all.
+            video: Number of the video.
+            split: Use only tasks annotated in this split; None: all tasks.
             start: First frame.
-            stop: End, excluded; None: all rows there are, also those beyond `n_frames`.
+            stop: End (exclusive); None: all rows, including those beyond `n_frames`.
         """
         first, last = self._row_starts[video], self._row_starts[video + 1]
         n_rows = max((last - first if stop is None else stop) - start, 0)
@@ -207,7 +207,7 @@ class Index:
         return unpack(packed, n_rows)
 
     def annotated(self, split: str | None, tasks: Iterable[Task]) -> list[int]:
-        """The videos annotated for at least one of `tasks` in a split; None: in any."""
+        """Videos annotated for at least one of `tasks` in a split; None: in any split."""
         asked = set(tasks)
         return [
             video
@@ -216,7 +216,7 @@ class Index:
         ]
 
     def label_counts(self, split: str | None, tasks: Iterable[Task]) -> LabelCounts:
-        """How many frames carry which label in a split, those without a crop included."""
+        """Number of frames per label in a split, including frames without a crop."""
         asked = set(tasks)
         n_va, expr, au = 0, np.zeros(8, np.int64), np.zeros((12, 2), np.int64)
         for video in self.annotated(split, asked):
@@ -235,20 +235,22 @@ class Index:
         return counts
 
     def with_folds(self, folds: Mapping[str, int], fold: int) -> "Index":
-        """The same videos divided anew: `fold` is the validation split, all others of train and val train.
+        """Returns the index with train and val divided by folds: `fold` is val, all other folds are train.
 
         Args:
             folds: Fold of every video annotated in train or val, by name.
             fold: The fold to validate on.
 
         Raises:
-            AbawError: The folds leave out a video, or no video is in `fold`.
+            AbawError: A video has no fold, or `fold` contains no video.
         """
         redivided = (self.split == SPLITS.index("train")) | (self.split == SPLITS.index("val"))
         names = [self.videos[v] for v in np.flatnonzero(redivided.any(1))]
         missing = [name for name in names if name not in folds]
         if missing:
-            raise AbawError(f"the folds leave out {missing[0]} ({len(missing)} videos); make them anew")
+            raise AbawError(
+                f"the folds leave out {missing[0]} ({len(missing)} videos); make them again with `abaw folds`"
+            )
         if not any(folds[name] == fold for name in names):
             raise AbawError(f"no video is in fold {fold}; the folds are {sorted(set(folds.values()))}")
         validated = np.array([folds.get(name) == fold for name in self.videos])
@@ -257,20 +259,20 @@ class Index:
 
 
 def open_index(path: Path, split: NDArray[np.int8] | None = None, *, verify: bool = False) -> Index:
-    """Maps an index into memory.
+    """Opens an index as memory-mapped arrays.
 
     Args:
-        path: As left by `build_index`.
-        split: Stands in for the split kept there.
-        verify: Compare the checksum of the whole content.
+        path: File written by `build_index`.
+        split: Replaces the split stored in the file.
+        verify: Whether to verify the checksum of the whole content.
 
     Raises:
         DamagedFileError: The file is not a complete index.
-        OSError: It cannot be opened.
+        OSError: The file cannot be opened.
     """
-    arrays, note = open_arrays(path, verify=verify)
+    arrays, metadata = open_arrays(path, verify=verify)
     try:
-        described = json.loads(note)
+        described = json.loads(metadata)
         return Index(
             path=path,
             videos=tuple(described["videos"]),
@@ -285,26 +287,26 @@ def open_index(path: Path, split: NDArray[np.int8] | None = None, *, verify: boo
 
 
 def build_index(source: DataSource, *, progress: bool = False) -> Index:
-    """The index of a data set, from the cache where nothing has changed since.
+    """Returns the index of a data set; it is read from the cache unless a file has changed.
 
-    A damaged cache is replaced. Annotations without images, and images without annotations, are fine.
+    A damaged cache is replaced. Videos may lack images or annotations.
 
     Args:
-        source: Where the data set lies.
-        progress: Show a progress bar.
+        source: Location of the data set.
+        progress: Whether to show a progress bar.
 
     Raises:
-        AbawError: A folder is missing, an annotation is wrong, or the cache cannot be written.
+        AbawError: A folder is missing, an annotation is invalid, or the cache cannot be written.
     """
     sources = find_sources(source)
     roots = [str(folder) for folder in sources.image_roots]
     options = [str(source.root), roots, source.label_set]
-    path = cache_file(source.cache, options, stamp(sources.paths()))
+    path = cache_file(source.cache, options, fingerprint(sources.paths()))
     try:
         return open_index(path, verify=True)
     except (OSError, DamagedFileError):
         videos, parts = read_rows_of_videos(sources, progress)
         with writing_cache():
             write_arrays(path, parts, json.dumps({"videos": videos, "roots": roots}))
-        forget_old_states(path)
+        delete_old_indices(path)
         return open_index(path)

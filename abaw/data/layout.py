@@ -11,9 +11,9 @@ from abaw.data.discovery import (
     AnnotationFile,
     choose_image_roots,
     given_image_roots,
-    holder,
     images_too_deep,
     search,
+    video_folder,
 )
 from abaw.data.formats.litdata_shards import mirror
 from abaw.errors import AbawError
@@ -76,12 +76,12 @@ def _absolute(path: Path) -> Path:
 
 @dataclass(frozen=True)
 class Sources:
-    """The files of a data set, by absolute paths.
+    """The files of a data set, with absolute paths.
 
     Attributes:
         image_roots: In the order in which they are searched, with the names of their video folders.
         annotations: Annotation files of the label set.
-        other_texts: Other .txt files met on the way, whose place does not say what they annotate.
+        other_texts: Other .txt files, whose path does not name a task and a split.
     """
 
     image_roots: dict[Path, list[str]]
@@ -89,20 +89,20 @@ class Sources:
     other_texts: tuple[Path, ...] = ()
 
     def paths(self) -> Iterator[Path]:
-        """Everything whose change changes the data set: folders with images, and annotation files."""
+        """Yields what the fingerprint of the data set covers: image folders and annotation files."""
         for root, videos in self.image_roots.items():
             yield root
-            yield from (holder(root, video) for video in videos)
+            yield from (video_folder(root, video) for video in videos)
         yield from (file.path for file in self.annotations)
 
 
 def find_sources(source: DataSource) -> Sources:
-    """The files of a data set; whatever the user has not named is searched below its root.
+    """Finds the files of a data set; image roots and annotations not given are searched below the root.
 
     Metadata of an image root in object storage is downloaded to the cache.
 
     Raises:
-        AbawError: A folder does not exist, or what was named or needed is not in it.
+        AbawError: A folder does not exist, or does not contain what is needed from it.
     """
     root, annotations, label_set = source.root, source.annotations, source.label_set
     found = search(root)
@@ -138,6 +138,6 @@ def find_sources(source: DataSource) -> Sources:
 
 
 def _local_folder(image_root: Path, source: DataSource) -> Path:
-    """The folder of an image root; of one in object storage, that of its local mirror."""
+    """Folder of an image root; for one in object storage, its local mirror."""
     address = _address(image_root)
     return image_root if address is None else mirror(address, source.cache / "packs")

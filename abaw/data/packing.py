@@ -26,7 +26,7 @@ from abaw.data.formats.litdata_shards import (
     read_contents,
     write_segments,
 )
-from abaw.data.frames import PackedFrames, RawFolder, images_state, read_images
+from abaw.data.frames import PackedFrames, RawFolder, frames_fingerprint, read_images
 from abaw.data.index import Index, build_index
 from abaw.data.layout import DataSource
 from abaw.errors import AbawError, UsageError
@@ -38,14 +38,14 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, kw_only=True)
 class Packed:
-    """What was packed.
+    """Result of `pack`.
 
     Attributes:
-        out: The pack.
-        videos: Videos with images in the data set.
-        skipped: Those of them that were packed already, from the same images.
-        images: Images packed now.
-        removed: Videos removed from the pack, which the data set no longer has.
+        out: Folder of the pack.
+        videos: Number of videos with images in the data set.
+        skipped: Number of them that were already packed from the same images.
+        images: Number of images packed now.
+        removed: Number of videos removed from the pack because the data set no longer has them.
     """
 
     out: Path
@@ -55,11 +55,11 @@ class Packed:
     removed: int
 
     def to_json(self) -> str:
-        """All of it as JSON."""
+        """Returns the result as JSON."""
         return json.dumps(asdict(self) | {"out": str(self.out)})
 
     def line(self) -> str:
-        """All of it in words."""
+        """Returns the result as one line of text."""
         before = f"; {self.skipped} were packed already" if self.skipped else ""
         gone = f"; {self.removed} that the data set no longer has were removed" if self.removed else ""
         return (
@@ -76,22 +76,22 @@ def pack(
     jobs: int = 8,
     progress: bool = False,
 ) -> Packed:
-    """Packs the images of a data set and verifies what was written. The pack serves as an image root.
+    """Packs the images of a data set and verifies the pack, which can be used as an image root.
 
     Args:
-        source: Where the data set lies.
-        out: Folder of the pack. Run again into it, and only what is new or changed is packed; videos that
-            the data set no longer has are removed once all others are packed.
-        format: `flat`: a file per video, for local and network disks; `litdata`: segments, for object
-            storage, of which all are written anew when an image has changed.
-        segment: Frames in a segment.
-        jobs: Videos read at the same time.
-        progress: Show a progress bar.
+        source: Location of the data set.
+        out: Folder of the pack. If it already contains one, only new and changed videos are packed, and
+            then videos that the data set no longer has are removed.
+        format: `flat`: one file per video, for local and network disks; `litdata`: segments, for object
+            storage, which are all written again when an image has changed.
+        segment: Number of frames per segment.
+        jobs: Number of videos read in parallel.
+        progress: Whether to show a progress bar.
 
     Raises:
-        UsageError: `out` holds the images themselves or a pack of other videos only, or a number is too
+        UsageError: `out` contains the images themselves or a pack of other videos, or a number is too
             small.
-        AbawError: There are no images, one cannot be read, or the disk refuses.
+        AbawError: There are no images, an image cannot be read, or the pack cannot be written.
     """
     if segment < 1 or jobs < 1:
         raise UsageError(f"pack: --segment and --jobs must be at least 1, got {segment} and {jobs}")
@@ -112,21 +112,21 @@ def pack(
         skipped, images = counts.count(0), sum(counts)
         return Packed(out=out, videos=len(videos), skipped=skipped, images=images, removed=len(gone))
     gone = _gone(index, videos, out)
-    states = _each(lambda video: images_state(PackedFrames(index), video), videos, jobs, progress)
-    state = hashlib.sha256(f"{segment} {' '.join(states)}".encode()).hexdigest()
-    if _is_complete(out, state):
+    of_videos = _each(lambda video: frames_fingerprint(PackedFrames(index), video), videos, jobs, progress)
+    fingerprint = hashlib.sha256(f"{segment} {' '.join(of_videos)}".encode()).hexdigest()
+    if _is_complete(out, fingerprint):
         return Packed(out=out, videos=len(videos), skipped=len(videos), images=0, removed=0)
     contents = _each(partial(_read, index), videos, jobs, progress)
-    write_segments(out, contents, segment_frames=segment, state=state)
+    write_segments(out, contents, segment_frames=segment, state=fingerprint)
     n_images = sum(int(index.visible(video).sum()) for video in videos)
     return Packed(out=out, videos=len(videos), skipped=0, images=n_images, removed=len(gone))
 
 
 def _gone(index: Index, videos: Sequence[int], out: Path) -> list[str]:
-    """The videos of an earlier pack that are not among `videos`.
+    """Videos of an existing pack that are not among `videos`.
 
     Raises:
-        UsageError: None of them is: it is the pack of another data set, not to be removed by mistake.
+        UsageError: The pack contains none of `videos`, so it belongs to another data set.
     """
     before, now = packed_videos(out), {index.videos[video] for video in videos}
     if before and not now & set(before):
@@ -146,18 +146,18 @@ def _read(index: Index, video: int) -> tuple[str, NDArray[np.int64], list[bytes]
     return index.videos[video], sizes, images
 
 
-def _is_complete(out: Path, state: str) -> bool:
-    """Whether a pack of segments is there as it was once written."""
+def _is_complete(out: Path, fingerprint: str) -> bool:
+    """Whether a complete pack of segments with this fingerprint exists."""
     try:
         contents = read_contents(out)
     except AbawError:
         return False
     tables = all(is_packed(out / video) for video in contents["videos"])
-    return tables and contents["state"] == state and (out / "index.json").is_file()
+    return tables and contents["state"] == fingerprint and (out / "index.json").is_file()
 
 
 def _each(work: Callable[[int], _T], videos: Sequence[int], jobs: int, progress: bool) -> Iterator[_T]:
-    """What `work` gives for every video, in order, with `jobs` of them under way."""
+    """Yields `work(video)` for every video, in order, with `jobs` of them running in parallel."""
     waiting: deque[Future[_T]] = deque()
     bar = tqdm(total=len(videos), desc="pack", unit="video", disable=not progress)
     with ThreadPoolExecutor(jobs) as pool, bar:
@@ -173,27 +173,27 @@ def _each(work: Callable[[int], _T], videos: Sequence[int], jobs: int, progress:
 
 
 def write_flat(frames: RawFolder, video: int, out: Path) -> int:
-    """Packs the images of a video into `out/<video>`, byte for byte, damaged ones too.
+    """Packs the images of a video into `out/<video>`, unchanged, including damaged ones.
 
     Args:
-        frames: Where the images are.
-        video: Its number.
-        out: The pack.
+        frames: Source of the images.
+        video: Number of the video.
+        out: Folder of the pack.
 
     Returns:
-        The number of images packed now: 0 when an earlier pack of the same images is there.
+        Number of images packed now; 0 if they are already packed.
 
     Raises:
         AbawError: An image cannot be read, or the pack cannot be written.
     """
-    state = images_state(frames, video)
+    fingerprint = frames_fingerprint(frames, video)
     folder = out / frames.index.videos[video]
     if is_packed(folder):
         try:
-            if open_packed(folder).about.get("state") == state:
+            if open_packed(folder).about.get("state") == fingerprint:
                 return 0
         except AbawError:
-            pass  # cut short: written anew
+            pass  # incomplete: written again
     sizes, images = read_images(frames, video, range(int(frames.index.n_frames[video])))
-    write_packed(folder, sizes, images, state=state)
+    write_packed(folder, sizes, images, state=fingerprint)
     return len(images)

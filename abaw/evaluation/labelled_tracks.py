@@ -16,10 +16,10 @@ from abaw.tasks import Task
 
 
 class LabelledTracks:
-    """The labels of one split of a data set, and what was predicted for its videos.
+    """The labels of one split of a data set, and the tracks predicted for its videos.
 
     Args:
-        source: Where the data set lies.
+        source: Location of the data set.
         split: train, val or test.
 
     Raises:
@@ -32,21 +32,21 @@ class LabelledTracks:
         self._place = {video: place for place, video in enumerate(self._index.videos)}
 
     def labels_of(self, video: str) -> Labels:
-        """All label rows of a video that belong to the split."""
+        """All label rows of a video in the split."""
         return self._index.labels(self._place[video], self._split)
 
     def videos_and_tasks(self, folder: Path) -> tuple[list[str], tuple[Task, ...]]:
-        """The videos annotated for what the tracks of `folder` predict, and what that is.
+        """Videos annotated for the tasks of the tracks in `folder`, and those tasks.
 
         Raises:
-            AbawError: There is none, one that has frames has no track, or the folder mixes tracks of several
-                checkpoints.
+            AbawError: There is no such video, one with frames has no track, or the folder mixes tracks of
+                several checkpoints.
         """
         paths = find_tracks(folder)
         common_metadata(folder, paths)
         tasks = read_track(next(iter(paths.values()))).tasks
         places = self._index.annotated(self._split, tasks)
-        # an annotation that ends behind its header, without images: no frame, so no label and no track
+        # an annotation without rows and images has no frame, so no track is needed
         videos = [self._index.videos[place] for place in places if self._index.n_frames[place]]
         if not videos:
             raise AbawError(
@@ -61,7 +61,7 @@ class LabelledTracks:
         return videos, tasks
 
     def read(self, folder: Path, videos: list[str]) -> Iterator[Track]:
-        """The tracks of those videos, one by one.
+        """Yields the tracks of the given videos.
 
         Raises:
             AbawError: A track is damaged or shorter than its video.

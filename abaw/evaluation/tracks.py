@@ -1,6 +1,6 @@
 """Tracks: predictions for all frames of a video as a Parquet table; reading, writing, averaging."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -173,15 +173,6 @@ def list_tracks(folder: Path | str) -> dict[str, Path]:
     """As `find_tracks`, but empty if there are no tracks."""
     paths = {path.name.removesuffix(SUFFIX): path for path in Path(folder).glob(f"*{SUFFIX}")}
     return dict(sorted(paths.items()))
-
-
-def read_tracks(folder: Path | str) -> Iterator[Track]:
-    """Iterator over the tracks of a folder, sorted by video.
-
-    Raises:
-        AbawError: The folder has no tracks, or one of them is damaged.
-    """
-    return map(read_track, find_tracks(folder).values())
 
 
 def score_tracks(tracks: Iterable[Track], labels_of: Callable[[str], Labels], tasks: Sequence[Task]) -> Sums:

@@ -34,7 +34,7 @@ _PAPER = ClipAugmentation()
 
 
 class AffectDataModule(LightningDataModule):
-    """Feeds windows of aligned faces and their labels, from Aff-Wild2 as downloaded.
+    """LightningDataModule of Aff-Wild2 as downloaded: windows of aligned faces with their labels.
 
     Args:
         root: Folder with cropped_aligned/ and the annotations; null takes the variable ABAW_ROOT.
@@ -49,7 +49,7 @@ class AffectDataModule(LightningDataModule):
         step: Distance between the frames of a window, in frames of the video.
         jitter: Begin each training window at random, up to half a stride earlier or later.
         balance: 0 takes every training window once per epoch; above 0 windows are drawn in proportion to
-            how rare their labels are, and 1 draws rare and frequent classes about equally often.
+            how rare their labels are; 1 draws rare and frequent classes about equally often.
         augmentation: Random changes of training clips; null makes none.
         batch_size: Windows per device and training batch.
         eval_window: Frames in a window outside training; null is the same as in training.
@@ -60,13 +60,13 @@ class AffectDataModule(LightningDataModule):
             value being no annotation.
         predict_split: Which videos `predict` is for; auto takes val, and all where nothing is annotated.
         predict_videos: List of videos, or a sample submission with their images, instead of a split.
-        folds: File that divides train and val anew, as left by `abaw folds`.
+        folds: File written by `abaw folds`, which divides the videos of train and val again.
         fold: The fold to validate on.
         on_bad_frame: At an unreadable image: raise, or skip (it is not visible; bad_frames.txt names it).
         frame_size: Height and width of the images, in pixels.
         workers: Loader processes per device; null chooses by the machine, 0 loads in the training process.
         cache_dir: Where the index is kept; null takes ABAW_CACHE, else ~/.cache/abaw.
-        seed: Keys the order of windows, augmentation and masks.
+        seed: Seed of the order of windows, augmentation and masks.
     """
 
     index: Index
@@ -156,11 +156,11 @@ class AffectDataModule(LightningDataModule):
         check_settings("data", self, rules)
 
     def prepare_data(self) -> None:
-        """Builds the index, or finds it in the cache, before the other processes ask for it."""
+        """Builds the index, so that the other processes find it in the cache."""
         build_index(self.source, progress=sys.stderr.isatty())
 
     def setup(self, stage: str) -> None:
-        """Opens the index and, for training, chooses the windows and says what there is to train on.
+        """Opens the index and, for training, cuts the windows and logs the number of labels.
 
         Raises:
             AbawError: A folder is missing or empty, an annotation is wrong, or a task has no training label.
@@ -168,7 +168,7 @@ class AffectDataModule(LightningDataModule):
         self.index = build_index(self.source)
         if self.folds is not None and self.fold is not None:
             self.index = self.index.with_folds(read_folds(Path(self.folds)), self.fold)
-        self._stages = SplitSelection(index=self.index, tasks=self.tasks, **self._choice)
+        self._selection = SplitSelection(index=self.index, tasks=self.tasks, **self._choice)
         if stage == "fit":
             counts = self.label_counts()
             if absent := [task for task in self.tasks if not np.sum(counts[task.value])]:
@@ -203,31 +203,31 @@ class AffectDataModule(LightningDataModule):
 
     @property
     def windows(self) -> dict[str, int]:
-        """How videos are cut outside training: frames in a window, from one to the next, and between two."""
+        """Window, stride and step, in frames, outside training."""
         return {"window": self.eval_window, "stride": self.eval_stride, "step": self.step}
 
     def label_counts(self) -> LabelCounts:
-        """How many training frames carry which label."""
+        """Number of training frames per label."""
         return self.index.label_counts("train", self.tasks)
 
     def eval_split(self, stage: Stage) -> str | None:
-        """The split a stage is about; None when it is about videos of any."""
-        return self._stages.split(stage)
+        """The split of a stage; None: videos of any split."""
+        return self._selection.split(stage)
 
     def eval_videos(self, stage: Stage) -> list[int]:
-        """The videos of a stage, by name; at least one."""
-        return self._stages.videos(stage)
+        """Numbers of the videos of a stage, sorted by name; at least one."""
+        return self._selection.videos(stage)
 
     def video_name(self, video: int) -> str:
         """The name of a video."""
         return self.index.videos[video]
 
     def n_frames(self, video: int) -> int:
-        """How many frames a video has (N)."""
+        """Number of frames of a video (N)."""
         return int(self.index.n_frames[video])
 
     def labels(self, video: int, stage: Stage) -> Labels:
-        """All label rows of a video that count in a stage, also those beyond its last frame."""
+        """All label rows of a video in a stage, including those beyond its last frame."""
         return self.index.labels(video, self.eval_split(stage))
 
     def resume(self, state: Mapping[str, int]) -> None:
@@ -256,7 +256,7 @@ class AffectDataModule(LightningDataModule):
         windows, weights = self._train_windows, None
         if self.balance:
             weights = class_weights(self.index, windows, self.tasks, strength=self.balance)
-        loader = self._feeding(windows).train_loader(
+        loader = self._loader_factory(windows).train_loader(
             windows,
             self.tasks,
             batch_size=self.batch_size,
@@ -272,7 +272,7 @@ class AffectDataModule(LightningDataModule):
         return loader
 
     def val_dataloader(self) -> ClipLoader:
-        """Windows that cover every frame of the validation videos, or with the MTL set those labelled."""
+        """Windows that cover all frames of the validation videos; of the MTL set, all labelled frames."""
         return self._eval_loader("validate", self.tasks)
 
     def test_dataloader(self) -> ClipLoader:
@@ -280,14 +280,14 @@ class AffectDataModule(LightningDataModule):
         return self._eval_loader("test", self.tasks)
 
     def predict_dataloader(self) -> ClipLoader:
-        """Windows that cover every frame of the chosen videos, without labels."""
+        """Windows that cover all frames of the selected videos, without labels."""
         return self._eval_loader("predict", ())
 
     def _eval_loader(self, stage: Stage, tasks: Sequence[Task]) -> ClipLoader:
         windows = self._eval_windows(stage, tasks)
-        feeding = self._feeding(windows)
+        factory = self._loader_factory(windows)
         split = self.eval_split(stage)
-        return feeding.eval_loader(windows, tasks, split=split, batch_size=self.eval_batch_size)
+        return factory.eval_loader(windows, tasks, split=split, batch_size=self.eval_batch_size)
 
     def _eval_windows(self, stage: Stage, tasks: Sequence[Task]) -> WindowTable:
         videos = self.eval_videos(stage)
@@ -296,7 +296,7 @@ class AffectDataModule(LightningDataModule):
             windows = labelled_windows(windows, self.index, tasks, self.eval_split(stage))
         return windows
 
-    def _feeding(self, windows: WindowTable) -> LoaderFactory:
+    def _loader_factory(self, windows: WindowTable) -> LoaderFactory:
         trainer, workers = self.trainer, self.workers
         return LoaderFactory(
             index=self.index,
