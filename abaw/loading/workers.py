@@ -1,7 +1,6 @@
 """Loader processes: how many, how they start and end, and the memory they share with the trainer."""
 
 import ctypes
-import math
 import os
 import signal
 import sys
@@ -119,6 +118,6 @@ class SharedRing:
             if piece.dtype == dtype and piece.shape == shape:
                 self._pieces.append(piece)
                 return piece
-        memory: Any = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)  # type: ignore[no-untyped-call]
-        self._pieces.append(torch.empty(0, dtype=dtype).set_(memory).view(shape))
+        piece = torch.empty(shape, dtype=dtype).share_memory_()  # type: ignore[no-untyped-call]
+        self._pieces.append(piece)
         return self._pieces[-1]

@@ -229,9 +229,9 @@ class Run:
         """The official scores of the best epoch."""
         return self.folder / "scores.json"
 
-    def evaluation(self, verb: str) -> Path:
+    def evaluation(self, subcommand: str) -> Path:
         """The official scores that `validate` or `test` leaves."""
-        return self.folder / f"scores-{'val' if verb == 'validate' else 'test'}.json"
+        return self.folder / f"scores-{'val' if subcommand == 'validate' else 'test'}.json"
 
     @property
     def metrics(self) -> Path:

@@ -1,5 +1,6 @@
-"""The trainer verbs from end to end, on generated data, through the command line."""
+"""The trainer subcommands from end to end, on generated data, through the command line."""
 
+import ast
 import csv
 import json
 import signal
@@ -22,6 +23,7 @@ from lightning.pytorch.cli import LightningCLI
 
 import abaw
 from abaw.__main__ import main
+from abaw.cli import trainer_commands
 from abaw.cli.trainer_commands import AbawCLI
 from abaw.errors import UsageError
 from abaw.evaluation.track_metadata import read_metadata
@@ -479,3 +481,20 @@ def test_a_calibration_is_stored_with_the_checkpoint_and_applied_on_request(
     assert f"{tracks} calibrated" in said
     assert main(["score", tracks, root, f"--against={tracks}", "--draws=9"]) == 0
     assert "optimistic" not in capsys.readouterr().out
+
+
+def test_private_names_of_other_packages_are_listed() -> None:
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (PROJECT / "abaw").rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    attributes = [node for node in nodes if isinstance(node, ast.Attribute)]
+    private = {node.attr for node in attributes if node.attr.startswith("_") and node.attr[1] != "_"}
+    ours = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    ours |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    ours |= {
+        node.attr
+        for node in attributes
+        if isinstance(node.ctx, ast.Store) and isinstance(node.value, ast.Name) and node.value.id == "self"
+    }
+    listed = set((trainer_commands.__doc__ or "").replace(",", " ").split())
+    assert private - ours - {"_exit"} <= listed  # os._exit is documented
+    assert {"_parser", "_typehint"} <= private - ours
