@@ -106,7 +106,7 @@ class Network(nn.Module):
                 )
             return batch.features
         if self.backbone is None or batch.frames is None:
-            raise AbawError("this network takes cached features alone and has no backbone for frames")
+            raise AbawError("this network was trained on cached features and has no backbone for frames")
         keep = batch.with_visible(batch.visible).keep if batch.keep is None else batch.keep
         assert keep is not None
         b, t = batch.visible.shape
