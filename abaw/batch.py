@@ -1,4 +1,4 @@
-"""What travels from the loader to the network: one typed, unchanging batch of clips."""
+"""Immutable, typed batch of clips, as passed from the data loader to the network."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -13,25 +13,25 @@ from abaw.windows import Window
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
-    """B clips of T frames. Every mask says True = valid or visible; a value under a False is meaningless.
+    """A batch of B clips of T frames. Masks are True where valid or visible; other values are undefined.
 
-    Exactly one of `frames` and `features` is there. `where` stays on the host: it is bookkeeping.
+    Exactly one of `frames` and `features` is set. `where` is never moved to a device.
 
     Attributes:
         frames: uint8 (B, T, H, W, 3), RGB.
         features: float (B, T, D), cached backbone features.
-        present: bool (B, T), False on padding behind a short clip.
-        visible: bool (B, T), True where there is something to see: a subset of `present`.
+        present: bool (B, T), False for padding after a short clip.
+        visible: bool (B, T), True where the frame has an image or features: a subset of `present`.
         va: float32 (B, T, 2), valence and arousal in [-1, 1].
         va_valid: bool (B, T).
         expr: int64 (B, T), class number.
         expr_valid: bool (B, T).
         au: float32 (B, T, 12), 0 or 1.
         au_valid: bool (B, T, 12).
-        where: B windows: which video, which frames. `PADDING` for a clip that fills up a rank.
+        where: The windows of the B clips; `PADDING` for a clip that pads a rank.
         mask_noise: float32 (B, T), uniform in [0, 1); only in training.
-        keep: int64 (M,), places b * T + t of the visible frames; set by `with_visible`.
-        n_bad_frames: int64 (B,), frames that could not be read and were made invisible.
+        keep: int64 (M,), flat indices b * T + t of the visible frames; set by `with_visible`.
+        n_bad_frames: int64 (B,), number of unreadable frames that were made invisible.
     """
 
     frames: Tensor | None = None
@@ -69,9 +69,9 @@ class Batch:
             raise ValueError(f"frames or features, and where, must hold {b} clips of {t} frames")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """From a loader process only the large tensor comes in shared memory.
+        """Pickles small tensors as arrays, so that workers pass only the large one in shared memory.
 
-        Each tensor that does costs a connection between the processes, a tenth of the loader's time in all.
+        Each tensor in shared memory needs a connection, together a tenth of the loading time.
         """
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         small = {name for name, value in values.items() if isinstance(value, Tensor)} - {"frames", "features"}
@@ -85,7 +85,7 @@ class Batch:
 
     @classmethod
     def cat(cls, clips: Sequence["Batch"]) -> "Batch":
-        """Joins clips of equal length T along B; this is the loader's collate function."""
+        """Concatenates clips of equal length T along B; the collate function of the data loader."""
         if len(clips) == 1:
             return clips[0]
 
@@ -98,7 +98,7 @@ class Batch:
         return cls(**{field.name: join(field.name) for field in fields(cls)})
 
     def with_visible(self, visible: Tensor) -> "Batch":
-        """The same clips with `visible` (B, T) in place of what was, and `keep` to match."""
+        """A copy with another `visible` (B, T) mask and the matching `keep`."""
         return replace(self, visible=visible, keep=visible.flatten().nonzero().squeeze(1))
 
     def _map(self, change: Any) -> "Batch":
@@ -106,13 +106,13 @@ class Batch:
         return replace(self, **{k: change(v) for k, v in values.items() if isinstance(v, Tensor)})
 
     def to(self, device: torch.device | str, **kwargs: Any) -> "Batch":
-        """A copy on a device; a copy to a GPU is only queued, so that the host can go on."""
-        # Lightning asks for that with bare tensors alone
+        """A copy on a device; copies to a GPU are non-blocking."""
+        # Lightning sets non_blocking only for plain tensors
         queued = torch.device(device).type not in ("cpu", "mps")
         return self._map(lambda tensor: tensor.to(device, **{"non_blocking": queued} | kwargs))
 
     def copied(self) -> "Batch":
-        """A copy in memory of its own, made by one thread: more would take cores from the loader."""
+        """A copy in new memory, made by one thread, so that workers keep the other cores."""
         return self._map(lambda tensor: torch.from_numpy(tensor.numpy().copy()))
 
     def pin_memory(self) -> "Batch":

@@ -1,4 +1,4 @@
-"""Writing files so that a reader finds the old one or the new one, never half."""
+"""Atomic writing of files, and errors for files that cannot be written."""
 
 import errno
 import os
@@ -14,20 +14,20 @@ CURES = {
     errno.EROFS: "choose a place that is not read-only",
     errno.ENOTDIR: "a part of the path is a file: choose another place",
 }
-"""What a user can do where the operating system refuses a file, by the number of the error."""
+"""Cures for errors in writing a file, by `errno`."""
 
 
 def not_written(path: Path | str, error: OSError) -> AbawError:
-    """The error to raise when the operating system refused to write `path`."""
+    """The error to raise if `path` could not be written."""
     cure = CURES.get(error.errno or 0, "choose another place")
     return AbawError(f"{path}: could not be written ({error.strerror or error}); {cure}")
 
 
 def check_writable(folder: Path) -> None:
-    """Checks, without writing, that files could be made in a folder, which need not exist yet.
+    """Checks, without writing, that files can be created in a folder, which need not exist yet.
 
     Raises:
-        AbawError: There is no permission, the file system is read-only, or a part of the path is a file.
+        AbawError: Permission is denied, the file system is read-only, or a part of the path is a file.
     """
     there = next(path for path in (folder, *folder.absolute().parents) if os.access(path, os.F_OK))
     if not there.is_dir():
@@ -38,12 +38,12 @@ def check_writable(folder: Path) -> None:
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """Yields a temporary name beside `path`; what is written there takes its place on success.
+    """Yields a temporary path beside `path`, which replaces `path` on success.
 
-    On any failure the temporary file is removed and `path` stays as it was.
+    On failure the temporary file is removed, and `path` is unchanged.
 
     Raises:
-        AbawError: The operating system refused to write: disk full, no permission, no such folder.
+        AbawError: The file cannot be written: disk full, permission denied, no such folder.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -56,5 +56,5 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     except OSError as error:
         raise not_written(path, error) from error
     finally:
-        with suppress(OSError):  # where its folder could not be made, the error above says so
+        with suppress(OSError):  # if the folder could not be created, the error above is raised
             temporary.unlink(missing_ok=True)

@@ -1,42 +1,42 @@
-"""All that is random has a key: one generator per purpose, seed and place, and no global stream."""
+"""Keyed random generators: one per purpose, seed and position, instead of a global generator."""
 
 from enum import IntEnum
 
 import numpy as np
 
-_WORD = 32  # bits; what NumPy's seeding takes at once
+_WORD = 32  # bits per word of NumPy's SeedSequence
 
 
 class Purpose(IntEnum):
-    """What a stream of random numbers is for. A changed number changes every result that rests on it."""
+    """Purposes of random numbers. Changing the value of a member changes all results that depend on it."""
 
     ORDER = 1
-    """The windows of an epoch and their order: seed, epoch."""
+    """Windows of an epoch and their order. Key: seed, epoch."""
     CLIP = 2
-    """Shift, augmentation and mask noise of a training clip: seed, epoch, slot."""
+    """Jitter, augmentation seed and mask noise of a training clip. Key: seed, epoch, slot."""
     AUGMENTATION = 3
-    """The changes of one clip: a number drawn from its CLIP stream."""
+    """Augmentation of one clip. Key: the augmentation seed drawn from its CLIP generator."""
     DROPOUT = 4
-    """PyTorch's own stream, at the start of a step: seed, step, rank."""
-    HIDING = 5
-    """Frames hidden in an evaluation: seed, checksum of the video's name."""
+    """PyTorch's global generator at the start of a step. Key: seed, step, rank."""
+    DROPPED_FRAMES = 5
+    """Frames dropped in an evaluation. Key: seed, checksum of the video's name."""
     FOLDS = 6
-    """Ties between recordings when folds are made: seed."""
+    """Order of recordings when folds are made. Key: seed."""
     BOOTSTRAP = 7
-    """Videos drawn for intervals: seed."""
+    """Bootstrap samples of videos. Key: seed."""
 
 
 def keyed_generator(purpose: Purpose, *key: int) -> np.random.Generator:
-    """The generator of a purpose and a key; no other purpose or key has its stream.
+    """The generator of a purpose and a key, different from those of all other purposes and keys.
 
-    NumPy alone takes `[3]`, `[3, 0]` and 3 for one seed, and `[2**32 + 3]` and `[3, 1]` for another.
+    NumPy's own seeding treats `[3]`, `[3, 0]` and 3 as equal seeds, and also `[2**32 + 3]` and `[3, 1]`.
 
     Args:
-        purpose: What is drawn.
-        key: Integers from 0, of any size.
+        purpose: Purpose of the random numbers.
+        key: Non-negative integers of any size.
 
     Raises:
-        ValueError: One of them is negative.
+        ValueError: A key is negative.
     """
     if min(key, default=0) < 0:
         raise ValueError(f"the key {key} of {purpose.name} holds a negative number")
@@ -48,5 +48,5 @@ def keyed_generator(purpose: Purpose, *key: int) -> np.random.Generator:
 
 
 def keyed_seed(purpose: Purpose, *key: int) -> int:
-    """A seed in [0, 2**63) for a generator that is not NumPy's, from the purpose's stream of this key."""
+    """A seed in [0, 2**63) for another library's generator, drawn from the generator of a purpose and key."""
     return int(keyed_generator(purpose, *key).integers(2**63))

@@ -1,4 +1,4 @@
-"""The words of the field: the three tasks, their labels in the official order, sizes and markers.
+"""The three tasks: names of their labels in the official order, sizes and markers.
 
 Source: the ABAW challenge papers and the headers of the official annotation files.
 """
@@ -14,7 +14,7 @@ AU_NAMES = ("AU1", "AU2", "AU4", "AU6", "AU7", "AU10", "AU12", "AU15", "AU23", "
 
 
 class Task(StrEnum):
-    """One of the three tasks. A member equals its own short name, so it serves as a key anywhere."""
+    """One of the three tasks. A member equals its short name, so it can be used as a key."""
 
     VA = "va"
     """Valence and arousal: two numbers in [-1, 1] per frame."""
@@ -25,12 +25,12 @@ class Task(StrEnum):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the outputs are called, in the order of the official header."""
+        """Names of the outputs, in the order of the official header."""
         return _NAMES[self]
 
     @property
     def size(self) -> int:
-        """How many outputs the task has: 2, 8 or 12."""
+        """Number of outputs of the task: 2, 8 or 12."""
         return len(_NAMES[self])
 
     @property
@@ -48,10 +48,10 @@ _NAMES = {Task.VA: VA_NAMES, Task.EXPR: EXPR_NAMES, Task.AU: AU_NAMES}
 
 
 def parse_tasks(names: Iterable[str]) -> tuple[Task, ...]:
-    """Gives the tasks named, each once, in the official order.
+    """Returns the named tasks, each once, in the official order.
 
     Raises:
-        UsageError: A name is unknown, or there is none.
+        UsageError: A name is unknown, or no task is named.
     """
     asked = list(names)
     unknown = [name for name in asked if name not in set(Task)]

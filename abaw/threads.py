@@ -1,28 +1,28 @@
-"""The OpenMP threads that torch computes with on a CPU: how they wait, and how many there are."""
+"""Wait policy and number of the OpenMP threads of PyTorch on a CPU."""
 
 import os
 
 WEIGHTS_PER_THREAD = 2_000_000
-"""Below this a network's operations are too short to be shared between two threads."""
+"""Number of weights per thread; below, operations are too short to be parallelised."""
 
 
 def wait_passively() -> None:
-    """Lets OpenMP's threads sleep while they wait, for this process and those it starts.
+    """Sets a passive wait policy for OpenMP threads, in this process and its children.
 
-    By default they spin, which takes the cores from whatever else the machine does. OpenMP reads the
-    variable once, when torch is loaded. What the user has set stays.
+    By default idle threads spin, which occupies cores that other processes could use. OpenMP reads the
+    variable when torch is loaded. Values set by the user are kept.
     """
     if "GOMP_SPINCOUNT" not in os.environ:
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def n_threads(n_weights: int, *, cores: int) -> int:
-    """How many threads a network is worth: one per `WEIGHTS_PER_THREAD`, at least one, at most the cores.
+    """The number of threads for a network: one per `WEIGHTS_PER_THREAD`, between 1 and the number of cores.
 
-    The same network on the same machine always has the same number, for on it depends how sums are rounded.
+    It is always the same for a network and a machine, because the rounding of sums depends on it.
 
     Args:
-        n_weights: Weights of the part of the network that runs.
-        cores: Cores that this process may use.
+        n_weights: Number of weights of the executed part of the network.
+        cores: Number of available cores.
     """
     return max(1, min(cores, n_weights // WEIGHTS_PER_THREAD))

@@ -1,4 +1,4 @@
-"""Cutting videos into windows. Frames are numbered from 0 here; `stitching` is the way back."""
+"""Windows of videos, and how videos are cut into them. Frames are numbered from 0."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A stretch of one video: the frames `start, start + step, …` below `stop`.
+    """A window of one video: the frames `start, start + step, …` below `stop`.
 
     Attributes:
         video: Number of the video in the index; -1 in `PADDING`.
         start: First frame.
-        stop: End, excluded.
+        stop: End (excluded).
         step: Distance between frames, in frames.
     """
 
@@ -37,23 +37,23 @@ class Window:
 
 
 PADDING = Window(video=-1, start=0, stop=0)
-"""Stands where a rank has no window left; it holds no frame and is scored nowhere."""
+"""An empty window, which pads ranks with fewer windows and is not scored."""
 
 
 def cut(n_frames: int, length: int, stride: int, step: int = 1) -> list[int]:
-    """Starts of the windows that together cover every frame of a video.
+    """The starts of windows that cover all frames of a video.
 
-    A video shorter than a window gives one short window; otherwise every window is full and the last
-    one is shifted left instead of padded. With `step > 1` the phases follow one another.
+    A video shorter than a window has one short window; otherwise all windows are full, and the last one is
+    shifted left instead of padded. With `step > 1`, the windows of each phase follow those of the previous.
 
     Args:
-        n_frames: Frames of the video (N).
-        length: Frames in a window (T).
-        stride: Frames of the window from one start to the next, at most `length`.
+        n_frames: Number of frames of the video (N).
+        length: Number of frames in a window (T).
+        stride: Distance between window starts, in frames of the window, at most `length`.
         step: Distance between the frames of a window, in frames of the video.
 
     Returns:
-        Start frames; the window that begins at one is `window_at(...)`.
+        Start frames, for `window_at`.
     """
     if min(length, stride, step) < 1 or stride > length:
         raise ValueError(f"need 1 <= stride <= length and step >= 1, got {length=}, {stride=}, {step=}")
@@ -66,19 +66,19 @@ def cut(n_frames: int, length: int, stride: int, step: int = 1) -> list[int]:
 
 
 def window_at(video: int, start: int, n_frames: int, length: int, step: int = 1) -> Window:
-    """The window of up to `length` frames that begins at `start` of a video of `n_frames` frames."""
+    """The window of up to `length` frames from `start` of a video with `n_frames` frames."""
     return Window(video, start, min(start + (length - 1) * step + 1, n_frames), step)
 
 
 @dataclass(frozen=True)
 class WindowTable:
-    """Many windows in two small arrays: 8 bytes each, whatever their length.
+    """Many windows, stored in two arrays with 8 bytes per window.
 
     Attributes:
         video: int32 (n_windows,), number of the video.
         start: int32 (n_windows,), first frame.
-        n_frames: int64 (n_videos,), frames of every video of the index.
-        length: Frames in a full window (T).
+        n_frames: int64 (n_videos,), number of frames of every video of the index.
+        length: Number of frames in a full window (T).
         step: Distance between frames.
     """
 

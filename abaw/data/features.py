@@ -1,4 +1,4 @@
-"""Cached features of chosen frames: what `frames` is for pixels, several caches side by side."""
+"""Feature store: cached features of selected frames from one or more feature caches."""
 
 import warnings
 import zlib
@@ -18,14 +18,14 @@ from abaw.data.formats.features import (
     features_path,
     fingerprint_of,
     open_features,
-    read_parts,
+    read_metadata,
 )
 from abaw.data.frames import BadFrameError, FrameSource
 from abaw.data.index import Index
 from abaw.errors import AbawError
 
 _MOST_OPEN = 8192
-"""Videos kept mapped per process: of maps it may have about 65,000, and each cache takes one a video."""
+"""Maximum number of memory-mapped videos per process; each cache takes one of about 65,000 maps a video."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class Features:
     """Features of frames of one video.
 
     Attributes:
-        values: float16 (n, D), float32 where a cache has it; zeros where not visible.
+        values: float16 or float32 (n, D); zeros where not visible.
         visible: bool (n,).
     """
 
@@ -43,36 +43,36 @@ class Features:
 
 @dataclass(frozen=True)
 class _Folder:
-    """One cache: its place, what all its files have in common, and the key they must carry."""
+    """One feature cache: its folder, and the dimension, dtype and fingerprint of all its files."""
 
     path: Path
     dim: int
     dtype: np.dtype
-    key: str | None
+    fingerprint: str | None
 
 
 class FeatureStore:
-    """Reads features from one or more folders with a file per video, and joins them along D.
+    """Reads features from one or more folders with a file per video, and concatenates them along D.
 
-    Files are mapped into memory when first read and stay so as long as a few thousand others, once per
-    process: a pickled store opens its own. Caches are aligned by frame number. A frame is visible where all
-    caches have it; frames behind the end of a cache are not.
+    Files are memory-mapped at the first read, once per process; the least recently used are closed. A
+    pickled store opens its own. Caches are aligned by frame number. A frame is visible if it is so in all
+    caches; frames after the end of a cache are not visible.
 
     Args:
-        folders: As left by `abaw extract`, or made elsewhere. The features of the network's own backbone
-            come first.
-        index: Gives the names of the videos.
+        folders: Folders written by `abaw extract`, or made elsewhere. The features of the network's own
+            backbone come first.
+        index: Index of the data set.
 
     Attributes:
-        dim: Length of a feature vector, all folders together (D).
+        dim: Total feature dimension of all folders (D).
 
     Raises:
-        AbawError: A folder is missing or holds no features.
+        AbawError: A folder is missing or contains no features.
     """
 
     def __init__(self, folders: Sequence[Path | str], index: Index) -> None:
         self.index = index
-        self._folders = [_look_into(Path(folder)) for folder in folders]
+        self._folders = [_inspect(Path(folder)) for folder in folders]
         self._open: OrderedDict[int, list[VideoFeatures]] = OrderedDict()  # least recently used first
         self.dim = sum(folder.dim for folder in self._folders)
 
@@ -83,7 +83,7 @@ class FeatureStore:
         """The frames `indices` (from 0, in any order) of a video.
 
         Raises:
-            AbawError: A folder has no file for the video, or one that does not belong there.
+            AbawError: A folder has no file for the video, or one of another dimension, dtype or fingerprint.
         """
         numbers = np.asarray(indices, np.int64)
         visible = np.ones(len(numbers), bool)
@@ -98,25 +98,25 @@ class FeatureStore:
         return Features(joined, visible)
 
     def check(self, videos: Iterable[int], frames: FrameSource | None = None) -> None:
-        """Refuses, before a run begins, what reading would stumble over or never notice.
+        """Checks the caches before a run; warns if a cache ends before a video does.
 
         Args:
-            videos: Those that will be read. Where a cache ends before the video, a warning says so.
-            frames: The images: where they are at hand, features that were made from other ones are refused.
+            videos: Videos that will be read.
+            frames: Frame source, to detect features of other images; None skips that.
 
         Raises:
-            AbawError: As for `read`, or the images have changed since.
+            AbawError: As for `read`, or the images have changed since the extraction.
         """
         short: dict[Path, list[str]] = {}
         for video in (video for video in videos if self.index.n_frames[video]):
             name, n_frames = self.index.videos[video], int(self.index.n_frames[video])
-            mark = None
+            fingerprint = None
             if frames is not None and has_images(self.index, video):
-                mark = images_fingerprint(self.index, frames, video)
+                fingerprint = images_fingerprint(self.index, frames, video)
             for folder, cache in zip(self._folders, self._caches(video), strict=True):
                 if len(cache.visible) < n_frames:
                     short.setdefault(folder.path, []).append(f"{name} ({len(cache.visible)} of {n_frames})")
-                if folder.key and mark not in (None, cache.about["images"]):
+                if folder.fingerprint and fingerprint not in (None, cache.metadata["images"]):
                     raise AbawError(
                         f"{features_path(folder.path, name)}: stale features, the images of {name} have"
                         f" changed since; {rebuild(folder.path)}"
@@ -124,24 +124,23 @@ class FeatureStore:
         for path, names in short.items():
             warnings.warn(
                 f"{path}: {len(names)} videos have fewer frames there than in the data set, such as"
-                f" {names[0]}; frames behind the end count as not visible",
+                f" {names[0]}; frames after the end count as not visible",
                 stacklevel=2,
             )
 
-    def check_key(self, expected: Mapping[str, Any]) -> None:
-        """Refuses features that were not made with what `expected` describes.
+    def check_metadata(self, expected: Mapping[str, Any]) -> None:
+        """Checks the metadata of the first folder, if `abaw extract` wrote it.
 
-        Only the first folder is compared, and only if `abaw extract` made it: the others are of other
-        backbones, or made elsewhere.
+        The other folders are of other backbones, or made elsewhere.
 
         Args:
-            expected: Those parts of `store.json` that matter here.
+            expected: Expected values of some keys of `store.json`.
 
         Raises:
-            AbawError: A part differs.
+            AbawError: A value differs.
         """
         folder = self._folders[0].path
-        cached = read_parts(folder)
+        cached = read_metadata(folder)
         found = [] if cached is None else differences(cached, expected)
         if found:
             raise AbawError(f"{folder}: stale features, made with {'; '.join(found)}; {rebuild(folder)}")
@@ -157,27 +156,27 @@ class FeatureStore:
 
 
 def has_images(index: Index, video: int) -> bool:
-    """Whether a video has images; a cache of features may stand in for them."""
+    """Whether a video has images, rather than cached features only."""
     sources = index.source(video)
     seen = np.flatnonzero(sources >= 0)[:1]
     return bool(len(seen)) and index.folder(video, int(sources[seen[0]])).is_dir()
 
 
 def images_fingerprint(index: Index, frames: FrameSource, video: int) -> str:
-    """What tells a video's images from others: which frames have a crop, and the pixels of the first.
+    """Fingerprint of a video's images: which frames have an image, and the pixels of the first.
 
-    It is the same wherever the images lie and however they are packed.
+    It does not depend on their folder or storage format.
     """
     places = np.flatnonzero(index.visible(video))
     try:
         first = frames.read(video, places[:1]).pixels.tobytes()
     except BadFrameError:
-        first = b""  # whoever wants to see that frame decides what to do about it
+        first = b""  # bad frames are handled where the frame is read
     return f"{zlib.crc32(first, zlib.crc32(places.astype('<i4').tobytes())):08x}"
 
 
 def rebuild(folder: Path) -> str:
-    """What to do about features that do not fit, for a message."""
+    """The cure for stale features, for a message."""
     return (
         f"delete {folder} and run {_extract(folder)} (a checkpoint's backbone: with --ckpt_path),"
         " or name another folder"
@@ -188,23 +187,23 @@ def _extract(folder: Path) -> str:
     return f"`abaw extract --config FILE --data.features '[{folder}]'`"
 
 
-def _look_into(folder: Path) -> _Folder:
-    """A folder as its first file shows it."""
+def _inspect(folder: Path) -> _Folder:
+    """The properties of a folder, from its first file."""
     first = min(folder.glob(f"*{SUFFIX}"), default=None) if folder.is_dir() else None
     if first is None:
         what = "holds no features" if folder.is_dir() else "does not exist"
         raise AbawError(f"data.features: {folder} {what}; make them with {_extract(folder)}")
-    features, parts = open_features(first).features, read_parts(folder)
+    features, metadata = open_features(first).features, read_metadata(folder)
     return _Folder(
-        folder, features.shape[1], features.dtype, None if parts is None else fingerprint_of(parts)
+        folder, features.shape[1], features.dtype, None if metadata is None else fingerprint_of(metadata)
     )
 
 
 def _open_checked(folder: _Folder, video: str) -> VideoFeatures:
-    """A video's features, of the kind all others of the folder are."""
+    """A video's features, checked against the properties of the folder."""
     path = features_path(folder.path, video)
     found = open_features(path)
-    if folder.key is not None and found.about.get("key") != folder.key:
+    if folder.fingerprint is not None and found.metadata.get("key") != folder.fingerprint:
         raise AbawError(
             f"{path}: not made with what store.json beside it describes; delete the file and run"
             f" {_extract(folder.path)}, which makes what is missing"
@@ -213,6 +212,6 @@ def _open_checked(folder: _Folder, video: str) -> VideoFeatures:
     if (dim, dtype) != (folder.dim, folder.dtype):
         raise AbawError(
             f"{path}: {dim} values per frame in {dtype}, other files of {folder.path} have {folder.dim} in"
-            f" {folder.dtype}; one folder holds one kind of features, make this one anew"
+            f" {folder.dtype}; one folder holds one kind of features, make this one again"
         )
     return found

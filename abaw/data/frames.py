@@ -1,4 +1,4 @@
-"""Frames: the pixels of chosen frames, from image files or packs. A frame without a crop is not visible."""
+"""Frame sources: pixels from image files, flat or litdata shards. Frames without an image are not visible."""
 
 import hashlib
 import os
@@ -13,20 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abaw.data.cache import fingerprint
-from abaw.data.formats.flat_shards import PACK, PackedVideo, is_packed, open_packed
-from abaw.data.formats.litdata_shards import SegmentStore, segment_frames
+from abaw.data.formats.flat_shards import PACK, FlatShard, is_packed, open_packed
+from abaw.data.formats.litdata_shards import LitdataStore, segment_frames
 from abaw.data.index import Index
 from abaw.data.labels import image_name
 from abaw.errors import AbawError, UsageError
 
-# Pixels as they are stored: an orientation flag would turn an aligned crop, and other decoders ignore it.
+# The EXIF orientation is ignored, as by other decoders: it would rotate an aligned crop.
 _AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 _BEGIN, _END = b"\xff\xd8", b"\xff\xd9"
 
-_CURE = "fetch it again, or delete it: a frame without a file is legal"
+_CURE = "download it again, or delete it: frames without an image are allowed"
 
-_TRAILER = 64  # bytes some programs append behind the end marker
+_TRAILER = 64  # bytes that some programs append after the end marker
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class Frames:
 
     Attributes:
         pixels: uint8 (n, H, W, 3), RGB; zeros where not visible.
-        visible: bool (n,).
+        visible: bool (n,), True where the frame has an image.
     """
 
     pixels: NDArray[np.uint8]
@@ -43,12 +43,12 @@ class Frames:
 
 
 class BadFrameError(AbawError):
-    """An image that is there but cannot be used; names the file and the cure.
+    """An existing but unusable image; the message names the file and the cure.
 
     Attributes:
         kind: `empty image`, `truncated image`, `unreadable image` or `image size`.
-        frames: What could be read, the bad frames not visible; None where nothing was asked beside.
-        bad: The paths of all bad frames.
+        frames: The requested frames, bad ones not visible; None if only one image was decoded.
+        bad: Paths of all bad frames.
     """
 
     def __init__(
@@ -66,29 +66,29 @@ class BadFrameError(AbawError):
 
 
 class FrameSource(Protocol):
-    """Where pixels come from."""
+    """Interface of frame sources."""
 
     def read(self, video: int, indices: Sequence[int] | NDArray[np.integer]) -> Frames:
         """The frames `indices` (from 0, in any order) of a video.
 
         Raises:
-            BadFrameError: Some cannot be read; it carries the others.
+            BadFrameError: Some frames cannot be read; it contains the others.
         """
         ...
 
 
 def decode_image(data: bytes | memoryview, size: int, where: str) -> NDArray[np.uint8]:
-    """The pixels of a JPEG file's content, uint8 (size, size, 3), RGB.
+    """The pixels of an encoded JPEG image, uint8 (size, size, 3), RGB.
 
-    A file cut short is refused, which decoders only warn about.
+    A truncated image raises an error, whereas decoders only warn.
 
     Args:
-        data: The content.
-        size: Height and width it must have.
-        where: How a message names it.
+        data: Content of the file.
+        size: Expected height and width.
+        where: Name of the image in messages.
 
     Raises:
-        BadFrameError: It is empty, no JPEG, cut short, damaged or of another size.
+        BadFrameError: It is empty, not a JPEG, truncated, damaged or of another size.
     """
     if not data:
         raise BadFrameError(f"{where}: the file is empty; {_CURE}", kind="empty image")
@@ -114,10 +114,10 @@ def decode_image(data: bytes | memoryview, size: int, where: str) -> NDArray[np.
 
 
 class RawFolder:
-    """The images as downloaded, one JPEG file per frame.
+    """Frame source of image folders with one JPEG file per frame.
 
     Args:
-        index: Says which folder holds which frame.
+        index: Index of the data set.
         size: Height and width of every image.
     """
 
@@ -129,7 +129,7 @@ class RawFolder:
         """The frames `indices` (from 0, in any order) of a video, (n, size, size, 3).
 
         Raises:
-            BadFrameError: Some are unreadable, cut short or of another size; it carries the others.
+            BadFrameError: Some are unreadable, truncated or of another size; it contains the others.
         """
         numbers = np.asarray(indices, np.int64)
         roots = self.index.source(video)[numbers]
@@ -155,7 +155,7 @@ class RawFolder:
         return frames
 
     def encoded(self, folder: str, number: int) -> bytes | memoryview:
-        """The content of an image file as it is stored; `number` is that in its name, from 1.
+        """The content of an image file; `number` is the number in its name, from 1.
 
         Raises:
             BadFrameError: It cannot be read.
@@ -170,30 +170,30 @@ class RawFolder:
 
 
 BAD_FRAMES = "bad_frames.txt"
-"""The file's name, in the directory of a run."""
+"""Name of the log of bad frames in the run directory."""
 
 
 class BadFrameLog:
-    """A file with a line for every frame that could not be read, each once, written by many processes.
+    """A log file of frames that could not be read, one line each, shared by several processes.
 
     Args:
-        path: The file; it is made when it is first needed.
+        path: The log file, created on the first entry.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._known: set[bytes] = set()
-        self._end = 0  # how far the file has been read
+        self._end = 0  # offset up to which the file has been read
 
     def add(self, paths: Sequence[str]) -> None:
-        """Appends those paths that are not there yet.
+        """Appends the paths that are not in the file yet.
 
         Raises:
-            AbawError: The operating system refuses.
+            AbawError: The file cannot be written.
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a+b", buffering=0) as file:  # appends are whole, whoever else is writing
+            with self.path.open("a+b", buffering=0) as file:  # appends are atomic
                 file.seek(self._end)
                 lines = file.read()
                 self._end += len(lines)
@@ -208,24 +208,24 @@ class BadFrameLog:
 
 
 def count_bad_frames(path: Path) -> int:
-    """How many frames the file names; two processes that met one at the same instant may both have."""
+    """The number of frames in a log; duplicates by concurrent processes count once."""
     return len(set(path.read_bytes().splitlines())) if path.exists() else 0
 
 
 _MOST_OPEN = 128
-"""Videos kept open per process: each takes a file descriptor, of which a process has about a thousand."""
+"""Maximum number of open videos per process; each takes one of about 1000 file descriptors."""
 
 
 def open_frames(index: Index, *, size: int = 112, span: int = 1) -> "PackedFrames":
-    """Where the frames of a data set come from: image files, packs, or both.
+    """The frame source of a data set of image files, shards, or both.
 
     Args:
-        index: Says which folder holds which frame.
+        index: Index of the data set.
         size: Height and width of every image.
-        span: Frames from the first to the last of a window, both counted.
+        span: Number of frames from the first to the last of a window, inclusive.
 
     Raises:
-        UsageError: A window is longer than a segment of a pack.
+        UsageError: A window is longer than a segment of litdata shards.
     """
     for root in index.roots:
         length = segment_frames(root)
@@ -239,43 +239,43 @@ def open_frames(index: Index, *, size: int = 112, span: int = 1) -> "PackedFrame
 
 
 class PackedFrames(RawFolder):
-    """Frames from packs of both kinds, and from plain image files where a video is not packed.
+    """Frame source of flat shards, litdata shards and image files.
 
-    Files are mapped into memory when first read, once per process; pickling takes none of them along.
+    Shards are memory-mapped at the first read, once per process; pickled copies open their own.
 
     Args:
-        index: Says which folder holds which frame.
+        index: Index of the data set.
         size: Height and width of every image.
     """
 
     def __init__(self, index: Index, size: int = 112) -> None:
         super().__init__(index, size)
-        self._segments = SegmentStore()
-        self._open: OrderedDict[str, PackedVideo | None] = OrderedDict()  # least recently used first
+        self._segments = LitdataStore()
+        self._open: OrderedDict[str, FlatShard | None] = OrderedDict()  # least recently used first
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_open": OrderedDict()}
 
     def encoded(self, folder: str, number: int) -> bytes | memoryview:
-        """The content of an image file as it was packed; `number` is that in its name, from 1.
+        """The content of a packed image file; `number` is the number in its name, from 1.
 
         Raises:
-            AbawError: The pack is damaged or cannot be reached.
+            AbawError: The shard is damaged or cannot be reached.
         """
         packed = self._packed(folder)
         if packed is None:
             return super().encoded(folder, number)
-        if "first_segment" not in packed.about:
+        if "first_segment" not in packed.metadata:
             return packed.image(number - 1)
-        length = packed.about["segment_frames"]
+        length = packed.metadata["segment_frames"]
         place = (number - 1) // length
         starts = packed.start[place * length : number]
         begin = int(starts[-1] - starts[starts >= 0][0])
-        content = self._segments.fetch(Path(folder).parent, packed.about["first_segment"] + place)
+        content = self._segments.fetch(Path(folder).parent, packed.metadata["first_segment"] + place)
         return content[begin : begin + int(packed.size[number - 1])]
 
-    def _packed(self, folder: str) -> PackedVideo | None:
-        """The pack of a video's folder; None where its images are files."""
+    def _packed(self, folder: str) -> FlatShard | None:
+        """The flat shard of a video folder; None if its images are files."""
         if folder not in self._open:
             self._open[folder] = open_packed(Path(folder)) if is_packed(Path(folder)) else None
             if len(self._open) > _MOST_OPEN:
@@ -288,7 +288,7 @@ def read_images(frames: RawFolder, video: int, places: range) -> tuple[NDArray[n
     """The image files of some frames of a video.
 
     Returns:
-        int64 (n,) their lengths in bytes, -1 where there is none, and the content of those there are.
+        int64 (n,), their lengths in bytes, -1 for frames without an image, and the contents of the others.
     """
     index = frames.index
     sizes = np.full(len(places), -1, np.int64)

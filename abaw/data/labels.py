@@ -1,4 +1,4 @@
-"""Labels of consecutive frames, each under its own validity mask; recordings that videos belong to."""
+"""Labels of consecutive frames with validity masks; names of images, videos and recordings."""
 
 import re
 from collections.abc import Iterable
@@ -18,9 +18,9 @@ _PART = re.compile(r"(video\d+)_\d+|(\d+-\d+-\d+x\d+)-\d+", re.ASCII)
 def recording(video_name: str) -> str:
     """The name of the recording that a video belongs to.
 
-    A trailing `_left` or `_right` tells its subjects apart. What is left of the name is a numbered part of a
-    recording only where it has the form `video<n>_<part>` or `<n>-<fps>-<width>x<height>-<part>`; any other
-    trailing number belongs to the name.
+    A trailing `_left` or `_right` denotes a subject. Names of the form `video<n>_<part>` or
+    `<n>-<fps>-<width>x<height>-<part>` denote a part of a recording; any other trailing number belongs to
+    the name.
     """
     stem = _SIDE.sub("", video_name)
     part = _PART.fullmatch(stem)
@@ -28,7 +28,7 @@ def recording(video_name: str) -> str:
 
 
 def recording_places(video_names: Iterable[str]) -> NDArray[np.int64]:
-    """The recording of every video as a number, int64 (V,): recordings count from 0 as they first appear."""
+    """The recording of every video as a number, int64 (V,), from 0 in order of first appearance."""
     places: dict[str, int] = {}
     return np.array([places.setdefault(recording(name), len(places)) for name in video_names], np.int64)
 
@@ -39,16 +39,16 @@ def count_recordings(video_names: Iterable[str]) -> int:
 
 
 IMAGE_NAME = re.compile(r"(\d{5}|[1-9]\d{5,6})\.jpg", re.ASCII)
-"""The name of frame n's file: n from 1, five digits, more only where five do not suffice."""
+"""Pattern of image names: the frame number from 1, with at least five digits."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Labels:
-    """Labels of R consecutive frames, each under its own mask (True = labelled); values are 0 elsewhere.
+    """Labels of R consecutive frames with validity masks (True = labelled); unlabelled values are 0.
 
     Attributes:
         va: float32 (R, 2), valence and arousal in [-1, 1].
-        va_valid: bool (R,); a frame counts only where both values are there.
+        va_valid: bool (R,); True if both values are labelled.
         expr: int64 (R,), class number.
         expr_valid: bool (R,).
         au: float32 (R, 12), 0 or 1.
@@ -78,7 +78,7 @@ class Labels:
 
     @classmethod
     def unlabelled(cls, n_rows: int) -> "Labels":
-        """No label on any of `n_rows` frames."""
+        """Labels of `n_rows` unlabelled frames."""
         return cls(
             va=np.zeros((n_rows, 2), np.float32),
             va_valid=np.zeros(n_rows, np.bool_),
@@ -102,14 +102,14 @@ class Labels:
         return valid
 
     def labelled(self, task: Task) -> NDArray[np.float32] | NDArray[np.int64]:
-        """The labels of a task on those frames that have one: (n,) for EXPR, (n, 2) or (n, 12)."""
+        """The labels of a task on labelled frames only: (n, 2), (n,) or (n, 12)."""
         valid = self.valid(task)
         values: NDArray[np.float32] | NDArray[np.int64]
         values = self.values(task)[valid.any(1) if valid.ndim == 2 else valid]
         return values
 
     def rows(self, start: int, stop: int) -> "Labels":
-        """Frames `start` up to `stop` (excluded); those beyond the last row are unlabelled."""
+        """The labels of frames `start` up to `stop` (excluded); frames after the last row are unlabelled."""
         inside = {name: getattr(self, name)[start:stop] for name in self.__dataclass_fields__}
         n_missing = max(stop - start, 0) - len(inside["va"])
         if n_missing <= 0:
@@ -120,7 +120,7 @@ class Labels:
         )
 
     def with_task(self, task: Task, other: "Labels") -> "Labels":
-        """The same labels with those of `other` for one task, as many rows as the longer of the two."""
+        """A copy with the labels of one task taken from `other`, as long as the longer of the two."""
         n_rows = max(len(self), len(other))
         mine, theirs = self.rows(0, n_rows), other.rows(0, n_rows)
         changes: dict[str, Any] = {str(task): theirs.values(task), f"{task}_valid": theirs.valid(task)}
@@ -128,10 +128,10 @@ class Labels:
 
 
 def constant_label(parts: Iterable[NDArray[np.float32] | NDArray[np.int64]]) -> tuple[float, ...] | None:
-    """The value that two or more labels all have, as in a file of placeholders; None where they differ.
+    """The value of two or more equal labels, as in files of placeholders; None if labels differ.
 
     Args:
-        parts: Of a task, as given by `Labels.labelled`.
+        parts: Labels of a task from `Labels.labelled`.
     """
     n_labels, first = 0, None
     for part in parts:
@@ -145,10 +145,10 @@ def constant_label(parts: Iterable[NDArray[np.float32] | NDArray[np.int64]]) -> 
 
 
 def image_name(number: int) -> str:
-    """The file name of an image by its number, from 1."""
+    """The file name of an image by its frame number, from 1."""
     return f"{number:05d}.jpg"
 
 
 def is_video_name(text: str) -> bool:
-    """Whether a video may be called so: a plain file name that leads nowhere else."""
+    """Whether a text is a valid video name: a file name without path separators."""
     return text not in ("", ".", "..") and not set(text) & set("/\\\0:") and text.isprintable()

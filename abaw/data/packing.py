@@ -24,7 +24,7 @@ from abaw.data.formats.flat_shards import (
 from abaw.data.formats.litdata_shards import (
     CONTENTS,
     read_contents,
-    write_segments,
+    write_litdata_shards,
 )
 from abaw.data.frames import PackedFrames, RawFolder, frames_fingerprint, read_images
 from abaw.data.index import Index, build_index
@@ -117,7 +117,7 @@ def pack(
     if _is_complete(out, fingerprint):
         return Packed(out=out, videos=len(videos), skipped=len(videos), images=0, removed=0)
     contents = _each(partial(_read, index), videos, jobs, progress)
-    write_segments(out, contents, segment_frames=segment, state=fingerprint)
+    write_litdata_shards(out, contents, segment_frames=segment, fingerprint=fingerprint)
     n_images = sum(int(index.visible(video).sum()) for video in videos)
     return Packed(out=out, videos=len(videos), skipped=0, images=n_images, removed=len(gone))
 
@@ -190,7 +190,7 @@ def write_flat(frames: RawFolder, video: int, out: Path) -> int:
     folder = out / frames.index.videos[video]
     if is_packed(folder):
         try:
-            if open_packed(folder).about.get("state") == fingerprint:
+            if open_packed(folder).metadata.get("state") == fingerprint:
                 return 0
         except AbawError:
             pass  # incomplete: written again

@@ -1,4 +1,4 @@
-"""Work divided among processes of one command, which leave Ctrl-C to the process that started them."""
+"""Process pool for commands; worker processes leave Ctrl-C to their parent."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 
 def available_cores() -> int:
-    """How many cores this process may use, fewer than the machine has under a batch system."""
+    """The number of cores available to this process, which a batch system may restrict."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -31,20 +31,20 @@ def in_processes(
 ) -> Generator[Result, None, None]:
     """Yields the result of every task, in the order of the tasks.
 
-    When the iteration ends early, by an error or by Ctrl-C, the processes are ended too, after what a task
-    does in `finally`: afterwards none of them writes anything.
+    When the iteration ends early, by an error or Ctrl-C, the worker processes are terminated after the
+    `finally` blocks of their tasks.
 
     Args:
-        function: What to do; a function of a module.
-        tasks: Its arguments, task by task.
-        jobs: Processes, at least 1.
-        method: How processes are started.
+        function: A module-level function.
+        tasks: Arguments of the function, one tuple per task.
+        jobs: Number of processes, at least 1.
+        method: Start method of the processes.
         initializer: Called once in every process.
 
     Raises:
         AbawError: A process was killed.
     """
-    # making the pool also starts the resource tracker, which would unblock the signal
+    # creating the pool also starts the resource tracker, which unblocks the signal
     pool = ProcessPoolExecutor(
         min(jobs, len(tasks)), get_context(method), _start_process, initargs=(initializer,)
     )
@@ -57,7 +57,7 @@ def in_processes(
         for future in futures:
             yield future.result()
     except BrokenProcessPool as error:
-        raise AbawError("a worker process was killed, perhaps for want of memory; try --jobs 1") from error
+        raise AbawError("a worker process was killed, perhaps out of memory; try --jobs 1") from error
     except BaseException:
         for worker in workers:
             worker.terminate()
@@ -68,7 +68,7 @@ def in_processes(
 
 @contextmanager
 def _interrupt_blocked() -> Iterator[None]:
-    """Holds SIGINT back until the end of the block."""
+    """Blocks SIGINT until the end of the block."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -85,11 +85,11 @@ def _start_process(initializer: Callable[[], None]) -> None:
 
 
 def _run(function: Callable[..., Result], task: tuple[Any, ...]) -> Result:
-    """Runs a task in a worker process, which SIGTERM ends in order."""
+    """Runs a task in a worker process, with clean-up on SIGTERM."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         return function(*task)
-    except SystemExit:  # the pool would keep it as the task's result, and go on with the next task
+    except SystemExit:  # the pool would store it as the result and continue with the next task
         os._exit(1)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""Datasets: training and evaluation clips of windows, and the visible frames of whole videos."""
+"""Datasets of clips for training and evaluation, and of the visible frames of whole videos."""
 
 import zlib
 from collections.abc import Sequence
@@ -25,23 +25,23 @@ from abaw.windows import PADDING, Window, WindowTable, window_at
 
 
 def dropped_frames(video: str, visible: NDArray[np.bool_], *, share: float, seed: int) -> NDArray[np.bool_]:
-    """Chooses frames by the video's name and the seed alone; a larger share adds to those of a smaller.
+    """Random frames to drop; they depend on name and seed only, and a larger share includes a smaller one.
 
     Args:
-        video: Its name.
-        visible: bool (N,), the frames that have a crop.
-        share: Of these, how many to hide, in [0, 1].
-        seed: From 0.
+        video: Name of the video.
+        visible: bool (N,), the visible frames.
+        share: Share of the visible frames to drop, in [0, 1].
+        seed: Seed, from 0.
 
     Returns:
         bool (N,), True for round(share * n) of the n visible frames.
     """
     places = np.flatnonzero(visible)
-    rng = keyed_generator(Purpose.HIDING, seed, zlib.crc32(video.encode()))
+    rng = keyed_generator(Purpose.DROPPED_FRAMES, seed, zlib.crc32(video.encode()))
     order = rng.permutation(places)
-    hidden = np.zeros(len(visible), np.bool_)
-    hidden[order[: round(share * len(places))]] = True
-    return hidden
+    dropped = np.zeros(len(visible), np.bool_)
+    dropped[order[: round(share * len(places))]] = True
+    return dropped
 
 
 _ROWS: dict[str, tuple[type, tuple[int, ...]]] = {
@@ -54,17 +54,17 @@ _ROWS: dict[str, tuple[type, tuple[int, ...]]] = {
     "au": (np.float32, (12,)),
     "au_valid": (np.bool_, (12,)),
 }
-"""Type and shape of what a batch holds of every frame, besides pixels or features."""
+"""Dtype and shape of the per-frame arrays of a batch, except pixels and features."""
 
 
 class Draw(NamedTuple):
-    """All that is random about a training clip. It is drawn whole, used or not, so that changing one part
-    of a configuration leaves the other draws as they were.
+    """The random numbers of a training clip. All are drawn, used or not, so that changing one setting does
+    not change the random numbers of the others.
 
     Attributes:
-        shift: Uniform in [0, 1), for the start of the window.
-        seed: For the augmentation.
-        mask_noise: float32 (T,), uniform in [0, 1).
+        shift: Uniform in [0, 1), for the jitter of the window.
+        seed: Seed of the augmentation.
+        mask_noise: float32 (T,), uniform in [0, 1), for frame masking.
     """
 
     shift: float
@@ -73,13 +73,13 @@ class Draw(NamedTuple):
 
     @classmethod
     def keyed(cls, seed: int, slot: Slot, length: int) -> "Draw":
-        """What seed, epoch and slot decide, for T = `length`."""
+        """The draw of a seed, epoch and slot, for T = `length`."""
         rng = keyed_generator(Purpose.CLIP, seed, slot.epoch, slot.slot)
         return cls(rng.random(), int(rng.integers(2**63)), rng.random(length, np.float32))
 
 
 class _Clip(NamedTuple):
-    """What a batch gets of a clip of n frames."""
+    """A loaded clip of n frames, before it is collated."""
 
     window: Window
     labels: Labels
@@ -90,25 +90,25 @@ class _Clip(NamedTuple):
 
 
 class ClipDataset(Dataset[Batch]):
-    """Gives one clip as a `Batch` of size 1; `Batch.cat` joins clips.
+    """Map-style dataset of clips, each a `Batch` of size 1; `Batch.cat` collates them.
 
-    A `Slot` asks for a training clip: its start may be moved, its pixels are augmented, and it carries
-    mask noise, all decided by seed, epoch and slot alone. A number asks for that window as it is, and -1
-    for a clip in which nothing is present.
+    Indexed by a `Slot`, it returns a training clip with jitter, augmentation and mask noise that depend on
+    seed, epoch and slot only. Indexed by a number, it returns that window unchanged, and for -1 a clip of
+    padding.
 
     Args:
-        index: The data set.
-        source: Where pixels, or cached features, come from.
-        windows: What the numbers mean.
-        tasks: Whose labels are given; the others stay masked.
-        split: Only labels of this split; None: of all.
-        seed: From 0; keys all that is random.
-        augmentation: None leaves pixels as they are.
-        jitter: A training window begins up to half of this many frames earlier or later.
-        hide: Share of each video's visible frames that is made invisible, see `dropped_frames`.
-        on_bad_frame: `raise` stops at a frame that cannot be read, `skip` makes it invisible and counts it.
+        index: Index of the data set.
+        source: Source of pixels or cached features.
+        windows: The windows that can be loaded.
+        tasks: Tasks whose labels are loaded; the others are unlabelled.
+        split: Split whose labels are loaded; None: all splits.
+        seed: Seed of all random numbers, from 0.
+        augmentation: Augmentation of training clips; None: no augmentation.
+        jitter: Range in frames, centred at 0, by which the start of a training window is moved.
+        drop_frames: Share of the visible frames of each video that is dropped, see `dropped_frames`.
+        on_bad_frame: Whether to `raise` at an unreadable frame, or `skip`: make it invisible and count it.
         bad_frame_log: File to which the path of each skipped frame is appended, once.
-        memory: What loader processes put batches in; only for a `ClipLoader`. None: new memory each time.
+        memory: Shared memory for batches of worker processes; only for a `ClipLoader`. None: new memory.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class ClipDataset(Dataset[Batch]):
         seed: int = 0,
         augmentation: ClipAugmentation | None = None,
         jitter: int = 0,
-        hide: float = 0.0,
+        drop_frames: float = 0.0,
         on_bad_frame: Literal["raise", "skip"] = "raise",
         bad_frame_log: Path | None = None,
         memory: SharedRing | None = None,
@@ -135,7 +135,7 @@ class ClipDataset(Dataset[Batch]):
         self.seed = seed
         self.augmentation = augmentation
         self.jitter = jitter
-        self.hide = hide
+        self.drop_frames = drop_frames
         self.on_bad_frame = on_bad_frame
         self.bad_frame_log = None if bad_frame_log is None else BadFrameLog(bad_frame_log)
         self.memory = memory
@@ -147,23 +147,23 @@ class ClipDataset(Dataset[Batch]):
         """The clip of a training slot, or of a window.
 
         Raises:
-            BadFrameError: A frame cannot be read, and is not to be skipped.
+            BadFrameError: A frame cannot be read, and bad frames are not skipped.
         """
         return self.__getitems__([which])[0]
 
     def __getitems__(self, which: Sequence[Slot | int]) -> list[Batch]:
-        """The clips of a batch, put together here: each is written to its place, and never copied again.
+        """A collated batch: each clip is written to its position, without a further copy.
 
         Args:
-            which: Training slots, or numbers of windows.
+            which: Training slots, or window numbers.
 
         Returns:
-            A single batch.
+            A list with a single batch.
 
         Raises:
             BadFrameError: As for a single clip.
         """
-        # one kind of work for all clips, then the next: that keeps a processor's caches
+        # one step for all clips, then the next, as this makes better use of the CPU caches
         chosen = [self._choose(each) for each in which]
         clips = [self._clip(*each) for each in chosen]
         shape = len(clips), self.windows.length
@@ -197,7 +197,7 @@ class ClipDataset(Dataset[Batch]):
     def _clip(self, window: Window, labels: Labels, draw: Draw | None) -> _Clip:
         read, n_bad_frames = self._read(window)
         values: NDArray[Any] = read.values if isinstance(read, Features) else read.pixels
-        return _Clip(window, labels, draw, values, read.visible & ~self._hidden(window), n_bad_frames)
+        return _Clip(window, labels, draw, values, read.visible & ~self._dropped(window), n_bad_frames)
 
     def _augmented(self, clip: _Clip) -> NDArray[Any]:
         if clip.draw is None or self.augmentation is None or clip.values.dtype != np.uint8:
@@ -205,7 +205,7 @@ class ClipDataset(Dataset[Batch]):
         return self.augmentation(clip.values, clip.draw.seed)
 
     def _choose(self, which: Slot | int) -> tuple[Window, Labels, Draw | None]:
-        """The window of a slot or number with its labels, and what is random about it."""
+        """The window of a slot or number, its labels, and its draw if it is a training clip."""
         if not isinstance(which, Slot):
             window = self.windows[which] if which >= 0 else PADDING
             return window, self._labels(window), None
@@ -218,17 +218,17 @@ class ClipDataset(Dataset[Batch]):
         return moved, labels, draw
 
     def _moved(self, window: Window, shift: float) -> Window:
-        """The window with its start moved within the video; `shift` is uniform in [0, 1)."""
+        """The window with its start jittered within the video; `shift` is uniform in [0, 1)."""
         length, step = self.windows.length, self.windows.step
         n_frames = int(self.index.n_frames[window.video])
-        last = n_frames - (length - 1) * step - 1  # where the last full window begins
+        last = n_frames - (length - 1) * step - 1  # start of the last full window
         if self.jitter < 2 or last <= 0:
             return window
         start = window.start + int(shift * self.jitter) - self.jitter // 2
         return window_at(window.video, min(max(start, 0), last), n_frames, length, step)
 
     def _is_useful(self, window: Window, labels: Labels) -> bool:
-        """Whether a window holds what training windows are chosen for."""
+        """Whether a window contains a visible frame and a labelled frame."""
         visible = self.index.visible(window.video, window.start, window.stop)[:: window.step]
         return bool(visible.any() and labelled_frames(labels, self.tasks).any())
 
@@ -240,15 +240,15 @@ class ClipDataset(Dataset[Batch]):
             return labels
         return Labels(**{name: values[:: window.step] for name, values in vars(labels).items()})
 
-    def _hidden(self, window: Window) -> NDArray[np.bool_]:
-        if not self.hide or window.video < 0:
+    def _dropped(self, window: Window) -> NDArray[np.bool_]:
+        if not self.drop_frames or window.video < 0:
             return np.zeros(len(window), np.bool_)
         name = self.index.videos[window.video]
-        hidden = dropped_frames(name, self.index.visible(window.video), share=self.hide, seed=self.seed)
-        return hidden[window.frames]
+        visible = self.index.visible(window.video)
+        return dropped_frames(name, visible, share=self.drop_frames, seed=self.seed)[window.frames]
 
     def _read(self, window: Window) -> tuple[Frames | Features, int]:
-        """What there is to see in a window, and how many of its frames could not be read."""
+        """The frames or features of a window, and the number of its bad frames."""
         try:
             return self.source.read(max(window.video, 0), window.frames), 0
         except BadFrameError as error:
@@ -260,14 +260,14 @@ class ClipDataset(Dataset[Batch]):
 
 
 class Chunk(NamedTuple):
-    """Some of the visible frames of one video, in order.
+    """A run of visible frames of one video.
 
     Attributes:
-        video: Its number in the index; -1 in a chunk without frames that fills up a rank.
-        places: int64 (m,), which frames, from 0.
+        video: Number of the video in the index; -1 in an empty chunk that pads a rank.
+        places: int64 (m,), frame numbers, from 0.
         pixels: uint8 (m, H, W, 3), RGB.
-        n_bad_frames: Frames that could not be read and are left out.
-        images: The mark of the video's images, in its last chunk; else None.
+        n_bad_frames: Number of skipped frames that could not be read.
+        images: Fingerprint of the video's images in its last chunk; None in others.
     """
 
     video: int
@@ -278,16 +278,16 @@ class Chunk(NamedTuple):
 
 
 class VisibleFrames(Dataset[Chunk]):
-    """The visible frames of whole videos in chunks of one size, the last of each video smaller.
+    """Dataset of the visible frames of whole videos in chunks, the last of a video may be smaller.
 
-    A video without any is one empty chunk.
+    A video without visible frames is one empty chunk.
 
     Args:
-        index: The data set.
-        frames: Where its pixels are.
-        videos: Which videos.
-        size: Frames in a chunk.
-        skip_bad_frames: Leave out a frame that cannot be read, instead of raising.
+        index: Index of the data set.
+        frames: Frame source.
+        videos: Numbers of the videos.
+        size: Number of frames per chunk.
+        skip_bad_frames: Whether to skip frames that cannot be read, instead of raising.
 
     Attributes:
         video: int32 (n_chunks,), the video of every chunk.
@@ -314,10 +314,10 @@ class VisibleFrames(Dataset[Chunk]):
         return len(self.video)
 
     def __getitem__(self, number: int) -> Chunk:
-        """The chunk of that number; that of -1 holds nothing.
+        """A chunk by its number; -1 gives an empty chunk.
 
         Raises:
-            BadFrameError: A frame cannot be read, and is not to be skipped.
+            BadFrameError: A frame cannot be read, and bad frames are not skipped.
         """
         if number < 0:
             return Chunk(-1, np.empty(0, np.int64), torch.from_numpy(self.frames.read(0, []).pixels), 0, None)

@@ -242,7 +242,7 @@ class LoaderFactory:
             video=windows.video, batch_size=batch_size, rank=self.rank, world_size=self.world_size
         )
         options = loader_options(workers=self.workers, pin_memory=self.pin_memory)
-        clips = self._clips(windows, tasks, split=split, hide=self.hide)
+        clips = self._clips(windows, tasks, split=split, drop_frames=self.hide)
         return ClipLoader(clips, batch_size=batch_size, sampler=sampler, **options)
 
     def _clips(self, windows: WindowTable, tasks: Sequence[Task], **kwargs: Any) -> ClipDataset:

@@ -1,7 +1,7 @@
-"""Samplers: which windows a process draws, in what order, and with what class weights.
+"""Samplers for training and evaluation, selection of windows, and class weights.
 
-Both samplers are `DistributedSampler`s so that Lightning leaves them alone: it shards any other kind a
-second time, and pads validation with duplicates.
+Both samplers subclass `DistributedSampler` because Lightning wraps any other sampler in one, which shards
+a second time and pads validation with duplicates.
 """
 
 import heapq
@@ -23,11 +23,11 @@ from abaw.windows import WindowTable, cut_videos
 
 
 class Slot(NamedTuple):
-    """A place in an epoch's global order and the window drawn for it; it keys all that is random there.
+    """A position in the global order of an epoch, with its window; it seeds the random numbers of the clip.
 
     Attributes:
-        epoch: From 0.
-        slot: Place among all windows drawn in the epoch on all ranks, from 0.
+        epoch: Number of the epoch, from 0.
+        slot: Position among all windows of the epoch on all ranks, from 0.
         window: Number of the window in its table.
     """
 
@@ -37,20 +37,20 @@ class Slot(NamedTuple):
 
 
 class TrainSampler(DistributedSampler[Slot]):
-    """Shuffles windows by seed and epoch alone; all ranks together take the slots in order.
+    """Training sampler whose order depends on seed and epoch only, not on the number of ranks.
 
-    With B clips per rank on W ranks, batch k is made of the slots from k·B·W, dealt out to the ranks in
-    turn. So the same windows meet in a batch however B·W is divided. The windows left over at the end of
-    an epoch are dropped: every rank has the same number of full batches.
+    With B clips per rank on W ranks, global batch k consists of the slots from k·B·W, assigned to the ranks
+    in turn, so it does not depend on how B·W is divided. Remaining windows at the end of an epoch are
+    dropped: every rank has the same number of full batches.
 
     Args:
-        n_windows: How many windows there are.
+        n_windows: Number of windows.
         batch_size: Clips per rank and batch (B).
-        rank: Number of this process.
+        rank: Rank of this process.
         world_size: Number of processes (W).
-        seed: From 0.
+        seed: Seed, from 0.
         weights: float (n_windows,), positive; windows are drawn with replacement in proportion to them.
-            None takes every window once per epoch.
+            None draws every window once per epoch.
 
     Raises:
         AbawError: There are too few windows for one batch.
@@ -79,11 +79,11 @@ class TrainSampler(DistributedSampler[Slot]):
         self._weights = weights
 
     def start_at(self, epoch: int, batch: int) -> None:
-        """Lets the next pass begin in the middle of an epoch, at a batch counted from 0."""
+        """Starts the next iteration at a batch (from 0) of an epoch."""
         self.epoch, self.first_batch = epoch, batch
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch of the next pass; the epoch already chosen keeps its first batch."""
+        """Sets the epoch of the next iteration; the current epoch keeps its first batch."""
         if epoch != self.epoch:
             self.start_at(epoch, 0)
 
@@ -95,7 +95,7 @@ class TrainSampler(DistributedSampler[Slot]):
             yield Slot(epoch, slot, int(order[slot]))
 
     def __len__(self) -> int:
-        """Windows of a whole epoch on this rank, wherever a pass begins."""
+        """Number of windows of a whole epoch on this rank."""
         return self.n_batches * self.batch_size
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
@@ -105,20 +105,19 @@ class TrainSampler(DistributedSampler[Slot]):
             return rng.permutation(self.n_windows)
         shares = np.cumsum(self._weights)
         drawn: NDArray[np.int64] = np.searchsorted(shares, rng.random(self.n_windows) * shares[-1], "right")
-        return drawn.clip(max=self.n_windows - 1)  # a number next to 1 may round up to the end
+        return drawn.clip(max=self.n_windows - 1)  # rounding may reach the end
 
 
 class EvalSampler(DistributedSampler[int]):
-    """Keeps every video whole on one rank, its windows in order, and every rank at equally many batches.
+    """Evaluation sampler that keeps every video on one rank, in order, with equally many batches per rank.
 
-    Videos go to the ranks largest first, each to the rank with the least so far; one rank takes them all
-    in the order of the table. A rank that would have fewer batches than another is filled up with -1,
-    which stands for a window without frames.
+    Videos are assigned from the largest to the smallest, each to the rank with the fewest windows so far.
+    Ranks with fewer batches are padded with -1, an empty window.
 
     Args:
-        video: int (n_windows,), the video of every window; the windows of a video stand together.
+        video: int (n_windows,), the video of every window; the windows of a video are contiguous.
         batch_size: Windows per rank and batch.
-        rank: Number of this process.
+        rank: Rank of this process.
         world_size: Number of processes.
     """
 
@@ -135,7 +134,7 @@ class EvalSampler(DistributedSampler[int]):
             heapq.heappush(loads, (load + int(n_windows[place]), least))
         mine = np.flatnonzero(rank_of[of_window] == rank)
         n_batches = -(-max(load for load, _ in loads) // batch_size)
-        n_short = (n_batches - 1) * batch_size + 1 - len(mine)  # one window opens the last batch
+        n_short = (n_batches - 1) * batch_size + 1 - len(mine)  # one window suffices for the last batch
         self._windows = np.pad(mine, (0, max(n_short, 0)), constant_values=-1)
 
     def __iter__(self) -> Iterator[int]:
@@ -145,11 +144,11 @@ class EvalSampler(DistributedSampler[int]):
         return len(self._windows)
 
 
-_SHOWN = 3  # videos that a warning names
+_SHOWN = 3  # number of videos that a warning names
 
 
 def labelled_frames(labels: Labels, tasks: Sequence[Task]) -> NDArray[np.bool_]:
-    """Bool (R,): frames with a valid label of at least one of `tasks`."""
+    """Frames with a valid label of at least one of `tasks`, bool (R,)."""
     labelled = np.zeros(len(labels), np.bool_)
     for task in tasks:
         labelled |= labels.valid(task).reshape(len(labels), -1).any(1)
@@ -159,15 +158,15 @@ def labelled_frames(labels: Labels, tasks: Sequence[Task]) -> NDArray[np.bool_]:
 def training_windows(
     index: Index, tasks: Sequence[Task], *, length: int, stride: int, step: int = 1, split: str = "train"
 ) -> WindowTable:
-    """The windows of a split that hold at least one label of `tasks` and at least one visible frame.
+    """The windows of a split with at least one label of `tasks` and at least one visible frame.
 
     Args:
-        index: The data set.
-        tasks: Whose labels count.
+        index: Index of the data set.
+        tasks: Tasks whose labels count.
         length: Frames in a window (T).
-        stride: Frames of the window from one start to the next.
+        stride: Distance between window starts, in frames of the window.
         step: Distance between the frames of a window, in frames of the video.
-        split: Which one.
+        split: Name of the split.
     """
     table = cut_videos(index.n_frames, index.annotated(split, tasks), length, stride, step)
     useful = np.zeros(len(table), np.bool_)
@@ -183,7 +182,7 @@ def training_windows(
 
 
 def describe_split(index: Index, split: str, tasks: Sequence[Task], windows: WindowTable) -> str:
-    """One line: videos, windows, labelled rows of each task and visible frames of a split."""
+    """A line with the numbers of videos, windows, labelled rows per task and visible frames of a split."""
     videos = index.annotated(split, tasks)
     n_labelled = dict.fromkeys(tasks, 0)
     for video in videos:
@@ -200,7 +199,7 @@ def describe_split(index: Index, split: str, tasks: Sequence[Task], windows: Win
 
 
 def warn_of_unseen(index: Index, split: str, tasks: Sequence[Task]) -> str | None:
-    """A warning of the labelled videos of a split that have no image; None where there is none."""
+    """A warning about labelled videos of a split that have no images; None if all have."""
     videos = index.annotated(split, tasks)
     unseen = [video for video in videos if not index.visible(video).any()]
     if not unseen:
@@ -218,9 +217,9 @@ def warn_of_unseen(index: Index, split: str, tasks: Sequence[Task]) -> str | Non
 def labelled_windows(
     table: WindowTable, index: Index, tasks: Sequence[Task], split: str | None
 ) -> WindowTable:
-    """Those windows of a table that are needed to score every labelled frame.
+    """The windows of a table that are needed to score all labelled frames.
 
-    A label beyond a video's last frame is scored by the prediction of that frame, so it counts as labelled.
+    A label after the last frame of a video is scored with the prediction of that frame.
     """
     needed = np.zeros(len(table), np.bool_)
     for video, windows in _by_video(table):
@@ -236,18 +235,18 @@ def labelled_windows(
 def class_weights(
     index: Index, table: WindowTable, tasks: Sequence[Task], *, strength: float, split: str = "train"
 ) -> NDArray[np.float64]:
-    """How often each window should be drawn, by how rare the labels it holds are; float64 (n_windows,).
+    """Sampling weights of windows by the inverse frequency of their labels; float64 (n_windows,).
 
-    A label is as rare as its share among the labels of its kind is small: expression classes, or presence
-    and absence of one action unit. A window counts with the mean rarity of its labels, averaged over EXPR
-    and AU; 1 is the mean rarity of all labels, and stands where a task has none.
+    The weight of a label is its share to the power of -strength, normalised to mean 1 over all labels of an
+    expression or action unit. The weight of a window is the mean over its labels, averaged over EXPR and
+    AU; a window without labels of a task has weight 1.
 
     Args:
-        index: The data set.
+        index: Index of the data set.
         table: Windows of `split`.
-        tasks: Those trained; VA has no classes and is passed over.
-        strength: 0 treats all labels alike, 1 weighs them by the inverse of their share.
-        split: Where the labels are.
+        tasks: Trained tasks; VA has no classes and is ignored.
+        strength: 0 weights all labels equally, 1 by the inverse of their share.
+        split: Split of the labels.
     """
     counts = index.label_counts(split, tasks)
     rarity = {}
@@ -271,7 +270,7 @@ def class_weights(
 
 
 def _rarity(counts: NDArray[np.int64], strength: float) -> NDArray[np.float64]:
-    """Rarity of each class, shape of `counts` (..., K), with mean 1 over the labels counted."""
+    """Weight of each class, shape of `counts` (..., K), with mean 1 over all labels."""
     shares = counts / counts.sum(-1, keepdims=True).clip(min=1)
     rarity: NDArray[np.float64] = np.where(counts > 0, shares.clip(min=1e-12) ** -strength, 0)
     rarity /= (shares * rarity).sum(-1, keepdims=True).clip(min=1e-12)
@@ -279,7 +278,7 @@ def _rarity(counts: NDArray[np.int64], strength: float) -> NDArray[np.float64]:
 
 
 def _by_video(table: WindowTable) -> Iterator[tuple[int, slice]]:
-    """Each video of a table and where its windows stand there; they stand together."""
+    """Each video of a table with the slice of its windows, which are contiguous."""
     bounds = np.flatnonzero(np.diff(table.video, prepend=-1, append=-1)).tolist()
     for first, last in pairwise(bounds):
         yield int(table.video[first]), slice(first, last)
@@ -288,13 +287,13 @@ def _by_video(table: WindowTable) -> Iterator[tuple[int, slice]]:
 def sum_windows(
     values: NDArray[np.generic], starts: NDArray[np.int32], length: int, step: int
 ) -> NDArray[np.float64]:
-    """The sum over each window of a video.
+    """The sum of per-frame values over each window of a video.
 
     Args:
-        values: Numbers or truths (N,), one per frame.
-        starts: int (n_windows,), where they begin.
+        values: Numeric or bool (N,).
+        starts: int (n_windows,), first frames of the windows.
         length: Frames in a full window.
-        step: Distance between its frames; frames beyond N add nothing.
+        step: Distance between its frames; frames after N are ignored.
 
     Returns:
         float64 (n_windows,).

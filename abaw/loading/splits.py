@@ -1,4 +1,4 @@
-"""Split selection: which videos a stage uses, and subject-disjoint folds."""
+"""Selection of the videos of a stage, and subject-disjoint cross-validation folds."""
 
 import json
 from collections.abc import Mapping
@@ -26,15 +26,15 @@ PredictSplit = Literal["auto", "train", "val", "test", "all"]
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSelection:
-    """Finds the videos of a stage in an index.
+    """Selects the videos of a stage from an index.
 
     Attributes:
-        index: The data set.
-        tasks: Whose annotations count.
-        test_split: Which videos `test` scores; auto takes those annotated for the test. A test split in which
-            all labels of a task are one value holds placeholders, and is not annotated.
-        predict_split: Which videos `predict` is for; auto takes val, and all where nothing is annotated.
-            test takes those without an annotation for one of the tasks where none is annotated for the test.
+        index: Index of the data set.
+        tasks: Tasks whose annotations count.
+        test_split: Split that `test` scores; auto: the annotated videos of the test split. If all labels of a
+            task are equal there, they are placeholders, and the split counts as not annotated.
+        predict_split: Split for `predict`; auto: val, or all videos if val is not annotated; test without
+            annotations: the videos without annotation for one of the tasks.
         predict_videos: List of videos, or a sample submission with their images, instead of a split.
     """
 
@@ -45,7 +45,7 @@ class SplitSelection:
     predict_videos: Path | None = None
 
     def split(self, stage: Stage) -> str | None:
-        """The split a stage is about; None where it is about videos of any."""
+        """The split of a stage; None for videos of any split."""
         if stage == "validate":
             return "val"
         if stage == "test":
@@ -57,10 +57,10 @@ class SplitSelection:
         return self.predict_split
 
     def videos(self, stage: Stage) -> list[int]:
-        """The videos of a stage, by name.
+        """The numbers of the videos of a stage, sorted by name.
 
         Raises:
-            AbawError: There is none, or one that is listed does not exist.
+            AbawError: There are no videos, or a listed one does not exist.
         """
         split = self.split(stage)
         if stage == "predict" and self.predict_videos is not None:
@@ -68,8 +68,8 @@ class SplitSelection:
         elif split is None:
             videos, what = self._with_images(), "with images"
         elif stage == "predict" and split == "test" and not self._annotated("test"):
-            # the organisers keep the labels of the test videos, so those are known by having none; each
-            # task has its own, and those of one may be annotated for another
+            # the labels of test videos are not published, so they are the videos without annotation; each
+            # task has its own, which may be annotated for another task
             videos = [v for v in self._with_images() if set(self.tasks) - self.index.splits(v).keys()]
             what = f"with images and without annotation for one of {', '.join(self.tasks)}"
         elif stage == "test" and self.test_split == "auto" and not self._test_is_labelled:
@@ -120,31 +120,30 @@ class SplitSelection:
 
 _TRIES = 10
 
-_JITTER = 0.2  # how far chance changes the order of size in which recordings are dealt out
+_JITTER = 0.2  # relative noise on the sizes by which recordings are ordered
 
-_WORTHWHILE = 1e-9  # a smaller gain is rounding
+_WORTHWHILE = 1e-9  # smaller gains are rounding errors
 
-_WEIGHT_OF_LENGTH = 4.0  # in units of one label's
+_WEIGHT_OF_LENGTH = 4.0  # relative to the weight of a label
 
 
 def make_folds(index: Index, k: int, seed: int = 0) -> dict[str, int]:
-    """Deals the videos annotated in train or val into `k` folds, all those of a recording together.
+    """Divides the videos annotated in train or val into `k` folds, grouped by recording and stratified.
 
-    Every fold gets about the same share of the frames, of each task's labels, of every expression and
-    action unit, and of each quadrant of valence and arousal. Recordings are dealt out from the largest to
-    the smallest, each to the fold that lacks most of what it holds, and exchanged as long as that helps;
-    the best of a few attempts counts.
+    All folds have about the same share of frames, of the labels of each task, of every expression and
+    action unit, and of each quadrant of valence and arousal. Recordings are assigned greedily from the
+    largest to the smallest, then improved by moves and swaps; the best of several attempts is returned.
 
     Args:
-        index: The data set.
+        index: Index of the data set.
         k: Number of folds.
-        seed: Another seed gives other folds, about as good.
+        seed: Seed, from 0.
 
     Returns:
         The fold of every video, from 0, by name.
 
     Raises:
-        UsageError: There are fewer than two folds, or more than recordings; or the seed is negative.
+        UsageError: `k` is below 2 or above the number of recordings, or the seed is negative.
     """
     videos = sorted({v for split in ("train", "val") for v in index.annotated(split, Task)})
     recordings: dict[str, list[int]] = {}
@@ -161,7 +160,7 @@ def make_folds(index: Index, k: int, seed: int = 0) -> dict[str, int]:
     if seed < 0:
         raise UsageError(f"seed: {seed} is too small; give 0 or more")
     rng = keyed_generator(Purpose.FOLDS, seed)
-    tries = [_exchanged(_dealt(shares, k, rng), shares, k) for _ in range(_TRIES)]
+    tries = [_improved(_assigned(shares, k, rng), shares, k) for _ in range(_TRIES)]
     fold_of = min(tries, key=lambda folds: sum((shares[folds == f].sum(0) ** 2).sum() for f in range(k)))
     return {
         index.videos[video]: int(fold)
@@ -171,7 +170,7 @@ def make_folds(index: Index, k: int, seed: int = 0) -> dict[str, int]:
 
 
 def _content(index: Index, video: int) -> NDArray[np.float64]:
-    """What a video holds, float64 (26,): frames, VA by quadrant, expressions, AU rows, present units."""
+    """Counts of a video, float64 (26,): frames, VA by quadrant, expressions, AU rows, present units."""
     content = np.zeros(26)
     content[0] = max(index.n_frames[video], 1)
     for split in ("train", "val"):
@@ -184,30 +183,30 @@ def _content(index: Index, video: int) -> NDArray[np.float64]:
     return content
 
 
-def _dealt(shares: NDArray[np.float64], k: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """The fold of every recording, dealt out from the largest to the smallest."""
+def _assigned(shares: NDArray[np.float64], k: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """The fold of every recording, assigned greedily from the largest to the smallest."""
     sizes = shares.sum(1) * rng.uniform(1 - _JITTER, 1 + _JITTER, len(shares))
     loads = np.zeros((k, shares.shape[1]))
     fold_of = np.empty(len(shares), np.int64)
     for group in np.argsort(-sizes):
-        fold = int((loads @ shares[group]).argmin())  # where the sum of squared loads grows least
+        fold = int((loads @ shares[group]).argmin())  # smallest growth of the sum of squared loads
         loads[fold] += shares[group]
         fold_of[group] = fold
     return fold_of
 
 
-def _exchanged(fold_of: NDArray[np.int64], shares: NDArray[np.float64], k: int) -> NDArray[np.int64]:
-    """The same folds after every move or swap of recordings that makes the loads more equal."""
+def _improved(fold_of: NDArray[np.int64], shares: NDArray[np.float64], k: int) -> NDArray[np.int64]:
+    """The folds after all moves and swaps of recordings that make the loads more equal."""
     fold_of = fold_of.copy()
     loads = np.stack([shares[fold_of == fold].sum(0) for fold in range(k)])
-    partners = np.concatenate([np.zeros((k, shares.shape[1])), shares])  # nothing from a fold, or a recording
+    partners = np.concatenate([np.zeros((k, shares.shape[1])), shares])  # moves, then swaps
     changed = True
     while changed:
         changed = False
         for group, content in enumerate(shares):
             here, there = fold_of[group], np.concatenate([np.arange(k), fold_of])
             given = content - partners
-            growth = ((loads[there] - loads[here] + given) * given).sum(1)  # half of what the squares gain
+            growth = ((loads[there] - loads[here] + given) * given).sum(1)  # half the growth of squared loads
             growth[there == here] = 0
             best = int(growth.argmin())
             if growth[best] < -_WORTHWHILE:
@@ -227,10 +226,10 @@ def write_folds(path: Path, folds: Mapping[str, int]) -> None:
 
 
 def read_folds(path: Path) -> dict[str, int]:
-    """The folds that `write_folds` wrote.
+    """The folds in a file of `write_folds`.
 
     Raises:
-        AbawError: The file cannot be read or is something else.
+        AbawError: The file cannot be read or is not a file of folds.
     """
     try:
         folds = json.loads(Path(path).read_text(encoding="utf-8"))["folds"]
@@ -239,5 +238,5 @@ def read_folds(path: Path) -> dict[str, int]:
     except OSError as error:
         raise AbawError(f"{path}: cannot be read ({error.strerror}); make it with `abaw folds`") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise AbawError(f"{path}: not a file of folds ({error}); make it anew with `abaw folds`") from error
+        raise AbawError(f"{path}: not a file of folds ({error}); make it again with `abaw folds`") from error
     return dict(folds)

@@ -1,4 +1,4 @@
-"""Random changes of a clip's pixels, the same for all its frames; the one door to albumentations."""
+"""Augmentation of clips with albumentations, equal for all frames of a clip."""
 
 import os
 import random
@@ -16,25 +16,25 @@ from abaw.randomness import Purpose, keyed_generator
 
 @dataclass(frozen=True, kw_only=True)
 class ClipAugmentation:
-    """Changes a whole clip by one random draw, which the clip's own seed decides alone.
+    """Augments all frames of a clip with the same random parameters, given by a seed per clip.
 
-    The defaults are the paper's: brightness and contrast, flip, blur, sharpening. Shift, scale, rotation
-    and dropped boxes are off until they are given a probability.
+    The defaults are those of the paper: brightness and contrast, flip, blur, sharpening. Affine transforms
+    and box dropout are off by default.
 
     Attributes:
-        p_brightness_contrast: Probability that brightness and contrast change.
-        brightness_contrast: Largest change of either, as a share.
-        p_flip: Probability that left and right are swapped.
+        p_brightness_contrast: Probability of changing brightness and contrast.
+        brightness_contrast: Largest relative change of either.
+        p_flip: Probability of a horizontal flip.
         p_blur: Probability of a Gaussian blur.
-        blur: Smallest and largest kernel, odd, in pixels.
+        blur: Smallest and largest kernel size, odd, in pixels.
         p_sharpen: Probability of sharpening.
-        p_affine: Probability that the face is shifted, scaled and rotated.
-        shift: Largest shift, as a share of the side.
-        scale: Largest change of size, as a share.
+        p_affine: Probability of an affine transform.
+        shift: Largest translation, relative to the image size.
+        scale: Largest relative change of scale.
         rotate: Largest rotation, in degrees.
-        p_boxes: Probability that black boxes hide a part.
-        n_boxes: Largest number of boxes.
-        box: Largest side of a box, as a share of the side.
+        p_boxes: Probability of box dropout.
+        n_boxes: Largest number of black boxes.
+        box: Largest side of a box, relative to the image size.
     """
 
     p_brightness_contrast: float = 0.3
@@ -65,13 +65,13 @@ class ClipAugmentation:
             )
 
     def __call__(self, clip: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-        """Gives the changed clip, uint8 (T, H, W, 3); it may be the input itself, so write in neither.
+        """Returns the augmented clip, uint8 (T, H, W, 3); it may share memory with the input.
 
         Args:
             clip: uint8 (T, H, W, 3), RGB, T at least 1.
-            seed: From 0; the same seed gives the same change.
+            seed: Seed of the augmentation, from 0.
         """
-        # one stream shared by all transforms: with a generator each, their coins would agree
+        # one generator for all transforms: with equal seeds each, their draws would be correlated
         pipeline = _pipeline(self)
         pipeline.set_random_state(keyed_generator(Purpose.AUGMENTATION, seed), random.Random(seed))
         changed: NDArray[np.uint8] = pipeline(images=clip)["images"]
@@ -80,11 +80,11 @@ class ClipAugmentation:
 
 @cache
 def _pipeline(settings: ClipAugmentation) -> Any:
-    """Built at the first clip, once per process; kept beside the settings, which stay plain values."""
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else the import asks the network for news
+    """The albumentations pipeline of the settings, built once per process."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # no version check over the network at import
     import albumentations as A
 
-    with warnings.catch_warnings():  # an argument it does not know would be replaced by its default
+    with warnings.catch_warnings():  # unknown arguments would be ignored with a warning
         warnings.filterwarnings("error", message=".*not valid for transform.*")
         return A.Compose(
             [
@@ -106,7 +106,7 @@ def _pipeline(settings: ClipAugmentation) -> Any:
                     num_holes_range=(1, settings.n_boxes),
                     hole_height_range=(settings.box / 3, settings.box),
                     hole_width_range=(settings.box / 3, settings.box),
-                    fill=0,  # "random" would draw for every frame
+                    fill=0,  # "random" would differ between frames
                     p=settings.p_boxes,
                 ),
             ]
@@ -114,8 +114,8 @@ def _pipeline(settings: ClipAugmentation) -> Any:
 
 
 def _frame_by_frame(transform: Any) -> Any:
-    """The transform with a loop over frames, where its own way with clips is to transpose them: the same
-    output, three to ten times faster.
+    """The transform applied in a loop over frames: same output, three to ten times faster than its own
+    implementation for clips, which transposes them.
     """
 
     def apply_to_images(self: Any, images: NDArray[np.uint8], *_: Any, **params: Any) -> NDArray[np.uint8]:

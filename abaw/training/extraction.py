@@ -20,9 +20,9 @@ from abaw.data.formats.features import (
     features_path,
     fingerprint_of,
     open_features,
-    read_parts,
+    read_metadata,
     write_features,
-    write_parts,
+    write_metadata,
 )
 from abaw.data.frames import FrameSource
 from abaw.data.index import Index
@@ -123,7 +123,7 @@ class Extractor(LightningModule):
         return cast(Tensor, self.backbone(chunk.pixels)).half()
 
     def _claim(self, parts: dict[str, Any]) -> None:
-        cached = read_parts(self.folder)
+        cached = read_metadata(self.folder)
         if cached is None and any(self.folder.glob(f"*{SUFFIX}")):
             raise AbawError(
                 f"{self.folder}: holds features that were made elsewhere; name another folder with"
@@ -136,7 +136,7 @@ class Extractor(LightningModule):
         if self.trainer.is_global_zero:
             for abandoned in self.folder.glob(f".*{SUFFIX}.*.tmp"):  # by a run that was killed
                 abandoned.unlink()
-            write_parts(self.folder, parts)
+            write_metadata(self.folder, parts)
 
     def _is_done(self, video: int) -> bool:
         path = features_path(self.folder, self.index.videos[video])
@@ -144,7 +144,7 @@ class Extractor(LightningModule):
             return False
         cached = open_features(path)
         images = images_fingerprint(self.index, self.frames, video)
-        made_like_this = cached.about.get("key") == self.key and cached.about.get("images") == images
+        made_like_this = cached.metadata.get("key") == self.key and cached.metadata.get("images") == images
         return made_like_this and len(cached.visible) == self.index.n_frames[video]
 
 
@@ -189,8 +189,9 @@ class FeatureWriter(Callback):
         features[places] = seen
         visible = np.zeros(n_frames, bool)
         visible[places] = True
-        about = {"key": extractor.key, "video": name, "n_frames": n_frames, "images": images}
-        write_features(features_path(extractor.folder, name), features=features, visible=visible, about=about)
+        path = features_path(extractor.folder, name)
+        metadata = {"key": extractor.key, "video": name, "n_frames": n_frames, "images": images}
+        write_features(path, features=features, visible=visible, metadata=metadata)
         self.n_frames += len(places)
         self._features, self._places = [], []
 
@@ -232,7 +233,7 @@ class FeatureCheck(Callback):
 
         Raises:
             UsageError: The backbone is to be trained, which features do not allow.
-            AbawError: See `FeatureStore.check_key`.
+            AbawError: See `FeatureStore.check_metadata`.
         """
         backbone = cast(Any, pl_module).network.backbone
         trained = backbone is not None and any(weight.requires_grad for weight in backbone.parameters())
@@ -259,4 +260,4 @@ class FeatureCheck(Callback):
     def _check(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data, backbone = cast(Any, trainer).datamodule, cast(Any, pl_module).network.backbone
         if data.features and backbone is not None:
-            FeatureStore(data.features, data.index).check_key(backbone_parts(backbone))
+            FeatureStore(data.features, data.index).check_metadata(backbone_parts(backbone))

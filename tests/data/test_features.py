@@ -15,7 +15,7 @@ from abaw.data.formats.features import (
     fingerprint_of,
     open_features,
     write_features,
-    write_parts,
+    write_metadata,
 )
 from abaw.data.frames import RawFolder
 from abaw.data.index import Index, build_index
@@ -49,7 +49,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
 def fill(folder: Path, index: Index, dim: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
     """Writes a cache as `abaw extract` does; gives what is in it."""
     rng = np.random.default_rng(seed)
-    write_parts(folder, PARTS)
+    write_metadata(folder, PARTS)
     written = {}
     for video, name in enumerate(index.videos):
         visible = index.visible(video)
@@ -59,7 +59,7 @@ def fill(folder: Path, index: Index, dim: int = 4, seed: int = 0) -> dict[str, n
             "video": name,
             "images": images_fingerprint(index, RawFolder(index), video),
         }
-        write_features(features_path(folder, name), features=features, visible=visible, about=about)
+        write_features(features_path(folder, name), features=features, visible=visible, metadata=about)
         written[name] = features
     return written
 
@@ -187,12 +187,12 @@ def _whole_numbers(folder: Path, index: Index) -> None:
 
 def _other_key(folder: Path, index: Index) -> None:
     tensors = {"features": np.zeros((7, 4), np.float16), "visible": np.ones(7, bool)}
-    write_features(folder / "gamma.safetensors", **tensors, about={"key": "other"})
+    write_features(folder / "gamma.safetensors", **tensors, metadata={"key": "other"})
 
 
 def _other_dim(folder: Path, index: Index) -> None:
     tensors = {"features": np.zeros((7, 5), np.float16), "visible": np.ones(7, bool)}
-    write_features(folder / "gamma.safetensors", **tensors, about={"key": fingerprint_of(PARTS)})
+    write_features(folder / "gamma.safetensors", **tensors, metadata={"key": fingerprint_of(PARTS)})
 
 
 def _other_images(folder: Path, index: Index) -> None:
@@ -201,7 +201,7 @@ def _other_images(folder: Path, index: Index) -> None:
         folder / "gamma.safetensors",
         features=features.features,
         visible=features.visible,
-        about={"key": fingerprint_of(PARTS), "images": "0"},
+        metadata={"key": fingerprint_of(PARTS), "images": "0"},
     )
 
 
@@ -271,6 +271,6 @@ def test_a_stale_cache_is_refused_with_the_part_that_differs(
     fill(folder, index)
     fill_elsewhere(elsewhere, index)
     with pytest.raises(AbawError, match=rf"{folder}: stale .*{message}.*`abaw extract --config FILE"):
-        FeatureStore([folder], index).check_key(PARTS | changed)
-    FeatureStore([folder], index).check_key({k: v for k, v in PARTS.items() if k not in changed})
-    FeatureStore([elsewhere, folder], index).check_key(PARTS | changed)  # made elsewhere: not compared
+        FeatureStore([folder], index).check_metadata(PARTS | changed)
+    FeatureStore([folder], index).check_metadata({k: v for k, v in PARTS.items() if k not in changed})
+    FeatureStore([elsewhere, folder], index).check_metadata(PARTS | changed)  # made elsewhere: not compared

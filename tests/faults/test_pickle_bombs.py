@@ -13,8 +13,8 @@ import torch
 import abaw
 from abaw.__main__ import main
 from abaw.data.check.check import check_dataset
-from abaw.data.formats.features import open_features, read_parts
-from abaw.data.formats.litdata_shards import CONTENTS, SegmentStore, segment_frames
+from abaw.data.formats.features import open_features, read_metadata
+from abaw.data.formats.litdata_shards import CONTENTS, LitdataStore, segment_frames
 from abaw.data.frames import open_frames
 from abaw.data.index import build_index
 from abaw.data.layout import DataSource
@@ -66,10 +66,10 @@ READ: dict[str, tuple[str, Callable[[Path], object]]] = {
     "weights": ("vit.pth", read_state_dict),
     "weights in safetensors": ("vit.safetensors", read_state_dict),
     "features": ("b.safetensors", open_features),
-    "what features were made with": ("store.json", lambda path: read_parts(path.parent)),
+    "what features were made with": ("store.json", lambda path: read_metadata(path.parent)),
     "pack of a video": ("pack/a/images.safetensors", lambda path: build_index(DataSource(path.parents[1]))),
     "contents of segments": (f"pack/{CONTENTS}", lambda path: segment_frames(path.parent)),
-    "index of segments": ("pack/index.json", lambda path: SegmentStore().fetch(path.parent, 0)),
+    "index of segments": ("pack/index.json", lambda path: LitdataStore().fetch(path.parent, 0)),
     "folds": ("folds.json", read_folds),
     "calibration": ("calibration.json", read_calibration),
     "calibration in a checkpoint": ("best.ckpt", read_calibration),

@@ -228,7 +228,7 @@ def test_cached_features_take_the_place_of_frames(index, tmp_path):
     for video, name in enumerate(index.videos):
         visible = index.visible(video)
         values = np.arange(len(visible), dtype=np.float16)[:, None].repeat(3, 1) * visible[:, None]
-        write_features(features_path(tmp_path, name), features=values, visible=visible, about={})
+        write_features(features_path(tmp_path, name), features=values, visible=visible, metadata={})
     store = FeatureStore([tmp_path], index)
     windows = training_windows(index, ALL, length=8, stride=4)
     clips = ClipDataset(
@@ -263,7 +263,7 @@ def test_hides_the_same_frames_whatever_the_windows_are(index, share):
     assert not (hidden & ~seen).any()
     assert not (hidden & ~dropped_frames("c_val", seen, share=1.0, seed=3)).any()
     for length, stride in ((8, 4), (5, 5), (1, 1)):
-        clips = make(index, videos=["c_val"], length=length, stride=stride, hide=share, seed=3)
+        clips = make(index, videos=["c_val"], length=length, stride=stride, drop_frames=share, seed=3)
         for k in range(len(clips)):
             frames = list(clips.windows[k].frames)
             assert clips[k].visible[0, : len(frames)].tolist() == (seen & ~hidden)[frames].tolist()

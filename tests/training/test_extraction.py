@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
-from abaw.data.formats.features import features_path, open_features, read_parts
+from abaw.data.formats.features import features_path, open_features, read_metadata
 from abaw.data.frames import BadFrameError, RawFolder
 from abaw.data.index import build_index
 from abaw.data.layout import DataSource
@@ -190,7 +190,7 @@ def test_features_made_elsewhere_are_not_overwritten(root: Path, tmp_path: Path)
 def test_the_note_tells_what_the_features_depend_on(root: Path, tmp_path: Path) -> None:
     net = backbone()
     extract(root, tmp_path, net=net)
-    parts = read_parts(tmp_path)
+    parts = read_metadata(tmp_path)
     assert parts is not None
     assert parts.pop("transform").pop("image_size") == 32
     assert parts == {

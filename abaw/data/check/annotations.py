@@ -9,7 +9,7 @@ from abaw.data.check.kinds import DataFinding
 from abaw.data.formats.annotations import (
     MTL_COLUMNS,
     AnnotationError,
-    Defect,
+    LineDefect,
     columns_of,
     header_defect,
     parse_image,
@@ -52,13 +52,13 @@ def check_task_file(path: Path, task: Task) -> tuple[Labels | None, list[DataFin
         defects += [in_header] if in_header else in_rows or [error.defect]
     else:
         if not body:
-            defects.append(Defect("empty annotation", 1, "the file has a header but no rows"))
+            defects.append(LineDefect("empty annotation", 1, "the file has a header but no rows"))
         if task is Task.EXPR and len(names) < task.size:
-            defects.append(Defect("seven classes", 1, "the header names seven classes, without Other"))
+            defects.append(LineDefect("seven classes", 1, "the header names seven classes, without Other"))
         if task is Task.VA:
             n_missing = (read_rows(path, body, columns_of(task)) == task.unlabelled).sum(1)
             for row in (n_missing == 1).nonzero()[0].tolist():
-                defects.append(Defect("half-labelled row", row + 2, "one of valence and arousal is -5"))
+                defects.append(LineDefect("half-labelled row", row + 2, "one of valence and arousal is -5"))
     return labels, _findings(path, defects)
 
 
@@ -82,7 +82,7 @@ def check_mtl_file(path: Path) -> tuple[dict[str, Labels], list[DataFinding]]:
         )
     else:
         if not labels:
-            defects.append(Defect("empty annotation", 1, "the file has a header but no rows"))
+            defects.append(LineDefect("empty annotation", 1, "the file has a header but no rows"))
     return labels, _findings(path, defects)
 
 
@@ -108,7 +108,7 @@ def find_unrecognised(texts: Iterable[Path]) -> Iterator[DataFinding]:
                 yield DataFinding("unrecognised annotation", path, f"it holds {kind} and is not read")
 
 
-def _image_defects(body: bytes) -> Iterator[Defect]:
+def _image_defects(body: bytes) -> Iterator[LineDefect]:
     """Invalid and duplicate image names in the rows of an MTL file."""
     first: dict[tuple[str, int], int] = {}
     for number, line in enumerate(body.split(b"\n")[:-1], start=2):
@@ -116,28 +116,28 @@ def _image_defects(body: bytes) -> Iterator[Defect]:
         place = parse_image(image)
         if isinstance(place, str):
             if line.strip():  # blank lines are reported separately
-                yield Defect("image", number, place)
+                yield LineDefect("image", number, place)
         elif first.setdefault(place, number) != number:
-            yield Defect("duplicate row", number, f"{shown(image)} was listed on line {first[place]}")
+            yield LineDefect("duplicate row", number, f"{shown(image)} was listed on line {first[place]}")
 
 
-def _untidy(data: bytes) -> Iterator[Defect]:
+def _untidy(data: bytes) -> Iterator[LineDefect]:
     """Defects that the readers tolerate: byte-order mark, carriage returns, trailing blank lines, spaces."""
     if data.startswith(b"\xef\xbb\xbf"):
-        yield Defect("byte-order mark", 1, "the file begins with a byte-order mark")
+        yield LineDefect("byte-order mark", 1, "the file begins with a byte-order mark")
     if (at := data.find(b"\r")) >= 0:
-        yield Defect(
+        yield LineDefect(
             "carriage returns", data.count(b"\n", 0, at) + 1, f"{data.count(bytes([13]))} carriage returns"
         )
     content = data.rstrip(b" \t\r\n")
     n_blank = data.count(b"\n", len(content)) - 1
     if content and n_blank > 0:
-        yield Defect("blank line", content.count(b"\n") + 2, f"{n_blank} blank lines at the end")
+        yield LineDefect("blank line", content.count(b"\n") + 2, f"{n_blank} blank lines at the end")
     if (b" " in data or b"\t" in data) and (match := _SPACES.search(data)) is not None:
-        yield Defect("trailing spaces", data.count(b"\n", 0, match.start()) + 1, "spaces around a value")
+        yield LineDefect("trailing spaces", data.count(b"\n", 0, match.start()) + 1, "spaces around a value")
 
 
-def _findings(path: Path, defects: Iterable[Defect]) -> list[DataFinding]:
+def _findings(path: Path, defects: Iterable[LineDefect]) -> list[DataFinding]:
     """Findings for the first defects of every kind, and the number of further ones."""
     findings, met = [], Counter[str]()
     for defect in defects:

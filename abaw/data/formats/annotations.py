@@ -1,6 +1,6 @@
-"""Official annotation files: strict reader and writer. Row k (from 0) is frame k.
+"""Strict reader and writer of the official annotation files. Row k (from 0) is frame k.
 
-The markers -5 and -1 become masks here and appear nowhere else.
+The markers -5 and -1 of missing labels are converted to masks here.
 """
 
 import re
@@ -18,21 +18,21 @@ from abaw.tasks import EXPR_NAMES, Task
 
 _NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
-_IN_NUMBERS = b"0123456789+-.eE"
+_NUMBER_CHARACTERS = b"0123456789+-.eE"
 
-_BLANKS = b" \t\r"  # around a cell; the last for Windows' line ends
+_BLANKS = b" \t\r"  # stripped from cells; the last for Windows line endings
 
 
 @dataclass(frozen=True)
 class Column:
-    """What a column of an annotation file may hold.
+    """Name and valid values of a column of an annotation file.
 
     Attributes:
-        name: As in the official header.
-        lowest: Smallest label.
-        highest: Largest label.
-        unlabelled: The marker of a missing label.
-        whole: True where only whole numbers are labels.
+        name: Name in the official header.
+        lowest: Smallest valid label.
+        highest: Largest valid label.
+        unlabelled: Marker of a missing label.
+        whole: Whether labels are integers.
     """
 
     name: str
@@ -42,8 +42,8 @@ class Column:
     whole: bool
 
     def admits(self, values: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Bool, shape of `values`: a label or the marker."""
-        inside = (values >= self.lowest) & (values <= self.highest)  # false for nan
+        """Whether each value is a valid label or the marker; bool, shape of `values`."""
+        inside = (values >= self.lowest) & (values <= self.highest)  # False for NaN
         if self.whole:
             inside &= np.trunc(values) == values
         admitted: NDArray[np.bool_] = inside | (values == self.unlabelled)
@@ -64,14 +64,14 @@ def columns_of(task: Task) -> tuple[Column, ...]:
 
 
 @dataclass(frozen=True)
-class Defect:
-    """Something wrong in a text file.
+class LineDefect:
+    """A defect of a text file.
 
     Attributes:
         kind: `empty annotation`, `encoding`, `header`, `blank line`, `columns`, `number`, `range`,
             `image` or `duplicate row`.
         line: Line number, from 1.
-        detail: What is wrong, with the value met.
+        detail: Description of the defect, with the value found.
     """
 
     kind: str
@@ -80,15 +80,15 @@ class Defect:
 
 
 class AnnotationError(AbawError):
-    """An annotation file that cannot be trusted; names file, line, value and cure.
+    """An invalid annotation file; the message names file, line, value and cure.
 
     Attributes:
         path: The file.
-        defect: What is wrong, and on which line.
+        defect: The first defect.
     """
 
-    def __init__(self, path: Path, defect: Defect) -> None:
-        super().__init__(path, defect)  # so that it travels between processes
+    def __init__(self, path: Path, defect: LineDefect) -> None:
+        super().__init__(path, defect)  # so that it can be pickled
         self.path, self.defect = path, defect
 
     def __str__(self) -> str:
@@ -97,25 +97,25 @@ class AnnotationError(AbawError):
 
 
 def shown(cell: bytes) -> str:
-    """A cell as it may stand in a message: printable, quoted, cut at 40 characters."""
+    """A cell for an error message: printable, quoted, truncated to 40 characters."""
     text = cell.decode("utf-8", "backslashreplace")
     return repr(text if len(text) <= 40 else f"{text[:40]}…")
 
 
-def text_defect(data: bytes) -> Defect | None:
-    """Why a file holds no text to be read at all: it is empty, or UTF-16 as some editors save it."""
+def text_defect(data: bytes) -> LineDefect | None:
+    """The defect of a file that is empty or encoded as UTF-16; None for other files."""
     if not data.strip():
-        return Defect("empty annotation", 1, "the file is empty")
+        return LineDefect("empty annotation", 1, "the file is empty")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0\0" in (data[:4:2], data[1:4:2]):
         cure = "save it as UTF-8, for instance with `iconv -f UTF-16 -t UTF-8`"
-        return Defect("encoding", 1, f"the file is UTF-16; {cure}")
+        return LineDefect("encoding", 1, f"the file is UTF-16; {cure}")
     return None
 
 
 def split_header(data: bytes) -> tuple[list[str], bytes]:
-    """Parts a file into the names of its first line and the rows, which end in a line feed each.
+    """Splits a file into the column names of its first line and its rows, each ending in a line feed.
 
-    A byte-order mark, Windows' line ends and blank lines at the end are tolerated.
+    A byte-order mark, Windows line endings and trailing blank lines are tolerated.
     """
     data = data.removeprefix(b"\xef\xbb\xbf").rstrip(_BLANKS + b"\n").replace(b"\r\n", b"\n")
     header, _, body = data.partition(b"\n")
@@ -127,16 +127,16 @@ def read_rows(path: Path, body: bytes, columns: Sequence[Column], named: bool = 
     """The values of all rows.
 
     Args:
-        path: For messages.
-        body: Lines of comma-separated cells, each line ending in a line feed; the first is line 2.
-        columns: What each cell may hold.
-        named: Each row begins with one more cell, a name, which is passed over.
+        path: Path of the file, for messages.
+        body: Lines of comma-separated cells, each ending in a line feed; the first is line 2.
+        columns: Columns of the cells.
+        named: Whether each row begins with an additional cell, an image name, which is ignored.
 
     Returns:
-        float64 (R, len(columns)), all admitted by their columns.
+        float64 (R, len(columns)), valid labels or markers.
 
     Raises:
-        AnnotationError: A row is blank, has too few or too many cells, or a cell is wrong.
+        AnnotationError: A row is blank, has a wrong number of cells, or an invalid cell.
     """
     numbers = body
     if named:
@@ -151,14 +151,14 @@ def read_rows(path: Path, body: bytes, columns: Sequence[Column], named: bool = 
 
 
 def _read_fast(body: bytes, columns: Sequence[Column]) -> NDArray[np.float64] | None:
-    """The values, or None where the file must be looked at cell by cell."""
+    """The values of all rows, or None if the cells must be parsed one by one."""
     n_rows = body.count(b"\n")
     separators = b"," * (len(columns) - 1) + b"\n"
-    if body.translate(None, delete=_IN_NUMBERS) != separators * n_rows:
-        return None  # a wrong number of cells, or something that belongs to no number
-    single = body.replace(b"-1", b"/")  # the character before "0": a class or a marker is one byte
+    if body.translate(None, delete=_NUMBER_CHARACTERS) != separators * n_rows:
+        return None  # a wrong number of cells, or a character that is not part of a number
+    single = body.replace(b"-1", b"/")  # the character before "0", so that every class or marker is one byte
     if all(column.whole for column in columns) and len(single) == 2 * n_rows * len(columns):
-        # a cell of another width would bring a separator into an even place, which no column admits
+        # a cell of another width would shift a separator to an even position, which no column admits
         values = np.frombuffer(single, np.uint8)[::2].astype(np.float64) - ord("0")
     else:
         try:
@@ -170,21 +170,21 @@ def _read_fast(body: bytes, columns: Sequence[Column]) -> NDArray[np.float64] | 
     return values if good else None
 
 
-def row_defects(body: bytes, columns: Sequence[Column], named: bool = False) -> Iterator[Defect]:
-    """Everything wrong in the rows, line by line (slow: for what `read_rows` refuses, and for the doctor)."""
+def row_defects(body: bytes, columns: Sequence[Column], named: bool = False) -> Iterator[LineDefect]:
+    """All defects of the rows, line by line; slow, for files that `read_rows` rejects and `abaw check`."""
     expected = len(columns) + named
     for number, line in enumerate(body.split(b"\n")[:-1], start=2):
         cells = [cell.strip(_BLANKS) for cell in line.split(b",")]
         if cells == [b""]:
-            yield Defect("blank line", number, "the line is blank, so it is not clear which frame follows")
+            yield LineDefect("blank line", number, "the line is blank, so it is unclear which frame follows")
         elif len(cells) != expected:
-            yield Defect("columns", number, f"the row has {len(cells)} cells instead of {expected}")
+            yield LineDefect("columns", number, f"the row has {len(cells)} cells instead of {expected}")
         else:
             for column, cell in zip(columns, cells[named:], strict=True):
                 if not _NUMBER.fullmatch(cell):
-                    yield Defect("number", number, f"{column.name} is {shown(cell)}, not a number")
+                    yield LineDefect("number", number, f"{column.name} is {shown(cell)}, not a number")
                 elif not column.admits(np.array(float(cell))):
-                    yield Defect("range", number, f"{column.name} is {shown(cell)}, not {column}")
+                    yield LineDefect("range", number, f"{column.name} is {shown(cell)}, not {column}")
 
 
 MTL_HEADER = ("image", "valence", "arousal", "expression", "aus")
@@ -197,10 +197,10 @@ _MTL_SLICES = {Task.VA: slice(0, 2), Task.EXPR: slice(2, 3), Task.AU: slice(3, 1
 def read_task_file(path: Path, task: Task) -> Labels:
     """The labels of one video for one task; the other tasks are unlabelled.
 
-    The seven-class EXPR files of 2021 (no Other) are read too: their classes are the first seven.
+    EXPR files of 2021 with seven classes (without Other) are supported; theirs are the first seven classes.
 
     Raises:
-        AnnotationError: The header or a row is wrong; the message names line and value.
+        AnnotationError: The header or a row is invalid; the message names line and value.
         AbawError: The file cannot be read.
     """
     data = read_bytes(path)
@@ -211,7 +211,7 @@ def read_task_file(path: Path, task: Task) -> Labels:
     if task is Task.EXPR and len(names) < task.size and (labels.expr == len(names)).any():
         row = int((labels.expr == len(names)).argmax())
         detail = f"expression is '{len(names)}', but the header names only classes 0 to {len(names) - 1}"
-        raise AnnotationError(path, Defect("range", row + 2, detail))
+        raise AnnotationError(path, LineDefect("range", row + 2, detail))
     return labels
 
 
@@ -229,8 +229,8 @@ def read_bytes(path: Path) -> bytes:
         ) from error
 
 
-def header_defect(names: Sequence[str], task: Task | None) -> Defect | None:
-    """What is wrong with the first line of a task's file, or of an MTL file (`task` None)."""
+def header_defect(names: Sequence[str], task: Task | None) -> LineDefect | None:
+    """The defect of the header of a task's file or, with `task` None, of an MTL file; None if it is valid."""
     wanted = [MTL_HEADER if task is None else task.names]
     if task is Task.EXPR:
         wanted.append(EXPR_NAMES[:7])
@@ -240,11 +240,11 @@ def header_defect(names: Sequence[str], task: Task | None) -> Defect | None:
     for other in (None, *Task):
         if tuple(names) == (MTL_HEADER if other is None else other.names):
             met += f" (that of {'an MTL' if other is None else other.upper()} file)"
-    return Defect("header", 1, f"the header is {met} instead of '{','.join(wanted[0])}'")
+    return LineDefect("header", 1, f"the header is {met} instead of '{','.join(wanted[0])}'")
 
 
 def _labels(task: Task, values: NDArray[np.float64]) -> Labels:
-    """Labels of one task from rows with markers, float64 (R, columns)."""
+    """Labels of one task from float64 (R, columns) values with markers."""
     valid = values != task.unlabelled
     values = np.where(valid, values, 0)
     labels = Labels.unlabelled(len(values))
@@ -257,10 +257,10 @@ def _labels(task: Task, values: NDArray[np.float64]) -> Labels:
 
 
 def read_mtl_file(path: Path) -> dict[str, Labels]:
-    """The labels of every video of an MTL file; frames the file does not list are unlabelled.
+    """The labels of an MTL file by video; frames that the file does not list are unlabelled.
 
     Raises:
-        AnnotationError: The header, an image name or a row is wrong, or an image is listed twice.
+        AnnotationError: The header, an image name or a row is invalid, or an image is listed twice.
         AbawError: The file cannot be read.
     """
     data = read_bytes(path)
@@ -268,21 +268,21 @@ def read_mtl_file(path: Path) -> dict[str, Labels]:
     if (defect := text_defect(data) or header_defect(names, None)) is not None:
         raise AnnotationError(path, defect)
     values = read_rows(path, body, MTL_COLUMNS, named=True)
-    frames: dict[str, dict[int, int]] = {}  # of each video: row of the file by frame
+    frames: dict[str, dict[int, int]] = {}  # per video, the row of each frame
     for row, line in enumerate(body.split(b"\n")[:-1]):
         image = line.partition(b",")[0]
         place = parse_image(image)
         if isinstance(place, str):
-            raise AnnotationError(path, Defect("image", row + 2, place))
+            raise AnnotationError(path, LineDefect("image", row + 2, place))
         video, frame = place
         if (first := frames.setdefault(video, {}).setdefault(frame, row)) != row:
             detail = f"{shown(image)} was listed before, on line {first + 2}"
-            raise AnnotationError(path, Defect("duplicate row", row + 2, detail))
+            raise AnnotationError(path, LineDefect("duplicate row", row + 2, detail))
     return {video: _scattered(values[list(rows.values())], list(rows)) for video, rows in frames.items()}
 
 
 def parse_image(cell: bytes) -> tuple[str, int] | str:
-    """Video and frame (from 0) of an entry `video/00001.jpg`, or what is wrong with it."""
+    """Video and frame (from 0) of an image name `video/00001.jpg`, or a description of its defect."""
     video, _, name = cell.strip().decode("utf-8", "backslashreplace").rpartition("/")
     match = IMAGE_NAME.fullmatch(name)
     if not is_video_name(video) or match is None or (number := int(match[1])) == 0:
@@ -291,7 +291,7 @@ def parse_image(cell: bytes) -> tuple[str, int] | str:
 
 
 def _scattered(values: NDArray[np.float64], frames: list[int]) -> Labels:
-    """Labels up to the last of `frames` from their rows (len(frames), 15)."""
+    """Labels of frames 0 to max(frames) from the values of `frames`, (len(frames), 15)."""
     n_rows = max(frames) + 1
     labels = Labels.unlabelled(n_rows)
     for task in Task:
@@ -302,11 +302,11 @@ def _scattered(values: NDArray[np.float64], frames: list[int]) -> Labels:
 
 
 def _cells(labels: Labels, task: Task) -> list[str]:
-    """The official text of every row."""
+    """The text of every row in the official format."""
     values, valid = labels.values(task), labels.valid(task)
     if task is Task.VA:
         valid = valid[:, None]
-    # a float32 as text is the shortest that reads back as the same number
+    # float32 values are formatted with the fewest digits that parse to the same value
     text = (values if task is Task.VA else values.astype(np.int64)).astype(np.str_)
     text = np.where(valid, text, str(task.unlabelled)).reshape(len(labels), -1)
     return [",".join(row) for row in text.tolist()]
@@ -318,7 +318,7 @@ def write_task_file(path: Path, task: Task, labels: Labels) -> None:
 
 
 def write_mtl_file(path: Path, labels: Mapping[str, Labels]) -> None:
-    """Writes an MTL file with every frame that carries a label of any task."""
+    """Writes an MTL file with every frame that has a label of any task."""
     lines = [",".join(MTL_HEADER)]
     for video, of_video in labels.items():
         rows = [_cells(of_video, task) for task in Task]

@@ -1,4 +1,4 @@
-"""Named arrays in one file that processes share by mapping it; it is safetensors, so nothing in it runs."""
+"""Reader and writer of memory-mapped safetensors files with named arrays, metadata and a checksum."""
 
 import json
 import zlib
@@ -16,27 +16,27 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
     "I8": np.dtype("i1"),
     "U8": np.dtype("u1"),
-}  # wide ones first: aligned
+}  # largest item size first, for alignment
 
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 class DamagedFileError(ValueError):
-    """The file is not one that `write_arrays` completed."""
+    """The file is not a complete file of `write_arrays`."""
 
 
-def write_arrays(path: Path, parts: Mapping[str, Sequence[NDArray[Any]]], note: str) -> None:
-    """Writes each array as the concatenation of its parts, without joining them in memory.
+def write_arrays(path: Path, parts: Mapping[str, Sequence[NDArray[Any]]], metadata: str) -> None:
+    """Writes arrays, each the concatenation of its parts, without concatenating them in memory.
 
     Args:
-        path: Replaced as a whole or not at all.
+        path: Output file, replaced atomically.
         parts: By name, one or more arrays of one dtype (int64, float32, int8, uint8) and equal trailing
             shape.
-        note: Text that travels along.
+        metadata: Text stored with the arrays.
     """
     order = sorted(parts, key=lambda name: list(_DTYPES).index(_NAMES[parts[name][0].dtype]))
     header: dict[str, Any] = {}
-    offset, checksum = 0, zlib.crc32(note.encode())
+    offset, checksum = 0, zlib.crc32(metadata.encode())
     for name in order:
         pieces = parts[name]
         n_bytes = sum(piece.nbytes for piece in pieces)
@@ -49,7 +49,7 @@ def write_arrays(path: Path, parts: Mapping[str, Sequence[NDArray[Any]]], note: 
         offset += n_bytes
         for piece in pieces:
             checksum = zlib.crc32(np.ascontiguousarray(piece).data, checksum)
-    header["__metadata__"] = {"note": note, "crc32": str(checksum)}
+    header["__metadata__"] = {"note": metadata, "crc32": str(checksum)}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -60,30 +60,30 @@ def write_arrays(path: Path, parts: Mapping[str, Sequence[NDArray[Any]]], note: 
 
 
 def open_arrays(path: Path, *, verify: bool) -> tuple[dict[str, NDArray[Any]], str]:
-    """Read-only arrays that lie in the file, and the note.
+    """The memory-mapped, read-only arrays of a file by name, and its metadata.
 
     Args:
-        path: As written by `write_arrays`.
-        verify: Read everything once and compare the checksum.
+        path: File written by `write_arrays`.
+        verify: Whether to read the whole file and verify its checksum.
 
     Raises:
-        DamagedFileError: The file is cut short, altered or something else.
-        OSError: It cannot be opened.
+        DamagedFileError: The file is truncated, altered or of another format.
+        OSError: The file cannot be opened.
     """
     try:
         raw = np.asarray(np.memmap(path, np.uint8, "r"))  # a plain array: slicing a memmap object is slow
         start = 8 + int.from_bytes(raw[:8].tobytes(), "little")
         header = json.loads(raw[8:start].tobytes())
-        metadata = header.pop("__metadata__")
+        described = header.pop("__metadata__")
         arrays: dict[str, NDArray[Any]] = {}
-        end, checksum = 0, zlib.crc32(metadata["note"].encode())
+        end, checksum = 0, zlib.crc32(described["note"].encode())
         for name, entry in header.items():
             end = entry["data_offsets"][1]
             data = raw[start + entry["data_offsets"][0] : start + end]
             arrays[name] = data.view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
             checksum = zlib.crc32(data.data, checksum) if verify else checksum
-        if start + end != len(raw) or (verify and str(checksum) != metadata["crc32"]):
+        if start + end != len(raw) or (verify and str(checksum) != described["crc32"]):
             raise DamagedFileError(f"{path}: the content does not match its checksum or length")
-        return arrays, metadata["note"]
+        return arrays, described["note"]
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DamagedFileError(f"{path}: not a complete file of arrays ({error})") from error

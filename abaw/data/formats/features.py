@@ -1,7 +1,7 @@
-"""Features of one video on disk: one file that describes itself, and a note about the folder it lies in.
+"""Feature caches: one file per video, and a `store.json` with the metadata of the folder.
 
 A file is a `.safetensors` with the tensors `features` (N, D) and `visible` (N,), row k being frame k from 0.
-Features made elsewhere, of sound for instance, need no more than that; `write_features` makes such a file.
+Features made elsewhere, for instance audio features, need no metadata; `write_features` writes such a file.
 """
 
 import hashlib
@@ -20,32 +20,32 @@ from abaw.errors import AbawError
 from abaw.files import atomic_path
 
 FORMAT = 1
-"""Goes up when features of the same description become other numbers or other files."""
+"""Format version, increased when features of the same metadata change in value or layout."""
 
 SUFFIX = ".safetensors"
 
-_NOTE = "store.json"
+_METADATA_FILE = "store.json"
 
-_ABOUT = "abaw"  # one entry only: the library writes several in an order that changes from run to run
+_METADATA_KEY = "abaw"  # a single entry, as safetensors writes several in random order
 
 
 @dataclass(frozen=True, eq=False)
 class VideoFeatures:
-    """Features of all frames of one video, mapped into memory: only what is read comes from the disk.
+    """Memory-mapped features of all frames of one video.
 
     Attributes:
         features: float16 or float32 (N, D).
-        visible: bool (N,), True where there was something to see.
-        about: What the file says of itself: `key`, `video`, `images`; empty for files made elsewhere.
+        visible: bool (N,), True where the frame has features.
+        metadata: Metadata of the file: `key`, `video`, `images`; empty for files made elsewhere.
     """
 
     features: NDArray[np.floating]
     visible: NDArray[np.bool_]
-    about: Mapping[str, Any]
+    metadata: Mapping[str, Any]
 
 
 def features_path(folder: Path, video: str) -> Path:
-    """The file of a video, by its name."""
+    """The path of a video's file."""
     return folder / f"{video}{SUFFIX}"
 
 
@@ -54,18 +54,18 @@ def write_features(
     *,
     features: NDArray[np.floating],
     visible: NDArray[np.bool_] | None = None,
-    about: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes the features of one video; equal arguments give equal bytes.
+    """Writes the features of one video; equal arguments give identical files.
 
     Args:
-        path: `features_path(folder, video)`; replaced as a whole or not at all.
-        features: float16 or float32 (N, D), row k being frame k from 0; anything where not visible.
-        visible: bool (N,), True where the frame has features; None: everywhere.
-        about: Plain values that travel along; None for features made elsewhere than by `abaw extract`.
+        path: `features_path(folder, video)`, replaced atomically.
+        features: float16 or float32 (N, D), row k being frame k from 0; ignored where not visible.
+        visible: bool (N,), True where the frame has features; None: all frames.
+        metadata: Plain values stored with the features; None if not made by `abaw extract`.
 
     Raises:
-        AbawError: The arrays do not fit, a feature is not finite, or the file cannot be written.
+        AbawError: Shapes or dtypes are invalid, a feature is NaN or infinite, or the file cannot be written.
     """
     visible = np.ones(len(features), bool) if visible is None else np.asarray(visible, bool)
     _check(path, features, visible)
@@ -77,15 +77,15 @@ def write_features(
         "visible": visible.astype(np.uint8),
     }
     with atomic_path(path) as temporary:
-        # not safetensors' own file writer, which turns a full disk into an error of its own kind
-        temporary.write_bytes(save(tensors, {_ABOUT: json.dumps(about or {}, sort_keys=True)}))
+        # not safetensors.numpy.save_file, which does not raise OSError on a full disk
+        temporary.write_bytes(save(tensors, {_METADATA_KEY: json.dumps(metadata or {}, sort_keys=True)}))
 
 
 def open_features(path: Path) -> VideoFeatures:
-    """Maps the features of one video into memory.
+    """The memory-mapped features of one video.
 
     Raises:
-        AbawError: There is no such file, or it does not hold the two tensors in a shape that fits.
+        AbawError: The file does not exist, or does not contain the two tensors in valid shapes.
     """
     if not path.is_file():
         raise AbawError(
@@ -93,17 +93,17 @@ def open_features(path: Path) -> VideoFeatures:
             " folder, features made elsewhere need a file for every video"
         )
     try:
-        with safe_open(path, framework="pt") as file:  # torch's tensors lie in the file, NumPy's are copies
+        with safe_open(path, framework="pt") as file:  # torch tensors are memory-mapped, NumPy's are copies
             features, visible = (file.get_tensor(name).numpy() for name in ("features", "visible"))
-            about = json.loads((file.metadata() or {}).get(_ABOUT, "{}"))
+            metadata = json.loads((file.metadata() or {}).get(_METADATA_KEY, "{}"))
     except (SafetensorError, TypeError, ValueError, OSError) as error:
         raise AbawError(
-            f"{path}: not a file of features ({error}); delete it and make it anew, with the tensors"
+            f"{path}: not a file of features ({error}); delete it and make it again, with the tensors"
             " `features` (N, D) in float16 or float32 and `visible` (N,)"
         ) from error
     _check(path, features, visible)
     features.flags.writeable = False
-    return VideoFeatures(features, visible.astype(bool), about)
+    return VideoFeatures(features, visible.astype(bool), metadata)
 
 
 def _check(path: Path, features: NDArray[Any], visible: NDArray[Any]) -> None:
@@ -115,24 +115,24 @@ def _check(path: Path, features: NDArray[Any], visible: NDArray[Any]) -> None:
         )
 
 
-def fingerprint_of(parts: Mapping[str, Any]) -> str:
-    """A short name of a description: equal for equal `parts`, in whatever order."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+def fingerprint_of(metadata: Mapping[str, Any]) -> str:
+    """Fingerprint of metadata, independent of the order of the keys."""
+    return hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def write_parts(folder: Path, parts: Mapping[str, Any]) -> None:
-    """Leaves a note in the folder that says what its features were made with."""
-    with atomic_path(folder / _NOTE) as temporary:
-        temporary.write_text(json.dumps(parts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+def write_metadata(folder: Path, metadata: Mapping[str, Any]) -> None:
+    """Writes the metadata of a folder of features."""
+    with atomic_path(folder / _METADATA_FILE) as temporary:
+        temporary.write_text(json.dumps(metadata, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def read_parts(folder: Path) -> dict[str, Any] | None:
-    """What the features of a folder were made with; None where they were made elsewhere.
+def read_metadata(folder: Path) -> dict[str, Any] | None:
+    """The metadata of a folder of features; None if they were made elsewhere.
 
     Raises:
-        AbawError: The note is damaged.
+        AbawError: The metadata file is damaged.
     """
-    path = folder / _NOTE
+    path = folder / _METADATA_FILE
     if not path.is_file():
         return None
     try:
@@ -142,9 +142,9 @@ def read_parts(folder: Path) -> dict[str, Any] | None:
 
 
 def differences(cached: Mapping[str, Any], expected: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Every value in which two descriptions differ, as `part.name cached, now expected`.
+    """All differing values of two metadata mappings, as `key.name cached, now expected`.
 
-    Of the parts, only those that `expected` names are compared.
+    Only the top-level keys of `expected` are compared.
     """
     found: list[str] = []
     for name, value in expected.items():
@@ -157,5 +157,5 @@ def differences(cached: Mapping[str, Any], expected: Mapping[str, Any], prefix: 
 
 
 def _short(value: Any) -> str:
-    """A value for a message; of a hash the beginning."""
+    """A value for a message; hashes are truncated."""
     return f"{value[:12]}…" if isinstance(value, str) and len(value) == 64 else str(value)

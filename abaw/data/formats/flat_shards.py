@@ -1,4 +1,4 @@
-"""What a packed video folder holds: where, in one run of bytes, each of its images lies."""
+"""Flat shards: one file per video with the contents of all its image files."""
 
 import json
 from collections.abc import Sequence
@@ -14,26 +14,26 @@ from abaw.data.formats.arrays import DamagedFileError, open_arrays, write_arrays
 from abaw.errors import AbawError
 
 PACK = "images.safetensors"
-"""The file that stands for all images of a video, in the folder in which they would lie."""
+"""Name of the shard, in the folder of a video, that replaces its image files."""
 
 _FORMAT = "abaw images 1"
 
 
 @dataclass(frozen=True, eq=False)
-class PackedVideo:
-    """The images of a video as bytes one after the other, each a JPEG file's unchanged content.
+class FlatShard:
+    """The JPEG files of a video, concatenated unchanged.
 
     Attributes:
-        start: int64 (N,), where each image begins, -1 where there is none.
-        size: int64 (N,), its length in bytes.
-        jpeg: uint8, the bytes; empty when they are kept in segments elsewhere.
-        about: Plain values that travel along.
+        start: int64 (N,), offset of each image, -1 for frames without an image.
+        size: int64 (N,), length of each image in bytes.
+        jpeg: uint8, the concatenated files; empty if they are in litdata shards.
+        metadata: Plain values stored with the images.
     """
 
     start: NDArray[np.int64]
     size: NDArray[np.int64]
     jpeg: NDArray[np.uint8]
-    about: dict[str, Any]
+    metadata: dict[str, Any]
 
     @cached_property
     def _bytes(self) -> memoryview:
@@ -45,22 +45,22 @@ class PackedVideo:
         return np.flatnonzero(self.start >= 0) + 1
 
     def image(self, frame: int) -> memoryview:
-        """The content of the image file of a frame that has one, frames from 0."""
+        """The content of the image file of a frame (from 0), which must have one."""
         begin = int(self.start[frame])
         return self._bytes[begin : begin + int(self.size[frame])]
 
 
-def write_packed(folder: Path, sizes: NDArray[np.int64], images: Sequence[bytes], **about: Any) -> None:
-    """Writes a video's pack as a whole or not at all, and reads it back.
+def write_packed(folder: Path, sizes: NDArray[np.int64], images: Sequence[bytes], **metadata: Any) -> None:
+    """Writes the flat shard of a video atomically, and verifies it.
 
     Args:
-        folder: The video's folder in the pack.
-        sizes: int64 (N,), the length of every image in bytes, -1 where there is none.
-        images: The content of those there are, in order.
-        about: Plain values that travel along.
+        folder: Output folder of the video.
+        sizes: int64 (N,), length of each image in bytes, -1 for frames without an image.
+        images: Contents of the existing images, in order.
+        metadata: Plain values stored with the images.
 
     Raises:
-        AbawError: The disk refused it, or did not keep what was written.
+        AbawError: It cannot be written, or its checksum is wrong when read back.
     """
     there = sizes >= 0
     begin = np.cumsum(np.where(there, sizes, 0)) - np.where(there, sizes, 0)
@@ -70,7 +70,7 @@ def write_packed(folder: Path, sizes: NDArray[np.int64], images: Sequence[bytes]
         "jpeg": [np.empty(0, np.uint8), *(np.frombuffer(image, np.uint8) for image in images)],
     }
     path = folder / PACK
-    write_arrays(path, parts, json.dumps({"format": _FORMAT} | about))
+    write_arrays(path, parts, json.dumps({"format": _FORMAT} | metadata))
     try:
         open_packed(folder, verify=True)
     except AbawError as error:
@@ -78,37 +78,37 @@ def write_packed(folder: Path, sizes: NDArray[np.int64], images: Sequence[bytes]
         raise AbawError(f"{path}: the disk did not keep what was written; choose another place") from error
 
 
-def open_packed(folder: Path, *, verify: bool = False) -> PackedVideo:
-    """Maps a video's pack into memory.
+def open_packed(folder: Path, *, verify: bool = False) -> FlatShard:
+    """The memory-mapped flat shard of a video.
 
     Args:
-        folder: The video's folder.
-        verify: Read everything once and compare the checksum.
+        folder: Folder of the video.
+        verify: Whether to read the whole file and verify its checksum.
 
     Raises:
-        AbawError: There is none, or it is damaged.
+        AbawError: It does not exist, or is damaged.
     """
     path = folder / PACK
     try:
-        arrays, note = open_arrays(path, verify=verify)
-        about = json.loads(note)
-        if about.pop("format") != _FORMAT:
+        arrays, text = open_arrays(path, verify=verify)
+        metadata = json.loads(text)
+        if metadata.pop("format") != _FORMAT:
             raise DamagedFileError("of another version")
-        return PackedVideo(arrays["start"], arrays["size"], arrays["jpeg"], about)
+        return FlatShard(arrays["start"], arrays["size"], arrays["jpeg"], metadata)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise AbawError(f"{path}: no complete pack ({error}); pack this video again") from error
 
 
 def packed_videos(root: Path) -> list[str]:
-    """The names of the videos packed below `root`, sorted."""
+    """The sorted names of the videos with a flat shard below `root`."""
     return sorted(path.parent.name for path in root.glob(f"*/{PACK}"))
 
 
 def remove_packed(folder: Path) -> None:
-    """Removes a video's pack, all its images at once, and the folder where nothing else is in it.
+    """Removes the flat shard of a video, and its folder if it is empty then.
 
     Raises:
-        AbawError: The operating system refuses.
+        AbawError: The operating system denies it.
     """
     try:
         (folder / PACK).unlink(missing_ok=True)
@@ -121,5 +121,5 @@ def remove_packed(folder: Path) -> None:
 
 
 def is_packed(folder: Path) -> bool:
-    """Whether a video's folder holds a pack instead of image files."""
+    """Whether a video folder contains a flat shard instead of image files."""
     return (folder / PACK).is_file()

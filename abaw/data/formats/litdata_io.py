@@ -1,4 +1,4 @@
-"""The samples of a litdata data set, on disk or in object storage, one at a time and in any order."""
+"""Random access to the samples of a litdata data set, on disk or in object storage."""
 
 import json
 import re
@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 
 from abaw.errors import AbawError
 
-_PAUSES = (0.1, 1.0, 5.0, 15.0, 30.0, 60.0)  # seconds before another attempt at a broken connection
+_PAUSES = (0.1, 1.0, 5.0, 15.0, 30.0, 60.0)  # seconds before each retry after a connection error
 
 _CHUNK = re.compile(r"chunk-\d+-\d+\.bin", re.ASCII)
 
-_PLAIN = {  # what litdata writes into its index for samples of bytes
+_BYTES_CONFIG = {  # configuration that litdata writes to the index for samples of bytes
     "data_format": ["bytes"],
     "data_spec": '[1, {"type": null, "context": null, "children_spec": []}]',
     "compression": None,
@@ -24,17 +24,17 @@ _PLAIN = {  # what litdata writes into its index for samples of bytes
 _T = TypeVar("_T")
 
 
-def open_stream(root: Path, url: str | None = None) -> Any:
-    """The data set whose index lies in `root`; with `url` it is fetched from there, and later the samples.
+def open_litdata(root: Path, url: str | None = None) -> Any:
+    """The litdata data set with its index in `root`; with `url`, index and samples are downloaded.
 
     Raises:
-        AbawError: There is none, it cannot be reached, or litdata is not installed.
+        AbawError: It does not exist or cannot be reached, or litdata is not installed.
     """
     litdata, options = _litdata(), {}
     if url is not None and url.startswith("s3://"):
         from botocore.config import Config  # type: ignore[import-untyped]
 
-        retries = {"max_attempts": 3, "mode": "standard"}  # litdata's own go on for hours
+        retries = {"max_attempts": 3, "mode": "standard"}  # the defaults of litdata retry for hours
         options["config"] = Config(retries=retries, connect_timeout=10, read_timeout=30)
     where = litdata.streaming.resolver.Dir(path=str(root), url=url)
     stream = _retry(lambda: litdata.StreamingDataset(where, storage_options=options), f"{url or root}")
@@ -43,32 +43,32 @@ def open_stream(root: Path, url: str | None = None) -> Any:
 
 
 def _check_index(root: Path, where: Path | str) -> None:
-    """Refuses an index by which litdata would unpickle samples, or follow names out of the data set.
+    """Rejects an index by which litdata would unpickle samples or read files outside the data set.
 
     Raises:
-        AbawError: It is no index of plain bytes in files beside it.
+        AbawError: It is not an index of raw bytes in files beside it.
     """
     try:
         index = json.loads((root / "index.json").read_bytes())
         config, names = index["config"], [chunk["filename"] for chunk in index["chunks"]]
-        as_ours = {name: config.get(name) for name in _PLAIN} == _PLAIN
+        as_ours = {name: config.get(name) for name in _BYTES_CONFIG} == _BYTES_CONFIG
         if not as_ours or not all(_CHUNK.fullmatch(name) for name in names):
             raise ValueError("it describes something else than plain bytes in files beside it")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise AbawError(f"{where}: index.json is none of a pack ({error}); pack again") from error
 
 
-def sample(stream: Any, number: int, where: Path | str) -> bytes:
+def read_sample(stream: Any, number: int, where: Path | str) -> bytes:
     """A sample by its number; `where` names the data set in messages.
 
     Raises:
-        AbawError: It is not there, or its storage cannot be reached for minutes.
+        AbawError: It does not exist, or its storage cannot be reached for minutes.
     """
     return _retry(lambda: bytes(stream[number]), f"{where}: segment {number}")
 
 
 def open_writer(out: Path, chunk_bytes: int) -> Any:
-    """A litdata writer of files of about `chunk_bytes`.
+    """A litdata writer with chunks of about `chunk_bytes`.
 
     Raises:
         AbawError: litdata is not installed.
@@ -80,16 +80,16 @@ def open_writer(out: Path, chunk_bytes: int) -> Any:
 
 
 def _retry(work: Callable[[], _T], what: str) -> _T:
-    """Does `work`, again and again where a connection broke.
+    """The result of `work`, retried after connection errors.
 
     Raises:
-        AbawError: It never succeeded, or could not.
+        AbawError: All attempts failed, or an error is not transient.
     """
     for pause in (*_PAUSES, None):
         try:
             return work()
-        except Exception as error:  # each storage's library raises its own
-            if pause is None or not _may_pass(error):
+        except Exception as error:  # every storage client has its own exceptions
+            if pause is None or not _is_transient(error):
                 raise AbawError(
                     f"{what} cannot be read ({type(error).__name__}: {error}); check the address, the"
                     " credentials and the network"
@@ -98,8 +98,8 @@ def _retry(work: Callable[[], _T], what: str) -> _T:
     raise AssertionError("the last attempt returns or raises")
 
 
-def _may_pass(error: Exception) -> bool:
-    """Whether another attempt may do better: the storage did not answer, or blames itself."""
+def _is_transient(error: Exception) -> bool:
+    """Whether an error is transient: no response, or a server-side status."""
     answer = getattr(error, "response", None) or {}
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
     if status is not None:

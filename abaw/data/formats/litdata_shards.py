@@ -1,4 +1,4 @@
-"""Segments: the images of a video in runs of frames, samples of a litdata data set for object storage."""
+"""Litdata shards: segments of consecutive images as samples of a litdata data set for object storage."""
 
 import hashlib
 import json
@@ -16,30 +16,30 @@ from numpy.typing import NDArray
 
 from abaw.data.formats.arrays import DamagedFileError, open_arrays, write_arrays
 from abaw.data.formats.flat_shards import PACK, remove_packed, write_packed
-from abaw.data.formats.litdata_io import open_stream, open_writer, sample
+from abaw.data.formats.litdata_io import open_litdata, open_writer, read_sample
 from abaw.data.labels import is_video_name
 from abaw.errors import AbawError
 from abaw.files import not_written
 
 CONTENTS = "contents.safetensors"
-"""Says what a pack of segments holds; it is also its last sample, so that the storage needs nothing else."""
+"""Table of contents of litdata shards, and their last sample, so that a download needs no other file."""
 
 _UNFINISHED = ".packing-"
 
-_ORIGIN = "origin.json"  # in a stand-in: where the samples are
+_ORIGIN = "origin.json"  # in a mirror: address of the samples
 
 _FORMAT = "abaw segments 1"
 
 _CHUNK_BYTES = 64 << 20
 
-_HELD = 4  # segments kept per process: in evaluation the windows of a video follow one another
+_CACHED_SEGMENTS = 4  # per process, as consecutive windows in evaluation share segments
 
 
-class SegmentStore:
-    """Fetches segments from any pack, on disk or in object storage, each whole and by its own request.
+class LitdataStore:
+    """Random access to segments in litdata shards, on disk or in object storage, one request each.
 
-    So clips may be drawn in any order, and the samplers alone decide which process sees what. Forked and
-    pickled copies open their own connections.
+    The order of clips and their distribution to processes are left to the samplers. Forked and pickled
+    copies open their own connections.
     """
 
     def __init__(self) -> None:
@@ -51,81 +51,81 @@ class SegmentStore:
     def _forget(self) -> None:
         self._process = os.getpid()
         self._streams: dict[Path, Any] = {}
-        self._held: OrderedDict[tuple[Path, int], bytes] = OrderedDict()  # least recently used first
+        self._cached: OrderedDict[tuple[Path, int], bytes] = OrderedDict()  # least recently used first
 
     def fetch(self, root: Path, number: int) -> bytes:
-        """The segment of that number in the pack at `root`: image files one after the other.
+        """A segment of the shards at `root` by its number: concatenated image files.
 
         Raises:
-            AbawError: The pack is damaged, or the storage cannot be reached for minutes.
+            AbawError: The shards are damaged, or the storage cannot be reached for minutes.
         """
         if self._process != os.getpid():
             self._forget()
         key = root, number
-        if key not in self._held:
+        if key not in self._cached:
             if root not in self._streams:
-                self._streams[root] = _stream_of(root)
-            self._held[key] = sample(self._streams[root], number, root)
-            if len(self._held) > _HELD:
-                self._held.popitem(last=False)
-        self._held.move_to_end(key)
-        return self._held[key]
+                self._streams[root] = _open(root)
+            self._cached[key] = read_sample(self._streams[root], number, root)
+            if len(self._cached) > _CACHED_SEGMENTS:
+                self._cached.popitem(last=False)
+        self._cached.move_to_end(key)
+        return self._cached[key]
 
 
 def segment_frames(root: Path) -> int | None:
-    """Frames in a segment of the pack at `root`; None of an image root of another kind."""
+    """Number of frames per segment of the litdata shards at `root`; None for another kind of image root."""
     return int(read_contents(root)["segment_frames"]) if (root / CONTENTS).is_file() else None
 
 
 def read_contents(root: Path) -> dict[str, Any]:
-    """What the pack at `root` holds: videos, n_frames, size, segment_frames, state.
+    """Table of contents of the litdata shards at `root`: videos, n_frames, size, segment_frames, state.
 
     Raises:
-        AbawError: It is damaged.
+        AbawError: They are damaged.
     """
     try:
-        arrays, note = open_arrays(root / CONTENTS, verify=True)
-        about = json.loads(note)
-        if about["format"] != _FORMAT:
+        arrays, text = open_arrays(root / CONTENTS, verify=True)
+        metadata = json.loads(text)
+        if metadata["format"] != _FORMAT:
             raise DamagedFileError("of another version")
-        if wrong := [video for video in about["videos"] if not is_video_name(video)]:
-            raise DamagedFileError(f"{wrong[0]!r} is not the name of a video")
-        return {**about, "n_frames": arrays["n_frames"], "size": arrays["size"]}
+        if wrong := [video for video in metadata["videos"] if not is_video_name(video)]:
+            raise DamagedFileError(f"{wrong[0]!r} is not a valid video name")
+        return {**metadata, "n_frames": arrays["n_frames"], "size": arrays["size"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AbawError(f"{root / CONTENTS}: no pack of segments ({error}); pack again") from error
 
 
-def write_segments(
+def write_litdata_shards(
     out: Path,
     videos: Iterable[tuple[str, NDArray[np.int64], list[bytes]]],
     *,
     segment_frames: int,
-    state: str,
+    fingerprint: str,
 ) -> None:
-    """Writes a pack of segments and reads every byte of it back.
+    """Writes litdata shards and verifies them.
 
     Args:
-        out: Its folder; an earlier pack of segments in it is replaced once the new one is complete.
-        videos: Name, int64 (N,) length of every image in bytes or -1, and the content of those there are.
-        segment_frames: Frames in a segment; the last of a video has fewer.
-        state: What changes when an image does.
+        out: Output folder; earlier litdata shards in it are replaced when the new ones are complete.
+        videos: Name, int64 (N,) length of each image in bytes or -1, and contents of the existing images.
+        segment_frames: Number of frames per segment; the last of a video may have fewer.
+        fingerprint: Fingerprint of the images.
 
     Raises:
-        AbawError: `out` holds another data set, or the disk refuses.
+        AbawError: `out` contains another data set, or cannot be written.
     """
     held = [*out.glob("chunk-*.bin"), *out.glob("*index.json"), *out.glob(f"*/{PACK}")]
     if held and not (out / CONTENTS).is_file():
         raise AbawError(f"{out}: holds another pack or data set ({held[0].name}); choose another folder")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for abandoned in out.glob(f"{_UNFINISHED}*"):  # by a process that was killed
+        for abandoned in out.glob(f"{_UNFINISHED}*"):  # by a killed process
             shutil.rmtree(abandoned)
         with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=out) as temporary:
             new = Path(temporary)
-            checksums = _write_samples(new, videos, segment_frames, state)
-            stream = _stream_of(new)
+            checksums = _write_samples(new, videos, segment_frames, fingerprint)
+            stream = _open(new)
             for number, checksum in enumerate(checksums):
-                if zlib.crc32(sample(stream, number, out)) != checksum:
+                if zlib.crc32(read_sample(stream, number, out)) != checksum:
                     raise AbawError(f"{out}: the disk did not keep what was written; choose another place")
             _write_tables(new)
             _exchange(held, new, out)
@@ -134,7 +134,7 @@ def write_segments(
 
 
 def _exchange(old: Iterable[Path], new: Path, out: Path) -> None:
-    """Puts the files of a complete pack in place of those of another; in between there is none at `out`."""
+    """Replaces the files of old shards by those of new ones; in between `out` is marked as incomplete."""
     (out / CONTENTS).write_bytes(b"")
     for path in old:
         if path.name == PACK:
@@ -142,16 +142,16 @@ def _exchange(old: Iterable[Path], new: Path, out: Path) -> None:
         else:
             path.unlink()
     files = [path for path in new.rglob("*") if path.is_file()]
-    for path in sorted(files, key=lambda path: path.name == CONTENTS):  # it tells that all is there
+    for path in sorted(files, key=lambda path: path.name == CONTENTS):  # last: marks completion
         target = out / path.relative_to(new)
         target.parent.mkdir(exist_ok=True)
         path.replace(target)
 
 
 def _write_samples(
-    out: Path, videos: Iterable[tuple[str, NDArray[np.int64], list[bytes]]], segment_frames: int, state: str
+    out: Path, videos: Iterable[tuple[str, NDArray[np.int64], list[bytes]]], length: int, fingerprint: str
 ) -> list[int]:
-    """Writes all segments, then the contents; gives the checksum of every sample."""
+    """Writes all segments, then the table of contents; returns the checksum of every sample."""
     writer = open_writer(out, _CHUNK_BYTES)
     names: list[str] = []
     sizes: list[NDArray[np.int64]] = []
@@ -163,39 +163,39 @@ def _write_samples(
 
     for name, size, images in videos:
         there = np.concatenate([[0], np.cumsum(size >= 0)])
-        for first in range(0, len(size), segment_frames):
-            last = min(first + segment_frames, len(size))
+        for first in range(0, len(size), length):
+            last = min(first + length, len(size))
             write(b"".join(images[there[first] : there[last]]))
         names.append(name)
         sizes.append(size)
-    about = {"format": _FORMAT, "videos": names, "segment_frames": segment_frames, "state": state}
+    metadata = {"format": _FORMAT, "videos": names, "segment_frames": length, "state": fingerprint}
     n_frames = np.array([len(size) for size in sizes])
-    write_arrays(out / CONTENTS, {"n_frames": [n_frames], "size": sizes}, json.dumps(about))
+    write_arrays(out / CONTENTS, {"n_frames": [n_frames], "size": sizes}, json.dumps(metadata))
     write((out / CONTENTS).read_bytes())
     writer.done()
-    writer._merge_no_wait()  # the public one waits for all processes of a launcher, and this is one
+    writer._merge_no_wait()  # `merge` waits for the other ranks of a launcher
     return checksums
 
 
 def mirror(url: str, folder: Path) -> Path:
-    """A local image root for a pack of segments in object storage: all of it but the images.
+    """A local image root for litdata shards in object storage, with all their tables but no images.
 
-    Credentials and endpoint are those that the storage's own tools use, such as AWS_ACCESS_KEY_ID,
-    AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL.
+    Credentials and endpoint are taken from the usual variables of the storage client, such as
+    AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL.
 
     Args:
-        url: Such as s3://bucket/pack.
-        folder: Where stand-ins are kept; one that is there and still true is used again.
+        url: Address of the shards, such as s3://bucket/pack.
+        folder: Folder of the mirrors; an existing mirror is reused if the shards are unchanged.
 
     Raises:
-        AbawError: The storage cannot be reached, or there is no pack of segments.
+        AbawError: The storage cannot be reached, or contains no litdata shards.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             new = Path(temporary) / "root"
             new.mkdir()
-            return _bring(url, new, folder)
+            return _download(url, new, folder)
     except OSError as error:
         raise AbawError(
             f"{folder}: cannot hold what describes {url} ({error.strerror}); choose another folder with the"
@@ -203,26 +203,26 @@ def mirror(url: str, folder: Path) -> Path:
         ) from error
 
 
-def _bring(url: str, new: Path, folder: Path) -> Path:
-    """Makes a stand-in in `new` and moves it to its place in `folder`, unless it is there."""
+def _download(url: str, new: Path, folder: Path) -> Path:
+    """Downloads a mirror to `new` and moves it to `folder`, unless it exists there."""
     (new / _ORIGIN).write_text(json.dumps({"url": url}))
-    stream = _stream_of(new)
+    stream = _open(new)
     index = (new / "index.json").read_bytes()
     root = folder / hashlib.sha256(url.encode() + index).hexdigest()[:16]
     if not root.exists():
         n_samples = sum(chunk["chunk_size"] for chunk in json.loads(index)["chunks"])
-        (new / CONTENTS).write_bytes(sample(stream, n_samples - 1, url))
+        (new / CONTENTS).write_bytes(read_sample(stream, n_samples - 1, url))
         _write_tables(new)
         try:
             new.rename(root)
         except OSError:
-            if not root.exists():  # else another process was faster
+            if not root.exists():  # otherwise another process has created it
                 raise
     return root
 
 
 def _write_tables(root: Path) -> None:
-    """Gives every video of a pack of segments the folder by which it is found."""
+    """Writes the folder of every video, by which it is discovered."""
     contents = read_contents(root)
     ends = np.cumsum(contents["n_frames"])
     length, first = contents["segment_frames"], 0
@@ -231,7 +231,7 @@ def _write_tables(root: Path) -> None:
         first += -(-len(size) // length)
 
 
-def _stream_of(root: Path) -> Any:
-    """The samples of the pack at `root`, or of the one that it stands in for."""
+def _open(root: Path) -> Any:
+    """The litdata data set at `root`, or the one of which `root` is a mirror."""
     origin = root / _ORIGIN
-    return open_stream(root, json.loads(origin.read_text())["url"] if origin.is_file() else None)
+    return open_litdata(root, json.loads(origin.read_text())["url"] if origin.is_file() else None)

@@ -15,7 +15,13 @@ import numpy as np
 import pytest
 
 from abaw.data.formats.flat_shards import PACK
-from abaw.data.formats.litdata_shards import CONTENTS, SegmentStore, mirror, segment_frames, write_segments
+from abaw.data.formats.litdata_shards import (
+    CONTENTS,
+    LitdataStore,
+    mirror,
+    segment_frames,
+    write_litdata_shards,
+)
 from abaw.data.frames import RawFolder, open_frames
 from abaw.data.index import build_index
 from abaw.data.labels import image_name
@@ -128,8 +134,8 @@ def test_a_pack_is_the_old_one_until_the_new_one_is_complete(
 def test_no_video_of_a_pack_leads_out_of_it(tmp_path: Path, name: str) -> None:
     sizes = np.array([4])
     (tmp_path / "root").mkdir()
-    with pytest.raises(AbawError, match="is not the name of a video"):
-        write_segments(tmp_path / "root", [(name, sizes, [b"jpeg"])], segment_frames=2, state="")
+    with pytest.raises(AbawError, match="is not a valid video name"):
+        write_litdata_shards(tmp_path / "root", [(name, sizes, [b"jpeg"])], segment_frames=2, fingerprint="")
     assert [path.name for path in tmp_path.rglob("*")] == ["root"]
 
 
@@ -142,7 +148,7 @@ def test_damaged_segments_are_named(packed: Path, tmp_path: Path) -> None:
         open_frames(index)
     (copy / "index.json").unlink()
     with pytest.raises(AbawError, match=r"pack cannot be read \(ValueError.*index\.json"):
-        SegmentStore().fetch(copy, 0)
+        LitdataStore().fetch(copy, 0)
 
 
 def first_frames(source: RawFolder, pipe: object) -> None:
@@ -183,7 +189,7 @@ def test_a_process_of_many_sees_and_packs_everything(
     read_as_in(build_index(DataSource(faces)), index, open_frames(index))
 
 
-def test_a_stand_in_is_used_again_until_the_pack_changes(storage: Storage, tmp_path: Path) -> None:
+def test_a_mirror_is_used_again_until_the_pack_changes(storage: Storage, tmp_path: Path) -> None:
     first = mirror(URL_TEXT, tmp_path)
     (video, *_) = sorted(first.glob(f"*/{PACK}"))
     made = video.stat().st_mtime_ns
