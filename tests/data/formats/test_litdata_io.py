@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from abaw.data.formats.litdata_shards import SegmentStore, mirror
+from abaw.data.formats.litdata_shards import LitdataStore, mirror
 from abaw.data.frames import open_frames
 from abaw.data.index import build_index
 from abaw.data.layout import DataSource
@@ -36,7 +36,7 @@ def test_an_index_that_leads_elsewhere_or_unpickles_is_refused(
         index["config"] |= change
     (copy / "index.json").write_text(json.dumps(index))
     with pytest.raises(AbawError, match=rf"index\.json is none of a pack \(.*({says})"):
-        SegmentStore().fetch(copy, 0)
+        LitdataStore().fetch(copy, 0)
 
 
 def test_without_litdata_the_cure_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +48,7 @@ def test_without_litdata_the_cure_is_named(tmp_path: Path, monkeypatch: pytest.M
     importing = builtins.__import__
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(AbawError, match=r"pip install 'abaw\[stream\]'"):
-        SegmentStore().fetch(tmp_path, 0)
+        LitdataStore().fetch(tmp_path, 0)
 
 
 @pytest.mark.parametrize("every", [3, 5])
@@ -70,7 +70,7 @@ def test_a_storage_that_never_answers_is_given_up(
     monkeypatch.setattr("abaw.data.formats.litdata_io._PAUSES", (0.0, 0.0))
     storage.every, before = 1, storage.n_broken
     with pytest.raises(AbawError, match=r"segment 3 cannot be read .*check the address"):
-        SegmentStore().fetch(root, 3)
+        LitdataStore().fetch(root, 3)
     assert 3 <= storage.n_broken - before <= 20
 
 
