@@ -1,4 +1,4 @@
-"""Loader processes: how many, how they start and end, and the memory they share with the trainer."""
+"""DataLoader workers: their number, start, signals and shared memory."""
 
 import ctypes
 import os
@@ -38,9 +38,9 @@ def start_worker(worker: int) -> None:  # noqa: ARG001 - the signature is the Da
     """Makes a loader process use one core and leave signals to the trainer, unless the trainer sent them.
 
     A batch system signals every process of a job; a worker that died of it would take the trainer along
-    before a checkpoint is saved. But a worker deaf to the trainer's own SIGTERM would keep it
-    from ending. And one that outlived a killed trainer would hold the connections open by whose end the
-    other ranks notice.
+    before a checkpoint is saved. The trainer's own SIGTERM
+    still ends a worker, else the trainer could not end. And a worker ends with a killed trainer, else it
+    would keep the connections open whose end tells the other ranks.
     """
     import cv2
 
@@ -55,7 +55,7 @@ def start_worker(worker: int) -> None:  # noqa: ARG001 - the signature is the Da
 
 
 def _end_with_trainer(trainer: int) -> None:
-    """Waits until the process `trainer` sends SIGTERM, and passes over those of others."""
+    """Exits when the process `trainer` sends SIGTERM; ignores that of other processes."""
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
         pass
     os._exit(0)
@@ -74,7 +74,7 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def defer_interrupt() -> Iterator[None]:
-    """Lets Ctrl-C wait, for Python loses one that comes in the middle of a fork."""
+    """Defers Ctrl-C, because Python loses one that comes during a fork."""
     handler = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(handler):
         yield
@@ -90,11 +90,11 @@ def defer_interrupt() -> Iterator[None]:
 
 
 PREFETCH = 2
-"""Batches that a loader process makes ahead."""
+"""Number of batches that a worker prefetches."""
 
 
 class SharedRing:
-    """Gives memory for the large tensor of a batch, in a loader process some that the trainer can reach.
+    """Allocates the large tensor of a batch, in a worker from reused shared memory.
 
     Shared memory comes as fresh pages, and to fill those takes a loader process a fifth of its time. So each
     has as many pieces as batches can be under way, and takes them in turn: `PREFETCH`, and the one that the

@@ -1,4 +1,4 @@
-"""Callbacks for what a run computes and leaves on disk: EMA weights, tracks, scores, skipped images."""
+"""Callbacks that average weights and write tracks, scores and the count of skipped images."""
 
 import json
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ class TrackWriter(Callback):
     Every video lives on one device, so every file has one writer.
 
     Args:
-        folder: Where the tracks go.
+        folder: Folder of the tracks.
         run: Name of the run, for the tracks' metadata.
     """
 
@@ -37,10 +37,10 @@ class TrackWriter(Callback):
         self.run = run
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuses a folder with tracks of another checkpoint.
+        """Checks that the folder has no tracks of another checkpoint.
 
         Raises:
-            AbawError: It holds some.
+            AbawError: It has some.
         """
         data = cast(Any, trainer).datamodule
         self._metadata = TrackMetadata(
@@ -51,7 +51,7 @@ class TrackWriter(Callback):
         check_fits(self.folder, list_tracks(self.folder), self._metadata)
 
     def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Starts with no video in progress."""
+        """Resets the stitcher."""
         self._stitcher: Stitcher[Task] = Stitcher(cast(Any, trainer).datamodule.n_frames)
 
     def on_predict_batch_end(
@@ -85,7 +85,7 @@ class TrackWriter(Callback):
 
 
 class ScoreWriter(Callback):
-    """Keeps the official scores of a training's best epoch in `scores.json`, and prints them at its end.
+    """Writes the official scores of the best epoch to `scores.json`, and prints them after training.
 
     They are those of `checkpoints/best.ckpt`.
 
@@ -105,7 +105,7 @@ class ScoreWriter(Callback):
             self._scores = best_scores(self.best)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Writes the scores of the best checkpoint where a kill came between the two files."""
+        """Writes the scores of the best checkpoint if the run was killed before it could."""
         if self._scores is not None and not (self.path.is_file() and self.path.read_text() == self._text()):
             self._write(trainer)
 
@@ -138,11 +138,11 @@ class ScoreWriter(Callback):
 
 
 class EvaluationWriter(Callback):
-    """Keeps the official scores of `validate` or `test` beside those of the training, and prints them.
+    """Writes the official scores of `validate` or `test`, and prints them.
 
     Args:
         path: The file.
-        checkpoint: What is scored.
+        checkpoint: Path of the checkpoint that is scored.
         settings: Those in force that are not the training's, by name; null where the run records none.
     """
 
@@ -152,7 +152,7 @@ class EvaluationWriter(Callback):
         self.settings = settings
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the scores and what they are of."""
+        """Writes the scores with their split, checkpoint and settings."""
         self._write(trainer, pl_module, "validate")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -181,12 +181,12 @@ def _json(content: Mapping[str, Any] | None) -> str:
 
 
 def _total(scores: Mapping[str, Any]) -> float:
-    """The monitored score, rounded as the tensor that decides about `best.ckpt`."""
+    """The monitored score in float32, as it is compared for `best.ckpt`."""
     return float(np.float32(scores.get("total", 0.0)))
 
 
 class SkippedFrames(Callback):
-    """Tells how many images could not be read and counted as not visible, where that is allowed.
+    """Reports the number of unreadable images, which count as not visible where that is allowed.
 
     Args:
         folder: The run's directory, in which a file names them, those of an interrupted part too.
@@ -196,12 +196,12 @@ class SkippedFrames(Callback):
         self.path = Path(folder) / BAD_FRAMES
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Adds the number so far to the curves."""
+        """Logs the number so far."""
         if trainer.is_global_zero and (n_frames := count_bad_frames(self.path)):
             pl_module.log("bad_frames", float(n_frames), rank_zero_only=True)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
-        """Says it when the run ends."""
+        """Prints the number when the run ends."""
         if n_frames := count_bad_frames(self.path):
             rank_zero_info(
                 f"{n_frames:,} images could not be read and counted as not visible; {self.path} names them"
@@ -209,14 +209,14 @@ class SkippedFrames(Callback):
 
 
 class EMA(WeightAveraging):
-    """Averages the weights exponentially over the steps; the average is validated, saved and used.
+    """Exponential moving average (EMA) of the weights, which is validated and saved.
 
-    Lightning's `EMAWeightAveraging` makes the average before the network is on its device, so it stays in
-    the host's memory and every step waits until all weights have been copied there. This one never waits.
-    Weights that do not change stay as they are to the last bit, and buffers are taken over as they are.
+    Lightning's `EMAWeightAveraging` creates the average before the network is on its device, so it stays in
+    host memory, and every step waits for a copy of all weights. This one stays on the device.
+    Frozen weights keep their exact values, and buffers are copied.
 
     Args:
-        decay: What is left of the average after a step, in [0, 1).
+        decay: Weight of the previous average at each step, in [0, 1).
     """
 
     def __init__(self, decay: float = 0.999) -> None:
@@ -224,7 +224,7 @@ class EMA(WeightAveraging):
         self.decay = decay
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Takes the average to where the weights are by now."""
+        """Moves the average to the device of the weights."""
         assert self._average_model is not None
         self._average_model.to(pl_module.device)
 
@@ -237,7 +237,7 @@ class EMA(WeightAveraging):
         batch: Any,  # noqa: ARG002
         batch_idx: int,  # noqa: ARG002
     ) -> None:
-        """Moves the average after every step of the optimizer; the first one makes it."""
+        """Updates the average after every optimizer step; the first step initialises it."""
         if trainer.global_step == self._latest_update_step:
             return  # a micro-batch
         assert self._average_model is not None

@@ -1,4 +1,4 @@
-"""What keeps a training's curves: a table in the run's directory, lines on the screen, W&B where asked."""
+"""Loggers: `metrics.csv` in the run's directory, a progress bar or lines, settings of W&B."""
 
 import csv
 import netrc
@@ -22,7 +22,7 @@ from abaw.training.run_directory import Run
 
 
 class _Rows(ExperimentWriter):
-    """Continues the table it finds, where Lightning's own would delete it."""
+    """Appends to an existing `metrics.csv`, which Lightning's own writer would delete."""
 
     def __init__(self, log_dir: str) -> None:
         super().__init__(log_dir)
@@ -32,14 +32,14 @@ class _Rows(ExperimentWriter):
                 self.metrics_keys = next(csv.reader(file), [])
 
     def _check_log_dir_exists(self) -> None:
-        """Lightning removes an old table here."""
+        """Keeps the old file; Lightning's own writer removes it here."""
 
     def log_hparams(self, params: dict[str, Any]) -> None:
         """`config.yaml` has them."""
 
 
 class CSVLogger(lightning_loggers.CSVLogger):
-    """Writes the curves straight into the run's directory, as `metrics.csv`.
+    """Writes metrics to `metrics.csv` in the run's directory.
 
     Args:
         folder: The run's directory.
@@ -51,17 +51,17 @@ class CSVLogger(lightning_loggers.CSVLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The table's writer."""
+        """The writer of `metrics.csv`."""
         if self._experiment is None:
             self._experiment = _Rows(self.log_dir)
         return self._experiment
 
 
 class ProgressBar(TQDMProgressBar):
-    """A progress bar with the loss of the last step that was logged: reading it waits for the device."""
+    """A progress bar with the last logged loss; reading it at every step would wait for the device."""
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """What stands behind the bar."""
+        """Returns the values after the bar."""
         every, loss = cast(Any, trainer).log_every_n_steps, trainer.callback_metrics.get("train/loss")
         if every and trainer.global_step % every == 0 and loss is not None:
             self._items = {"loss": float(loss)}
@@ -69,7 +69,7 @@ class ProgressBar(TQDMProgressBar):
 
 
 class EpochLogger(Callback):
-    """A line per epoch, where there is no terminal to draw a progress bar on."""
+    """Prints a line per epoch where there is no terminal for a progress bar."""
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Prints what the progress bar would have ended with."""
@@ -82,11 +82,11 @@ class EpochLogger(Callback):
 
 
 def wandb_settings(run: Run, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What a WandbLogger needs so that a run stays one run and nobody is ever asked for a key.
+    """Returns settings with which a WandbLogger resumes its run and never asks for a key.
 
     Args:
-        run: Its directory takes W&B's files and remembers the run's id.
-        given: The logger's settings from the configuration; what is set there stays.
+        run: Its directory holds W&B's files and the run's id.
+        given: The logger's settings in the configuration, which take precedence.
 
     Returns:
         The settings to add.

@@ -76,7 +76,7 @@ class LossSettings:
 
 
 class TaskLosses(nn.Module):
-    """Computes the loss of every task and weighs them; in float32 under autocast too.
+    """Computes the loss of every task and their weighted sum, in float32 also under autocast.
 
     A frame counts if it is labelled and lies in its video: masked and missing frames count, padding does
     not. A task without any label in the batch has loss 0 and a gradient of zeros. In evaluation mode
@@ -98,7 +98,7 @@ class TaskLosses(nn.Module):
         self.log_variance = nn.ParameterDict({str(task): nn.Parameter(torch.zeros(())) for task in learned})
 
     def set_label_counts(self, counts: Mapping[str, Any]) -> None:
-        """Makes class weights of how often each label occurs in training.
+        """Sets the class weights by the number of training labels per class.
 
         Args:
             counts: `expr` int (8,); `au` int (12, 2), absent and present. Other keys are ignored.
@@ -120,7 +120,7 @@ class TaskLosses(nn.Module):
             state: The weights of the whole module, from a checkpoint.
 
         Raises:
-            AbawError: They are others.
+            AbawError: They differ.
         """
         for name, buffer in self.named_buffers():
             if not torch.allclose(state[f"losses.{name}"].to(buffer), buffer):
@@ -132,7 +132,7 @@ class TaskLosses(nn.Module):
                 )
 
     def forward(self, outputs: Mapping[Task, Tensor], batch: Batch) -> tuple[Tensor, dict[Task, Tensor]]:
-        """Gives what to minimise.
+        """Returns the loss to minimise and the loss of each task.
 
         Args:
             outputs: Per task (B, T, K), as `Network` gives them: VA values, EXPR and AU logits.
@@ -267,7 +267,7 @@ def concordance(
 
 
 def focal(log_p: Tensor, target: Tensor, weight: Tensor, *, gamma: float) -> Tensor:
-    """Cross-entropy in which an outcome counts less the surer it is already; plain where `gamma` is 0.
+    """Focal loss: cross-entropy with less weight on confident outcomes; plain if `gamma` is 0.
 
     Args:
         log_p: float (..., K), logarithms of probabilities.
@@ -283,7 +283,7 @@ def focal(log_p: Tensor, target: Tensor, weight: Tensor, *, gamma: float) -> Ten
 
 
 class _SumOverProcesses(torch.autograd.Function):
-    """The sum over all processes, which each of them has, and whose gradient each sends back to all."""
+    """All-reduce (sum) with gradient; torch's own `all_reduce` with gradient is deprecated."""
 
     @staticmethod
     def forward(ctx: Any, local: Tensor) -> Tensor:  # noqa: ARG004

@@ -1,7 +1,7 @@
-"""Directory of a run: what lies where, whether it holds a run already, and what a resumed run may not change.
+"""Directory of a run: its files, and the settings that a resumed run must keep.
 
-A checkpoint brings its own optimizer, schedule, class weights and place in the data. A setting that was
-changed since would be recorded without taking effect, or would turn the run into another one half way.
+A checkpoint restores optimizer, schedule, class weights and the position in the data. A setting that was
+changed since would be recorded without effect, or change the training half way.
 """
 
 import json
@@ -246,7 +246,7 @@ class Run:
     def start(self, asked: str | None) -> str | None:
         """The checkpoint that `fit` continues from, None for a new training.
 
-        `last` without a checkpoint starts anew, so that a job's script may always say it.
+        `last` without a checkpoint starts a new training, so a job's script may always give it.
 
         Raises:
             UsageError: The directory holds a run that is not the one to be continued.
@@ -324,9 +324,9 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 class SaveConfig(Callback):
-    """Keeps the resolved configuration, in the run's `config.yaml` and with the trackers.
+    """Writes the resolved configuration to `config.yaml` and the loggers.
 
-    Checkpoints hold the part of it that a resumed run has to keep.
+    Checkpoints hold the settings that a resumed run must keep.
 
     Args:
         run: The run.
@@ -353,7 +353,7 @@ class SaveConfig(Callback):
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Writes it once the start is accepted: a resumed run may have changed what may change."""
+        """Writes the configuration once training starts; a resumed run may have changed some settings."""
         if trainer.is_global_zero:
             with atomic_path(self.run.config) as temporary:
                 temporary.write_text(self.config, encoding="utf-8")
@@ -366,5 +366,5 @@ class SaveConfig(Callback):
         pl_module: LightningModule,  # noqa: ARG002
         checkpoint: dict[str, Any],
     ) -> None:
-        """Adds the settings that the run keeps."""
+        """Adds the settings that a resumed run must keep."""
         checkpoint.setdefault("abaw", {})["settings"] = self._fixed
