@@ -8,11 +8,20 @@ from importlib.resources import files
 from pathlib import Path
 
 import yaml
+from jsonargparse import get_loader, set_loader
 
 from abaw.errors import UsageError, did_you_mean
+from abaw.training.checkpointing import with_current_class_paths
 from abaw.training.run_directory import Run
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the loader of jsonargparse
+
+YAML_OF_ANY_VERSION = "abaw"
+"""Parser mode of jsonargparse that reads YAML in which class paths may be those of an earlier version."""
+
+set_loader(
+    YAML_OF_ANY_VERSION, lambda text: get_loader("yaml")(with_current_class_paths(text)), (yaml.YAMLError,)
+)
 
 _OPTION = re.compile(r"""['"]([^'"\n]+)['"]|([a-z]\w*(?:\.\w+)+)""")
 
@@ -25,7 +34,7 @@ def shipped() -> Path:
 
 
 def with_shipped(args: Sequence[str]) -> list[str]:
-    """The arguments of a command, with paths in place of the names of shipped configurations.
+    """The arguments of a command, with paths of shipped configurations and current class paths.
 
     A file in the working directory takes precedence over a shipped one of the same name.
 
@@ -40,7 +49,7 @@ def with_shipped(args: Sequence[str]) -> list[str]:
         elif option == "--config" and equals:
             words.append(f"--config={_shipped_path(value)}")
         else:
-            words.append(word)
+            words.append(with_current_class_paths(word))
     return words
 
 

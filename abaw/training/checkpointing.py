@@ -3,10 +3,13 @@
 A run that is killed at any moment and resumed with `--ckpt_path last` ends with the same weights as an
 uninterrupted one. Checkpoints are therefore taken between two steps, never between the last step of an epoch
 and the validation that belongs to it.
+
+Files of earlier versions call classes by the paths they had then; `CLASS_PATHS` translates them.
 """
 
 import io
 import os
+import re
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -24,9 +27,49 @@ from abaw.model.checkpoints import best_scores, load_checkpoint, oldest_first
 from abaw.model.network import Network
 from abaw.training.preemption import PreemptionFlag, any_rank
 
+CLASS_PATHS = {
+    "abaw.averaging.MovingAverage": "abaw.training.callbacks.EMA",
+    "abaw.callbacks.ScoreWriter": "abaw.training.callbacks.ScoreWriter",
+    "abaw.callbacks.SkippedFrames": "abaw.training.callbacks.SkippedFrames",
+    "abaw.callbacks.TrackWriter": "abaw.training.callbacks.TrackWriter",
+    "abaw.data.transforms.ClipAugmentation": "abaw.loading.transforms.ClipAugmentation",
+    "abaw.feature_key.FeatureCheck": "abaw.training.extraction.FeatureCheck",
+    "abaw.losses.LossSettings": "abaw.training.losses.LossSettings",
+    "abaw.masking.RandomFrameMasking": "abaw.loading.masking.RandomFrameMasking",
+    "abaw.module.OptimizerSettings": "abaw.training.module.OptimizerSettings",
+    "abaw.nonfinite.NonFiniteGuard": "abaw.training.nonfinite.NonFiniteGuard",
+    "abaw.resume.AtomicCheckpointIO": "abaw.training.checkpointing.AtomicCheckpointIO",
+    "abaw.resume.LastCheckpoint": "abaw.training.checkpointing.LastCheckpoint",
+    "abaw.runs.BestCheckpoint": "abaw.training.checkpointing.BestCheckpoint",
+    "abaw.signals.EndOnSignal": "abaw.training.preemption.EndOnSignal",
+    "abaw.trackers.EpochLines": "abaw.training.loggers.EpochLogger",
+    "abaw.trackers.LossBar": "abaw.training.loggers.ProgressBar",
+    "abaw.trackers.MetricsFile": "abaw.training.loggers.CSVLogger",
+}
+"""Every class that a configuration of an earlier version may name, with the class path it has now."""
+
+_CLASS_PATH = re.compile(rf"(?<![\w./-])(?:{'|'.join(map(re.escape, CLASS_PATHS))})(?![\w.])")
+
+_CLASSES = {old.rpartition(".")[2]: new.rpartition(".")[2] for old, new in CLASS_PATHS.items()}
+
+
+def with_current_class_paths(text: str) -> str:
+    """A configuration, or an argument of the command line, with current class paths; lines stay in place."""
+    return _CLASS_PATH.sub(lambda found: CLASS_PATHS[found[0]], text)
+
+
+def by_current_class(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A mapping with the names of callback classes as keys, under their current names."""
+    return {_CLASSES.get(name, name): value for name, value in values.items()}
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Saves to a temporary file and renames it, so a checkpoint is always complete."""
+
+    def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Loads, with the states of callbacks under the current names of their classes."""
+        checkpoint = super().load_checkpoint(*args, **kwargs)
+        return checkpoint | {"callbacks": by_current_class(checkpoint.get("callbacks", {}))}
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ARG002
         """Saves plain values and tensors.

@@ -12,11 +12,12 @@ from typing import Any
 
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from abaw.errors import AbawError, UsageError
 from abaw.files import atomic_path, check_writable
 from abaw.model.checkpoints import load_checkpoint, newest_checkpoint
+from abaw.training.checkpointing import by_current_class, with_current_class_paths
 
 _MAY_CHANGE = """
     run config ckpt_path weights_only checkpoint nonfinite
@@ -102,9 +103,20 @@ def trained_settings(path: Path, checkpoint: Mapping[str, Any]) -> Settings | No
     """
     stored: Settings | None = checkpoint["abaw"].get("settings")
     if stored is not None:
-        return stored
+        trainer = stored.get("trainer", {})
+        callbacks = {"callbacks": by_current_class(trainer["callbacks"])} if "callbacks" in trainer else {}
+        return stored | {"trainer": trainer | callbacks}
+    rank_zero_warn(
+        f"{path}: was written by an earlier version; weights, average and optimizer continue, but"
+        " masks and augmentations are drawn from other random numbers than there"
+    )
     config = path.parent.parent / "config.yaml"
-    return fixed_settings(yaml.safe_load(config.read_text(encoding="utf-8"))) if config.is_file() else None
+    return fixed_settings(_read_config(config)) if config.is_file() else None
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    settings: dict[str, Any] = yaml.safe_load(with_current_class_paths(path.read_text(encoding="utf-8")))
+    return settings
 
 
 def refuse_changes(path: Path, trained: Settings, now: Settings, defaults: Settings) -> None:
@@ -303,7 +315,7 @@ def changed_settings(config: Path, text: str) -> dict[str, Any] | None:
     if not config.is_file():
         return None
     try:
-        trained = _flat(yaml.safe_load(config.read_text(encoding="utf-8")))
+        trained = _flat(_read_config(config))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
         reason = str(error).splitlines()[0]
         raise AbawError(f"{config}: not a configuration ({reason}); restore it, or remove it") from error

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from abaw.__main__ import main
 from abaw.cli.config_files import places, with_location
@@ -162,6 +163,43 @@ def test_a_mistake_is_told_with_file_and_line(
     message = error[error.index("abaw: ") :]
     assert re.search(says, message, re.DOTALL), message
     assert len(message.splitlines()) <= 3
+
+
+OLD_NAMES = """trainer:
+  callbacks:
+  - class_path: abaw.averaging.MovingAverage
+    init_args: {decay: 0.5}
+data:
+  augmentation:
+    class_path: abaw.data.transforms.ClipAugmentation
+    init_args: {p_flip: 0.25}
+model:
+  masking: {class_path: abaw.masking.RandomFrameMasking, init_args: {ratio: 0.3}}
+"""
+
+
+def test_class_paths_of_earlier_versions_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "old.yaml"
+    path.write_text(OLD_NAMES)
+    words = ["fit", f"--config={path}", "--data.root=x", "--model.backbone.name=x"]
+    assert main([*words, "--trainer.callbacks+=abaw.signals.EndOnSignal", "--print_config"]) == 0
+    settings = yaml.safe_load(capsys.readouterr().out)
+    average, signals = settings["trainer"]["callbacks"]
+    assert average == {"class_path": "abaw.training.callbacks.EMA", "init_args": {"decay": 0.5}}
+    assert signals["class_path"] == "abaw.training.preemption.EndOnSignal"
+    assert "'p_flip': 0.25" in str(settings["data"]["augmentation"])
+    assert "'ratio': 0.3" in str(settings["model"]["masking"])
+
+
+def test_a_mistake_under_an_earlier_name_is_told_with_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "old.yaml"
+    path.write_text(OLD_NAMES.replace("decay", "decya"))
+    assert main(["fit", f"--config={path}", "--data.root=x"]) == 2
+    message = capsys.readouterr().err
+    assert f"{path}:2: " in message
+    assert "decya" in message
 
 
 def test_what_the_command_line_says_is_no_file_s_fault(tmp_path: Path) -> None:

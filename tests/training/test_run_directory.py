@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from abaw.errors import UsageError
-from abaw.training.run_directory import fixed_settings, refuse_changes
+from abaw.training.run_directory import fixed_settings, refuse_changes, trained_settings
 
 EMA: dict[str, Any] = {"class_path": "abaw.training.callbacks.EMA", "init_args": {"decay": 0.5}}
 BAR: dict[str, Any] = {"class_path": "lightning.pytorch.callbacks.TQDMProgressBar"}
@@ -90,3 +90,9 @@ def test_many_changes_are_counted() -> None:
     said = changed(many, dict.fromkeys(many, 1))
     assert said.count("the run was trained with") == 5
     assert "and 4 more" in said
+
+
+def test_settings_that_name_a_callback_by_its_earlier_name_are_the_same() -> None:
+    stored = {"seed_everything": 0, "trainer": {"callbacks": {"MovingAverage": {"decay": 0.5}}}}
+    trained = trained_settings(Path("a.ckpt"), {"abaw": {"settings": stored}})
+    assert trained == fixed_settings({"seed_everything": 0, "trainer": {"callbacks": [EMA]}})
