@@ -1,30 +1,45 @@
-"""Frame-level affect from video.
+"""Frame-level affect from video: valence-arousal, expressions and action units.
 
-`abaw.load(checkpoint)` gives a trained model; `abaw.__version__` names the release.
+A trained checkpoint predicts a table with a row per frame, here from face crops of any video:
+
+    model = abaw.load("runs/mtl/checkpoints/best.ckpt")
+    table = model.predict_frames(frames)  # uint8 (N, H, W, 3), RGB
+
+Training and evaluation are subcommands: see `abaw --help`.
 """
 
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from abaw.batch import Batch as Batch
     from abaw.inference.predictor import Predictor as Predictor
     from abaw.inference.predictor import load as load
+    from abaw.tasks import Task as Task
 
     __version__: str
 else:
+    _MODULES = {
+        "Batch": "abaw.batch",
+        "Predictor": "abaw.inference.predictor",
+        "Task": "abaw.tasks",
+        "load": "abaw.inference.predictor",
+    }
 
     def __getattr__(name: str) -> Any:
-        """Fetches a public name when it is asked for: torch takes seconds to import."""
-        if name in ("load", "Predictor"):
-            if "torch" not in sys.modules:  # later it would change nothing but the user's environment
-                from abaw.threads import wait_passively
-
-                wait_passively()
-            from abaw.inference import predictor
-
-            return getattr(predictor, name)
+        """Imports a public name when it is first used: torch takes seconds to import."""
         if name == "__version__":
             from importlib.metadata import version
 
             return version("abaw")
-        raise AttributeError(f"module 'abaw' has no attribute {name!r}")
+        if name not in _MODULES:
+            raise AttributeError(f"module 'abaw' has no attribute {name!r}")
+        if name != "Task" and "torch" not in sys.modules:  # once torch is loaded this changes nothing in it
+            from abaw.threads import wait_passively
+
+            wait_passively()
+        return getattr(import_module(_MODULES[name]), name)
+
+    def __dir__() -> list[str]:
+        return [*_MODULES, "__version__"]
