@@ -14,6 +14,7 @@ import abaw
 from abaw.__main__ import main
 from abaw.data.frames import open_frames
 from abaw.data.index import build_index
+from abaw.data.layout import DataSource
 from abaw.evaluation.tracks import read_track
 from abaw.model.checkpoints import load_checkpoint
 from abaw.training.checkpointing import CLASS_PATHS, by_current_class, with_current_class_paths
@@ -89,7 +90,7 @@ def test_a_training_reads_its_features(with_images: bool, root: Path, words: Wor
 
 def test_a_pack_shows_its_images(root: Path, tmp_path: Path) -> None:
     shutil.rmtree(root / "cropped_aligned")
-    index = build_index(root, image_roots=[OLD / "pack"], cache_dir=tmp_path / "cache")
+    index = build_index(DataSource(root, image_roots=[OLD / "pack"], cache_dir=tmp_path / "cache"))
     frames = open_frames(index, size=16)
     for name, n_frames in (("b_train", 7), ("d_val", 5)):
         found = frames.read(index.videos.index(name), range(n_frames))
