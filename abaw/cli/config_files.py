@@ -16,12 +16,10 @@ from abaw.training.run_directory import Run
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the loader of jsonargparse
 
-YAML_OF_ANY_VERSION = "abaw"
+YAML = "abaw"
 """Parser mode of jsonargparse that reads YAML in which class paths may be those of an earlier version."""
 
-set_loader(
-    YAML_OF_ANY_VERSION, lambda text: get_loader("yaml")(with_current_class_paths(text)), (yaml.YAMLError,)
-)
+set_loader(YAML, lambda text: get_loader("yaml")(with_current_class_paths(text)), (yaml.YAMLError,))
 
 _OPTION = re.compile(r"""['"]([^'"\n]+)['"]|([a-z]\w*(?:\.\w+)+)""")
 

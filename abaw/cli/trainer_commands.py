@@ -32,14 +32,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_warn
 
 import abaw
-from abaw.cli.config_files import (
-    YAML_OF_ANY_VERSION,
-    named_files,
-    places,
-    with_location,
-    with_own_config,
-    with_shipped,
-)
+from abaw.cli.config_files import YAML, named_files, places, with_location, with_own_config, with_shipped
 from abaw.cli.messages import (
     Seed,
     as_list,
@@ -91,11 +84,8 @@ class AbawCLI(LightningCLI):
 
     def __init__(self, subcommand: str, args: list[str]) -> None:
         # errors are raised instead of printing the usage
-        short: dict[str, Any] = {
-            "exit_on_error": False,
-            "dump_header": [f"abaw {abaw.__version__}"],
-            "parser_mode": YAML_OF_ANY_VERSION,
-        }
+        short: dict[str, Any] = {"exit_on_error": False, "dump_header": [f"abaw {abaw.__version__}"]}
+        short["parser_mode"] = YAML
         super().__init__(
             AffectModule,
             AffectDataModule,
