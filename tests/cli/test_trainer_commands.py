@@ -180,7 +180,7 @@ def test_a_damaged_last_falls_back(command: Command, run: Path, tmp_path: Path) 
 def test_the_command_line_beats_the_checkpoint(
     command: Command, run: Path, built: list[Trainer], tmp_path: Path
 ) -> None:
-    """Lightning would parse a checkpoint's settings over the command line in a method that we override."""
+    """Lightning would parse a checkpoint's settings over the command line, unless its path is taken out."""
     assert callable(LightningCLI._parse_ckpt_path)
     planted = torch.load(run / "checkpoints/best.ckpt", weights_only=True)
     planted["hyper_parameters"] = {"optimizer": {"lr": 0.123}}
@@ -189,7 +189,7 @@ def test_the_command_line_beats_the_checkpoint(
     words = command(
         "fit", tmp_path / "run", f"--ckpt_path={tmp_path / 'planted.ckpt'}", "--model.optimizer.lr=0.5"
     )
-    with pytest.warns(UserWarning, match="does not tell its settings"):
+    with pytest.warns(UserWarning, match="holds no settings to compare with those given"):
         assert main(words) == 0
     assert built[0].callbacks  # built, not refused
     record = next(callback for callback in built[0].callbacks if isinstance(callback, SaveConfig))
@@ -211,7 +211,7 @@ MISTAKES = {
     "a value out of range": (["--model.masking.ratio=1.5"], 2, ["masking.ratio", "1.5"]),
     "an unknown task": (["--data.tasks=[va,emotion]"], 2, ["emotion", "va, expr, au"]),
     "one task, not in a list": (["--data.tasks=va"], 2, ["data.tasks: takes a list, such as [va]; got va"]),
-    "no network and no length": (["--model.backbone=null"], 2, ["abaw: model.backbone: null", "model.dim"]),
+    "no network and no length": (["--model.backbone=null"], 2, ["abaw: model.backbone is null", "model.dim"]),
     "a fact given twice": (["--model.tasks=[va]"], 2, ["data.tasks"]),
     "a precision that cannot train": (["--trainer.precision=bf16-true"], 2, ["bf16-mixed"]),
     "an average that is lost": (
@@ -223,7 +223,7 @@ MISTAKES = {
     "a missing folder": (["--data.root={missing}"], 1, ["missing", "no such"]),
     "no folder": (["--data.root=null"], 2, ["--data.root", "ABAW_ROOT"]),
     "a missing checkpoint": (["--ckpt_path={missing}/a.ckpt"], 1, ["a.ckpt", "no such checkpoint"]),
-    "no checkpoint": (["--ckpt_path={typo}"], 1, ["typo.yaml", "no checkpoint"]),
+    "no checkpoint": (["--ckpt_path={typo}"], 1, ["typo.yaml", "not a checkpoint"]),
 }
 
 
