@@ -96,7 +96,7 @@ def open_packed(folder: Path, *, verify: bool = False) -> FlatShard:
             raise DamagedFileError("of another version")
         return FlatShard(arrays["start"], arrays["size"], arrays["jpeg"], metadata)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise AbawError(f"{path}: no complete pack ({error}); pack this video again") from error
+        raise AbawError(f"{path}: not a complete flat shard ({error}); pack this video again") from error
 
 
 def packed_videos(root: Path) -> list[str]:

@@ -55,7 +55,7 @@ def _check_index(root: Path, where: Path | str) -> None:
         if not as_ours or not all(_CHUNK.fullmatch(name) for name in names):
             raise ValueError("it describes something else than plain bytes in files beside it")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise AbawError(f"{where}: index.json is none of a pack ({error}); pack again") from error
+        raise AbawError(f"{where}: index.json is not that of litdata shards ({error}); pack again") from error
 
 
 def read_sample(stream: Any, number: int, where: Path | str) -> bytes:
@@ -114,5 +114,5 @@ def _litdata() -> Any:
     try:
         import litdata
     except ImportError as error:
-        raise AbawError("segments need litdata; install it with: pip install 'abaw[stream]'") from error
+        raise AbawError("litdata shards need litdata; install it with: pip install 'abaw[stream]'") from error
     return litdata

@@ -92,7 +92,7 @@ def read_contents(root: Path) -> dict[str, Any]:
             raise DamagedFileError(f"{wrong[0]!r} is not a valid video name")
         return {**metadata, "n_frames": arrays["n_frames"], "size": arrays["size"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AbawError(f"{root / CONTENTS}: no pack of segments ({error}); pack again") from error
+        raise AbawError(f"{root / CONTENTS}: not litdata shards ({error}); pack again") from error
 
 
 def write_litdata_shards(

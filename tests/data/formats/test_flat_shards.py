@@ -46,7 +46,9 @@ def test_a_pack_cut_short_is_said_and_mended(small: Path, tmp_path: Path) -> Non
     pack(DataSource(small), out)
     path = out / "a" / PACK
     os.truncate(path, path.stat().st_size - 1)
-    with pytest.raises(AbawError, match=r"a/images\.safetensors: no complete pack .* pack this video again"):
+    with pytest.raises(
+        AbawError, match=r"a/images\.safetensors: not a complete flat shard .* pack this video again"
+    ):
         build_index(DataSource(out))
     assert pack(DataSource(small), out).images == 10
     assert build_index(DataSource(out)).videos == ("a", "b")

@@ -35,7 +35,7 @@ def test_an_index_that_leads_elsewhere_or_unpickles_is_refused(
     else:
         index["config"] |= change
     (copy / "index.json").write_text(json.dumps(index))
-    with pytest.raises(AbawError, match=rf"index\.json is none of a pack \(.*({says})"):
+    with pytest.raises(AbawError, match=rf"index\.json is not that of litdata shards \(.*({says})"):
         LitdataStore().fetch(copy, 0)
 
 

@@ -144,7 +144,7 @@ def test_damaged_segments_are_named(packed: Path, tmp_path: Path) -> None:
     shutil.copytree(packed, copy)
     index = build_index(DataSource(copy))
     os.truncate(copy / CONTENTS, 1000)
-    with pytest.raises(AbawError, match=r"contents\.safetensors: no pack of segments .* pack again"):
+    with pytest.raises(AbawError, match=r"contents\.safetensors: not litdata shards .* pack again"):
         open_frames(index)
     (copy / "index.json").unlink()
     with pytest.raises(AbawError, match=r"pack cannot be read \(ValueError.*index\.json"):
