@@ -1,6 +1,6 @@
 """Kills trainings at random moments, lets each go on, and compares its end with one that was left alone.
 
-    python tests/kill_and_resume.py --runs 20 --steps 60
+    python -m tests.faults.kill_and_resume --runs 20 --steps 60
 
 Trains the demo's configuration (EMA, random masking, dropout) with two loader processes on generated data, a
 checkpoint every other step. Each run is killed with SIGKILL up to three times, at moments drawn from the

@@ -421,7 +421,7 @@ def test_differences_are_found(change: dict[str, Any], found: str) -> None:
 def test_a_killed_training_ends_as_one_left_alone(
     words: Words, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A short form of `python tests/kill_and_resume.py`."""
+    """A short form of `python -m tests.faults.kill_and_resume`."""
     long = ["--data.workers=2", "--data.stride=1", "--data.batch_size=1", "--trainer.limit_train_batches=60"]
     options = words(tmp_path, *long, "--checkpoint.every_n_steps=2")[1:]
     assert kill_and_resume(options, tmp_path, runs=3) > 0
