@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from abaw.cli.commands import VERBS
+from abaw.cli.commands import SUBCOMMANDS
 from abaw.cli.help import CONFIGURED, configured_page, front_page
 from abaw.cli.parser import parser_of, with_underscores
 from abaw.errors import AbawError, UsageError, did_you_mean
@@ -88,7 +88,7 @@ def _plain(text: str) -> str:
 
 def _dispatch(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help", "help"):
-        print(front_page(VERBS), end="")
+        print(front_page(SUBCOMMANDS), end="")
         return 0
     subcommand, rest = args[0], args[1:]
     if subcommand == "--version":
@@ -96,14 +96,14 @@ def _dispatch(args: list[str]) -> int:
 
         print(f"abaw {abaw.__version__}")
         return 0
-    known = [*CONFIGURED, *VERBS]
+    known = [*CONFIGURED, *SUBCOMMANDS]
     if subcommand.startswith("-"):
         given = next((word for word in rest if word in known), "SUBCOMMAND")
         raise UsageError(f"options come after the subcommand: abaw {given} {subcommand} ...")
     if subcommand in CONFIGURED:
         return _run_configured(subcommand, rest)
-    if subcommand in VERBS:
-        return _run_plain(subcommand, VERBS[subcommand], rest)
+    if subcommand in SUBCOMMANDS:
+        return _run_plain(subcommand, SUBCOMMANDS[subcommand], rest)
     hint = did_you_mean(subcommand, known)
     raise UsageError(f"there is no subcommand {subcommand!r}{hint}; `abaw --help` lists them")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from abaw.__main__ import main
-from abaw.cli.commands import VERBS
+from abaw.cli.commands import SUBCOMMANDS
 from abaw.errors import AbawError, UsageError
 
 
@@ -30,13 +30,13 @@ def test_a_reader_that_has_gone_ends_the_command_quietly(words: str, streams: st
 
 
 def test_a_broken_pipe_elsewhere_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    def verb() -> None:
+    def subcommand() -> None:
         """Fails."""
         raise BrokenPipeError
 
-    monkeypatch.setitem(VERBS, "verb", verb)
+    monkeypatch.setitem(SUBCOMMANDS, "subcommand", subcommand)
     with pytest.raises(BrokenPipeError):
-        main(["verb"])
+        main(["subcommand"])
 
 
 @pytest.mark.parametrize(
@@ -54,28 +54,28 @@ def test_a_broken_pipe_elsewhere_is_not_hidden(monkeypatch: pytest.MonkeyPatch) 
 def test_outcomes_are_exit_codes(
     error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def verb() -> None:
+    def subcommand() -> None:
         """Fails."""
         raise error
 
-    monkeypatch.setitem(VERBS, "verb", verb)
-    assert main(["verb"]) == code
+    monkeypatch.setitem(SUBCOMMANDS, "subcommand", subcommand)
+    assert main(["subcommand"]) == code
     printed = capsys.readouterr().err
     assert "Traceback" not in printed
     assert ("x.txt:3: bad" in printed) == (str(error) == "x.txt:3: bad")
     monkeypatch.setenv("ABAW_DEBUG", "1")
-    main(["verb"])
+    main(["subcommand"])
     assert ("Traceback" in capsys.readouterr().err) == (not isinstance(error, SystemExit) or code == 1)
 
 
 def test_a_fault_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    def verb() -> None:
+    def subcommand() -> None:
         """Fails."""
         raise ZeroDivisionError
 
-    monkeypatch.setitem(VERBS, "verb", verb)
+    monkeypatch.setitem(SUBCOMMANDS, "subcommand", subcommand)
     with pytest.raises(ZeroDivisionError):
-        main(["verb"])
+        main(["subcommand"])
 
 
 def test_the_package_is_light_and_has_one_door() -> None:

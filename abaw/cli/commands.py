@@ -145,7 +145,7 @@ def pack(
     print(done.to_json() if json else done.line())
 
 
-VERBS: dict[str, Callable[..., int | None]] = {
+SUBCOMMANDS: dict[str, Callable[..., int | None]] = {
     "synth": synth,
     "check": check,
     "folds": folds,
@@ -156,3 +156,4 @@ VERBS: dict[str, Callable[..., int | None]] = {
     "submit": submit,
     "verify": verify,
 }
+"""Subcommands by name; `help.CONFIGURED` has those that a configuration describes."""

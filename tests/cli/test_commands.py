@@ -3,16 +3,16 @@
 import pytest
 
 from abaw.__main__ import main
-from abaw.cli.commands import VERBS
+from abaw.cli.commands import SUBCOMMANDS
 from abaw.cli.parser import parser_of
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_explains_every_option(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([verb, "--help"]) == 0
+@pytest.mark.parametrize("subcommand", SUBCOMMANDS)
+def test_every_subcommand_explains_every_option(subcommand: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([subcommand, "--help"]) == 0
     page = capsys.readouterr().out
-    for action in parser_of(verb, VERBS[verb])._actions:
-        assert action.help, f"{verb}: {action.dest} has no help"
+    for action in parser_of(subcommand, SUBCOMMANDS[subcommand])._actions:
+        assert action.help, f"{subcommand}: {action.dest} has no help"
         assert "<class" not in page
 
 

@@ -6,14 +6,16 @@ import sys
 import pytest
 
 from abaw.__main__ import main
-from abaw.cli.commands import VERBS
+from abaw.cli.commands import SUBCOMMANDS
 from abaw.cli.help import CONFIGURED
 
 HEAVY = ["torch", "lightning", "timm", "torchmetrics", "albumentations", "cv2", "pandas", "numpy"]
 
 
 @pytest.mark.parametrize(
-    "args", [[], ["--help"], ["--version"], *([verb, "--help"] for verb in (*CONFIGURED, *VERBS))], ids=str
+    "args",
+    [[], ["--help"], ["--version"], *([subcommand, "--help"] for subcommand in (*CONFIGURED, *SUBCOMMANDS))],
+    ids=str,
 )
 def test_help_imports_nothing_heavy(args: list[str]) -> None:
     code = (
@@ -26,8 +28,8 @@ def test_help_imports_nothing_heavy(args: list[str]) -> None:
     assert done.stdout
 
 
-def test_the_front_page_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_front_page_names_every_subcommand(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     page = capsys.readouterr().out
-    assert all(f"  {verb} " in page for verb in (*CONFIGURED, *VERBS))
+    assert all(f"  {subcommand} " in page for subcommand in (*CONFIGURED, *SUBCOMMANDS))
     assert all(len(line) <= 110 for line in page.splitlines())

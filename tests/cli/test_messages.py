@@ -134,7 +134,7 @@ def test_what_the_system_refuses_is_told_and_other_errors_are_raised(
     def folds() -> None:
         raise OSError(number, os.strerror(number), "a/file")
 
-    monkeypatch.setitem(__main__.VERBS, "folds", folds)
+    monkeypatch.setitem(__main__.SUBCOMMANDS, "folds", folds)
     if cure is None:
         with pytest.raises(FileNotFoundError):
             __main__.main(["folds"])

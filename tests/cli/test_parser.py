@@ -8,14 +8,14 @@ from typing import Literal
 import pytest
 
 from abaw.__main__ import main
-from abaw.cli.commands import VERBS
+from abaw.cli.commands import SUBCOMMANDS
 from abaw.cli.parser import with_underscores
 
 
 def test_a_signature_becomes_a_command_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def verb(
+    def subcommand(
         tracks: list[Path],
         out: Path,
         *,
@@ -37,13 +37,13 @@ def test_a_signature_becomes_a_command_line(
         print(globals()["json"].dumps([[str(t) for t in tracks], str(out), split, weights, ratio, json]))
         return 1
 
-    monkeypatch.setitem(VERBS, "verb", verb)
-    words = ["verb", "a", "b", "c", "--json", "--weights", "1", "2.5", "--split", "train"]
+    monkeypatch.setitem(SUBCOMMANDS, "subcommand", subcommand)
+    words = ["subcommand", "a", "b", "c", "--json", "--weights", "1", "2.5", "--split", "train"]
     argv = list(sys.argv)
     assert main(words) == 1
     assert json.loads(capsys.readouterr().out) == [["a", "b"], "c", "train", [1.0, 2.5], None, True]
     assert sys.argv == argv  # training on several devices starts the process again from it
-    assert words[0] == "verb"
+    assert words[0] == "subcommand"
 
 
 @pytest.mark.parametrize(

@@ -98,9 +98,9 @@ def test_a_run_records_and_keeps_its_precision(
 
     monkeypatch.setattr(AbawCLI, "_run_subcommand", noted)
 
-    def does(verb: str, *more: str) -> tuple[str, str]:
+    def does(subcommand: str, *more: str) -> tuple[str, str]:
         """The precision that was used, and what was said about it."""
-        assert main([verb, f"--run={run}", *more]) == 0
+        assert main([subcommand, f"--run={run}", *more]) == 0
         said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("precision: ")]
         return used.pop(), "\n".join(said)
 

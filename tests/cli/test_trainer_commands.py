@@ -41,8 +41,8 @@ def command(synth_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Comma
     """Makes the words of a tiny training: `command("fit", run, "--more", "words")`."""
     configs = tiny_config(tmp_path_factory.mktemp("config"), trainer={"limit_train_batches": 3})
 
-    def make(verb: str, run: Path, *more: str) -> list[str]:
-        return [verb, *configs, f"--run={run}", f"--data.root={synth_root}", *more]
+    def make(subcommand: str, run: Path, *more: str) -> list[str]:
+        return [subcommand, *configs, f"--run={run}", f"--data.root={synth_root}", *more]
 
     return make
 
@@ -92,15 +92,15 @@ def test_the_saved_configuration_is_whole_and_serves_again(
     assert len(built) == 1
 
 
-@pytest.mark.parametrize("verb", ["validate", "test"])
+@pytest.mark.parametrize("subcommand", ["validate", "test"])
 def test_scoring_uses_the_best_checkpoint_and_the_run_s_own_configuration(
-    run: Path, verb: str, capfd: pytest.CaptureFixture[str]
+    run: Path, subcommand: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     before, n_rows = (run / "scores.json").read_bytes(), len(rows(run / "metrics.csv"))
-    changed = {"data.test_split": "val"} if verb == "test" else {}
+    changed = {"data.test_split": "val"} if subcommand == "test" else {}
     words = [f"--{name}={value}" for name, value in changed.items()]
-    assert main([verb, f"--run={run}", *words]) == 0
-    own = json.loads((run / f"scores-{'val' if verb == 'validate' else verb}.json").read_text())
+    assert main([subcommand, f"--run={run}", *words]) == 0
+    own = json.loads((run / f"scores-{'val' if subcommand == 'validate' else subcommand}.json").read_text())
     assert own["total"] == pytest.approx(json.loads(before)["total"], abs=1e-6)
     assert f"{own['total']:.4f}" in capfd.readouterr().out
     assert set(own) - set(json.loads(before)) == {"split", "checkpoint", "settings"}
@@ -248,13 +248,13 @@ def test_mistakes_get_one_message_and_no_traceback(
         assert word in message
 
 
-@pytest.mark.parametrize("verb", ["validate", "test", "predict"])
+@pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
 def test_without_a_checkpoint_there_is_nothing_to_evaluate(
-    verb: str, command: Command, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    subcommand: str, command: Command, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(command(verb, tmp_path / "run")) == 1
+    assert main(command(subcommand, tmp_path / "run")) == 1
     assert "best.ckpt" in capfd.readouterr().err
-    assert main([verb, "--data.root", "x"]) == 2
+    assert main([subcommand, "--data.root", "x"]) == 2
     assert "--config" in capfd.readouterr().err
 
 
@@ -379,14 +379,14 @@ def test_wandb_is_one_offline_run_across_a_resume(
 def test_two_processes_train_and_validate_as_one(command: Command, tmp_path: Path) -> None:
     two = [f"--config={PROJECT / 'configs/ddp.yaml'}", "--trainer.accelerator=cpu", "--trainer.devices=2"]
     totals = []
-    for verb, more in (("fit", two), ("validate", two), ("validate", [])):
-        words = command(verb, tmp_path / "run", *more)
+    for subcommand, more in (("fit", two), ("validate", two), ("validate", [])):
+        words = command(subcommand, tmp_path / "run", *more)
         done = subprocess.run(
             [sys.executable, "-m", "abaw", *words], capture_output=True, text=True, timeout=600
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("total ") == 1  # one process speaks
-        file = f"scores{'' if verb == 'fit' else '-val'}.json"
+        file = f"scores{'' if subcommand == 'fit' else '-val'}.json"
         totals.append(json.loads((tmp_path / "run" / file).read_text())["total"])
     assert totals == pytest.approx([totals[0]] * 3, abs=1e-6)
 

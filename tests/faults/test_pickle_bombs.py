@@ -130,7 +130,7 @@ def test_a_pickled_sample_of_a_pack_is_bytes(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("verb", "file", "asked"),
+    ("subcommand", "file", "asked"),
     [
         ("fit", "run/checkpoints/last.ckpt", "last"),
         ("fit", "own.ckpt", "own.ckpt"),
@@ -139,12 +139,12 @@ def test_a_pickled_sample_of_a_pack_is_bytes(folder: Path) -> None:
 )
 @pytest.mark.filterwarnings("ignore:.*trying the one before it")
 def test_the_command_line_refuses_a_bomb(
-    verb: str, file: str, asked: str | None, folder: Path, capfd: pytest.CaptureFixture[str]
+    subcommand: str, file: str, asked: str | None, folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (folder / file).parent.mkdir(parents=True, exist_ok=True)
     (folder / file).write_bytes(zipped())
     config = PROJECT / "configs/demo.yaml"
-    words = [verb, f"--config={config}", "--data.root=data", "--run=run"]
+    words = [subcommand, f"--config={config}", "--data.root=data", "--run=run"]
     assert main(words + [f"--ckpt_path={asked}"] * (asked is not None)) == 1
     error = capfd.readouterr().err
     message = error[error.index("abaw: ") :]

@@ -152,16 +152,20 @@ def test_told_to_end_it_saves_itself(
     assert not list(differences(content(run), content(alone)))
 
 
-@pytest.mark.parametrize("verb", ["validate", "predict"])
+@pytest.mark.parametrize("subcommand", ["validate", "predict"])
 def test_an_evaluation_told_to_end_does(
-    verb: str, words: Words, alone: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    subcommand: str,
+    words: Words,
+    alone: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     obligatory = AbawCLI._required_callbacks
     tell = Callback()
-    hook = "on_predict_batch_start" if verb == "predict" else "on_validation_batch_start"
+    hook = "on_predict_batch_start" if subcommand == "predict" else "on_validation_batch_start"
     setattr(tell, hook, lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGTERM))
     monkeypatch.setattr(AbawCLI, "_required_callbacks", lambda *args: [tell, *obligatory(*args)])
-    assert main([verb, f"--run={alone}"]) == 75
+    assert main([subcommand, f"--run={alone}"]) == 75
     assert "told to end by SIGTERM; start the same command again" in capfd.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 

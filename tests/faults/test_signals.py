@@ -28,13 +28,13 @@ Start = Callable[..., Job]
 
 @pytest.fixture
 def start(synth_root: Path, tmp_path: Path) -> Start:
-    """Starts a verb in `tmp_path / "run"`: `job = start("fit", "--more=words", launcher=TORCHRUN)`."""
+    """Starts a subcommand in `tmp_path / "run"`: `job = start("fit", "--more=words", launcher=TORCHRUN)`."""
     data = {"stride": 1, "batch_size": 1, "workers": 2}
     configs = tiny_config(tmp_path, data=data, trainer={"max_epochs": 100})
     numbers = count()
 
-    def job(verb: str, *more: str, launcher: tuple[str, ...] = ()) -> Job:
-        words = [verb, *configs, f"--run={tmp_path / 'run'}", f"--data.root={synth_root}", *more]
+    def job(subcommand: str, *more: str, launcher: tuple[str, ...] = ()) -> Job:
+        words = [subcommand, *configs, f"--run={tmp_path / 'run'}", f"--data.root={synth_root}", *more]
         return Job(words, tmp_path / f"log{next(numbers)}", launcher)
 
     return job

@@ -77,8 +77,8 @@ def validate_and_predict(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The scores of `validate`, and those of `predict` and `score`."""
     shutil.rmtree(run / "tracks", ignore_errors=True)
-    for verb in ("validate", "predict"):
-        assert main([verb, f"--run={run}", f"--data.root={root}", *more]) == 0
+    for subcommand in ("validate", "predict"):
+        assert main([subcommand, f"--run={run}", f"--data.root={root}", *more]) == 0
     capsys.readouterr()
     assert main(["score", str(run / "tracks"), str(root), "--json", *score]) == 0
     validated = read_scores(run, "scores-val.json")

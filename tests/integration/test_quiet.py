@@ -51,8 +51,8 @@ def test_a_training_calls_nobody_and_writes_no_secret(synth_root: Path, tmp_path
     said = b""
     says = {"enable_progress_bar": ..., "enable_model_summary": ..., "log_every_n_steps": ...}
     configs = tiny_config(tmp_path, data={"workers": 2}, trainer={"limit_train_batches": 3} | says)
-    for verb in ("fit", "predict"):
-        words = [verb, *configs, f"--data.root={synth_root}", f"--run={tmp_path / 'run'}"]
+    for subcommand in ("fit", "predict"):
+        words = [subcommand, *configs, f"--data.root={synth_root}", f"--run={tmp_path / 'run'}"]
         done = run("-m", "abaw", *words)
         assert done.returncode == 0, done.stderr.decode()
         said += done.stdout + done.stderr

@@ -59,21 +59,21 @@ class Trained:
     lengths: list[int]
     said: str = ""
 
-    def words(self, verb: str, run: str, devices: int) -> list[str]:
+    def words(self, subcommand: str, run: str, devices: int) -> list[str]:
         """A command for one of the runs."""
         divided = [f"--trainer.devices={devices}", f"--data.batch_size={BATCH // devices}"]
         divided += ["--trainer.strategy=ddp"] if devices > 1 else []
         return [
-            verb,
+            subcommand,
             *self.config,
             f"--data.root={self.folder / 'data'}",
             f"--run={self.folder / run}",
             *divided,
         ]
 
-    def on_several(self, verb: str, run: str) -> str:
+    def on_several(self, subcommand: str, run: str) -> str:
         """What a command prints that starts its own processes."""
-        command = [sys.executable, "-m", "abaw", *self.words(verb, run, self.devices)]
+        command = [sys.executable, "-m", "abaw", *self.words(subcommand, run, self.devices)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stderr
         return done.stdout
