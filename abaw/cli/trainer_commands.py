@@ -60,6 +60,7 @@ from abaw.training.preemption import EndOnSignal, Preempted, announce
 from abaw.training.run_directory import (
     Run,
     SaveConfig,
+    Settings,
     changed_settings,
     fixed_settings,
     refuse_changes,
@@ -83,9 +84,8 @@ class AbawCLI(LightningCLI):
     trainer_type: type[Trainer] = Trainer
 
     def __init__(self, subcommand: str, args: list[str]) -> None:
-        # errors are raised instead of printing the usage
-        short: dict[str, Any] = {"exit_on_error": False, "dump_header": [f"abaw {abaw.__version__}"]}
-        short["parser_mode"] = YAML
+        header = [f"abaw {abaw.__version__}"]
+        short: dict[str, Any] = {"exit_on_error": False, "dump_header": header, "parser_mode": YAML}
         super().__init__(
             AffectModule,
             AffectDataModule,
@@ -161,29 +161,29 @@ class AbawCLI(LightningCLI):
         self.files = Run.named(settings.run, settings.config or [])
         settings.run = str(self.files.folder)
         settings.trainer.use_distributed_sampler = False  # our samplers are distributed
-        asked = self._asked_checkpoint
         self.quick = bool(settings.trainer.fast_dev_run)  # writes no files
-        if not self.fitting:
-            self.ckpt_path: str | None = self.files.trained(asked)
-            self._settle_precision(settings)
-            self.config_text = self._dump(settings)
-        else:
-            if self._starts_from_weights and asked not in (None, "last"):
-                raise UsageError(
-                    f"--init_from {settings.init_from} starts a new training, but --ckpt_path {asked} resumes"
-                    " one; give one of them (a job's script may give both with --ckpt_path last)"
-                )
-            self.ckpt_path = None if self.quick else self.files.start(asked)
-            if self.ckpt_path is not None:
-                self._resume(Path(self.ckpt_path), settings)
-            elif settings.init_from is not None:
-                load_checkpoint(settings.init_from)  # fail before the data is read
-            self._settle_precision(settings)  # where `_resume` has not
-            self.config_text = self._dump(settings)
-            for logger in as_list(settings.trainer.logger):
-                if str(getattr(logger, "class_path", "")).endswith(".WandbLogger"):
-                    for name, value in wandb_settings(self.files, logger.init_args.as_dict()).items():
-                        logger.init_args[name] = value
+        self.ckpt_path = self._start(settings) if self.fitting else self.files.trained(self._asked_checkpoint)
+        self._settle_precision(settings)  # unless `_resume` has
+        self.config_text = self._dump(settings)
+        for logger in as_list(settings.trainer.logger) if self.fitting else ():
+            if str(getattr(logger, "class_path", "")).endswith(".WandbLogger"):
+                for name, value in wandb_settings(self.files, logger.init_args.as_dict()).items():
+                    logger.init_args[name] = value
+
+    def _start(self, settings: Any) -> str | None:
+        """The checkpoint that `fit` resumes, with compatible settings; None for a new training."""
+        asked = self._asked_checkpoint
+        if self._starts_from_weights and asked not in (None, "last"):
+            raise UsageError(
+                f"--init_from {settings.init_from} starts a new training, but --ckpt_path {asked} resumes"
+                " one; give one of them (the script of a job can give both with --ckpt_path last)"
+            )
+        path = None if self.quick else self.files.start(asked)
+        if path is not None:
+            self._resume(Path(path), settings)
+        elif settings.init_from is not None:
+            load_checkpoint(settings.init_from)  # fail before the data is read
+        return path
 
     def _resume(self, path: Path, settings: Any) -> None:
         """Compares the settings with those that a checkpoint was trained with."""
@@ -197,14 +197,17 @@ class AbawCLI(LightningCLI):
         if settings.init_from is None:
             settings.init_from = trained.get("init_from")  # as the first start recorded it
         self._settle_precision(settings, trained.get("trainer", {}))
-        defaults = self._parser(self.subcommand).get_defaults()
-        now, default = (fixed_settings(yaml.safe_load(self._dump(given))) for given in (settings, defaults))
+        now, default = (fixed_settings(plain) for plain in (self._plain(settings), self._plain()))
         refuse_changes(path, trained, now, default)
 
     def _dump(self, settings: Any) -> str:
         """The configuration as YAML."""
-        text: str = self._parser(self.subcommand).dump(settings, skip_unset=False, skip_validation=True)
-        return text
+        return str(self._parser(self.subcommand).dump(settings, skip_unset=False, skip_validation=True))
+
+    def _plain(self, settings: Any = None) -> Settings:
+        """The configuration as plain values, by default the default one."""
+        given = self._parser(self.subcommand).get_defaults() if settings is None else settings
+        return dict(yaml.safe_load(self._dump(given)))
 
     def _settle_precision(self, settings: Any, resumed: Any = None) -> None:
         """Makes `auto` the precision that a resumed run has, else the best one of this machine.
@@ -308,7 +311,7 @@ class AbawCLI(LightningCLI):
         self.score_writer: ScoreWriter | EvaluationWriter
         if not self.fitting:
             assert self.ckpt_path is not None
-            changed = changed_settings(self.files.config, self.config_text)
+            changed = changed_settings(self.files.config, yaml.safe_load(self.config_text), self._plain())
             path = str(self.files.evaluation(str(self.subcommand)))
             self.score_writer = EvaluationWriter(path, self.ckpt_path, changed)
             return [*always, self.score_writer, EndOnSignal()]

@@ -1,7 +1,7 @@
 """Directory of a run: its files, and the settings that a resumed run must keep.
 
-A checkpoint restores optimizer, schedule, class weights and the position in the data. A setting that was
-changed since would be recorded without effect, or change the training half way.
+A checkpoint restores optimizer, schedule, class weights and the position in the data. A setting changed on
+resuming would have no effect although `config.yaml` records it, or would change the training midway.
 """
 
 import json
@@ -33,13 +33,13 @@ _MAY_CHANGE = """
     trainer.limit_val_batches trainer.limit_test_batches trainer.limit_predict_batches
     trainer.val_check_interval trainer.check_val_every_n_epoch
 """
-"""How long, where and how fast the run is; what is shown, validated and kept of it."""
+"""Settings of duration, location, speed, validation and logging, which may change on resuming."""
 
 _SHOWS_ONLY = """
     TQDMProgressBar RichProgressBar ModelSummary RichModelSummary LearningRateMonitor DeviceStatsMonitor
     ThroughputMonitor Timer ModelCheckpoint OnExceptionCheckpoint
 """
-"""Callbacks that change nothing."""
+"""Callbacks without effect on the training."""
 
 _WHOLE = frozenset({"model.backbone.overrides", "model.loss.task_weights"})
 """Options whose value is a mapping with any keys."""
@@ -48,20 +48,19 @@ _CALLBACKS = "trainer.callbacks"
 
 _ABSENT = object()
 
+_COMPARED = ("data.", "model.", "trainer.", "seed_everything")
+
 _MOST_NAMED, _LONGEST = 5, 60
 
 Settings = dict[str, Any]
+"""Nested plain values, as in `config.yaml`."""
 
 
 def fixed_settings(config: Mapping[str, Any]) -> Settings:
-    """The part of a resolved configuration that a resumed run keeps.
+    """The settings of a resolved configuration that a resumed run must keep.
 
-    Args:
-        config: The configuration in plain values, as `config.yaml` holds it.
-
-    Returns:
-        Plain values, nested like it. Callbacks stand under the names of their classes, and cached features,
-        whose folders may be moved, as the number of their folders.
+    Callbacks are keyed by the names of their classes. Folders of cached features, which may be moved, are
+    replaced by their number.
     """
     kept: Settings = _fixed(config, "")
     if "trainer" in kept:
@@ -93,13 +92,13 @@ def _by_class(callbacks: Any) -> Settings:
 
 
 def trained_settings(path: Path, checkpoint: Mapping[str, Any]) -> Settings | None:
-    """The fixed settings that a checkpoint was trained with; None if nothing tells.
+    """The fixed settings of the training that wrote a checkpoint; None if they are unknown.
 
-    A checkpoint of an abaw that did not store them was trained with those of the `config.yaml` of its run.
+    Those of a checkpoint without settings, from an earlier version, are read from `config.yaml` of its run.
 
     Args:
-        path: Where it lies.
-        checkpoint: What it holds.
+        path: Path of the checkpoint.
+        checkpoint: Its content.
     """
     stored: Settings | None = checkpoint["abaw"].get("settings")
     if stored is not None:
@@ -114,8 +113,34 @@ def trained_settings(path: Path, checkpoint: Mapping[str, Any]) -> Settings | No
     return fixed_settings(_read_config(config)) if config.is_file() else None
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    settings: dict[str, Any] = yaml.safe_load(with_current_class_paths(path.read_text(encoding="utf-8")))
+def changed_settings(config: Path, now: Settings, defaults: Settings) -> Settings | None:
+    """The settings of data, model, trainer and seed with which a run was not trained.
+
+    Args:
+        config: `config.yaml` of the run.
+        now: The settings of a command.
+        defaults: Default settings, for options that the run does not know.
+
+    Returns:
+        Values of `now` by dotted name; None if the run has no configuration.
+
+    Raises:
+        AbawError: The file cannot be read.
+    """
+    if not config.is_file():
+        return None
+    changes = _changes(_read_config(config), now, defaults, "")
+    return {name: new for name, _, new in changes if name.startswith(_COMPARED)}
+
+
+def _read_config(path: Path) -> Settings:
+    try:
+        settings = yaml.safe_load(with_current_class_paths(path.read_text(encoding="utf-8")))
+        if not isinstance(settings, dict):
+            raise TypeError(f"{type(settings).__name__} instead of options")
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise AbawError(f"{path}: not a configuration ({reason}); restore it, or remove it") from error
     return settings
 
 
@@ -123,13 +148,13 @@ def refuse_changes(path: Path, trained: Settings, now: Settings, defaults: Setti
     """Refuses to resume a checkpoint with other settings than it was trained with.
 
     Args:
-        path: The checkpoint.
+        path: Path of the checkpoint.
         trained: Its fixed settings.
-        now: Those of this start.
-        defaults: Those that nothing was said about; they stand for what an older checkpoint does not know.
+        now: Fixed settings of the command.
+        defaults: Fixed default settings, for options that the checkpoint does not know.
 
     Raises:
-        UsageError: A fixed setting has another value; names every one.
+        UsageError: A fixed setting has another value; the message names all of them.
     """
     changes = [
         f"{name}: the run was trained with {_text(was)}, now it is {_text(new)}"
@@ -139,7 +164,7 @@ def refuse_changes(path: Path, trained: Settings, now: Settings, defaults: Setti
         more = f"; and {len(changes) - _MOST_NAMED} more" if len(changes) > _MOST_NAMED else ""
         raise UsageError(
             f"{'; '.join(changes[:_MOST_NAMED])}{more}.\nA resumed run keeps its settings: restore them"
-            " (without --config the run's own serve),\nor start a new run from these weights with"
+            " (without --config the run's own are used),\nor start a new run from these weights with"
             f" --init_from {path} --run NEW"
         )
 
@@ -147,26 +172,25 @@ def refuse_changes(path: Path, trained: Settings, now: Settings, defaults: Setti
 def refuse_shortening(
     path: Path, checkpoint: Mapping[str, Any], *, max_epochs: int | None, max_steps: int
 ) -> None:
-    """Refuses to resume a checkpoint that is past the end of the training.
+    """Refuses to resume a checkpoint after the end of the training.
 
     Args:
-        path: Where it lies.
-        checkpoint: What it holds.
-        max_epochs: Where the training ends; None and -1 leave it open.
-        max_steps: The same in optimizer steps.
+        path: Path of the checkpoint.
+        checkpoint: Its content.
+        max_epochs: Number of epochs of the training; None or -1: no limit.
+        max_steps: Number of optimizer steps; -1: no limit.
 
     Raises:
         UsageError: It has begun a later epoch, or made more steps.
     """
-    reached = {
-        "max_epochs": (checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["started"], max_epochs),
-        "max_steps": (checkpoint["global_step"], max_steps),
-    }
-    for name, (n_done, limit) in reached.items():
+    epoch = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["started"]
+    for name, limit, reached, n_done in (
+        ("max_epochs", max_epochs, "begun epoch", epoch),
+        ("max_steps", max_steps, "made step", checkpoint["global_step"]),
+    ):
         if limit not in (None, -1) and n_done > limit:
-            what = "begun epoch" if name == "max_epochs" else "made step"
             raise UsageError(
-                f"trainer.{name}: {path} has {what} {n_done} already, and the training is to end after"
+                f"trainer.{name}: {path} has {reached} {n_done} already, and the training is to end after"
                 f" {limit}; raise it, or use the checkpoint as it is"
             )
 
@@ -179,10 +203,10 @@ def _changes(trained: Any, now: Any, default: Any, name: str) -> Iterator[tuple[
             values = trained.get(key, fallback), now.get(key, fallback)
             yield from _changes(*values, fallback, f"{name}.{key}" if name else key)
     elif trained is _ABSENT or now is _ABSENT:
-        if name.rpartition(".")[0] == _CALLBACKS:  # any other option one of the two abaws does not have
+        if name.rpartition(".")[0] == _CALLBACKS:  # other options exist in one of the two versions only
             yield name, trained, now
     elif trained != now or (name.startswith("trainer.limit_") and type(trained) is not type(now)):
-        yield name, trained, now  # of a limit 1 is one batch, 1.0 all of them
+        yield name, trained, now  # a limit of 1 is one batch, 1.0 all of them
 
 
 def _text(value: Any) -> str:
@@ -192,22 +216,15 @@ def _text(value: Any) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
-_COMPARED = ("data.", "model.", "trainer.", "seed_everything")
-
-
 @dataclass(frozen=True)
 class Run:
-    """One run's directory.
-
-    Attributes:
-        folder: The directory; it need not exist yet.
-    """
+    """The directory of a run, which need not exist yet."""
 
     folder: Path
 
     @classmethod
     def named(cls, folder: str | None, configs: Sequence[object]) -> "Run":
-        """The run that the options name: `--run`, else `runs/<name of the first configuration>`.
+        """The run at `folder`, or else at `runs/<name of the first configuration>`.
 
         Raises:
             UsageError: Neither is given.
@@ -223,7 +240,7 @@ class Run:
 
     @property
     def checkpoints(self) -> Path:
-        """Where `best.ckpt` and `last.ckpt` are."""
+        """Folder of the checkpoints."""
         return self.folder / "checkpoints"
 
     @property
@@ -233,7 +250,7 @@ class Run:
 
     @property
     def tracks(self) -> Path:
-        """Where `predict` leaves a table per video."""
+        """Folder of the tracks that `predict` writes."""
         return self.folder / "tracks"
 
     @property
@@ -242,7 +259,7 @@ class Run:
         return self.folder / "scores.json"
 
     def evaluation(self, subcommand: str) -> Path:
-        """The official scores that `validate` or `test` leaves."""
+        """The official scores that `validate` or `test` writes."""
         return self.folder / f"scores-{'val' if subcommand == 'validate' else 'test'}.json"
 
     @property
@@ -252,17 +269,17 @@ class Run:
 
     @property
     def is_taken(self) -> bool:
-        """Whether a new training here would overwrite something."""
+        """Whether a new training would overwrite files of another one."""
         return self.metrics.exists() or any(self.checkpoints.glob("*.ckpt"))
 
     def start(self, asked: str | None) -> str | None:
-        """The checkpoint that `fit` continues from, None for a new training.
+        """The checkpoint that `fit` resumes; None for a new training.
 
-        `last` without a checkpoint starts a new training, so a job's script may always give it.
+        `last` without a checkpoint starts a new training, so that the script of a job can always pass it.
 
         Raises:
-            UsageError: The directory holds a run that is not the one to be continued.
-            AbawError: The checkpoint asked for is not there or damaged, or nothing can be written there.
+            UsageError: The directory holds another run.
+            AbawError: The checkpoint is missing or damaged, or the directory is not writable.
         """
         check_writable(self.folder)
         if asked == "last" and not any(self.checkpoints.glob("*.ckpt")):
@@ -277,10 +294,10 @@ class Run:
         return None if start is None else str(start)
 
     def trained(self, asked: str | None) -> str:
-        """The checkpoint that `validate`, `test` and `predict` use; the best one unless another is asked for.
+        """The checkpoint that `validate`, `test` and `predict` load; the best one if `asked` is None.
 
         Raises:
-            AbawError: It is not there or damaged.
+            AbawError: It is missing or damaged.
         """
         return str(self._find(asked or "best"))
 
@@ -297,48 +314,8 @@ class Run:
         return path
 
 
-def changed_settings(config: Path, text: str) -> dict[str, Any] | None:
-    """The settings of a command that a run was not trained with, by dotted name, with their values.
-
-    Only what both know is compared: data, model, trainer and seed.
-
-    Args:
-        config: The run's `config.yaml`.
-        text: The resolved configuration of the command, as YAML.
-
-    Returns:
-        Nothing where all are the same; None where the run has no configuration.
-
-    Raises:
-        AbawError: The file cannot be read.
-    """
-    if not config.is_file():
-        return None
-    try:
-        trained = _flat(_read_config(config))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
-        raise AbawError(f"{config}: not a configuration ({reason}); restore it, or remove it") from error
-    return {
-        name: value
-        for name, value in _flat(yaml.safe_load(text)).items()
-        if name.startswith(_COMPARED) and not (name in trained and trained[name] == value)
-    }
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted name."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        inner = isinstance(value, dict) and value
-        flat |= _flat(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
-    return flat
-
-
 class SaveConfig(Callback):
-    """Writes the resolved configuration to `config.yaml` and the loggers.
-
-    Checkpoints hold the settings that a resumed run must keep.
+    """Writes the resolved configuration to `config.yaml`, the loggers and checkpoints.
 
     Args:
         run: The run.
@@ -348,7 +325,7 @@ class SaveConfig(Callback):
     def __init__(self, run: Run, config: str) -> None:
         self.run = run
         self.config = config
-        self._fixed = fixed_settings(yaml.safe_load(config))
+        self._settings: Settings = yaml.safe_load(config)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
         """Checks the number of processes.
@@ -365,12 +342,12 @@ class SaveConfig(Callback):
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Writes the configuration once training starts; a resumed run may have changed some settings."""
+        """Writes the configuration: at the start of training, because a resumed run may change settings."""
         if trainer.is_global_zero:
             with atomic_path(self.run.config) as temporary:
                 temporary.write_text(self.config, encoding="utf-8")
             for logger in trainer.loggers:
-                logger.log_hyperparams(yaml.safe_load(self.config))
+                logger.log_hyperparams(self._settings)
 
     def on_save_checkpoint(
         self,
@@ -379,4 +356,4 @@ class SaveConfig(Callback):
         checkpoint: dict[str, Any],
     ) -> None:
         """Adds the settings that a resumed run must keep."""
-        checkpoint.setdefault("abaw", {})["settings"] = self._fixed
+        checkpoint.setdefault("abaw", {})["settings"] = fixed_settings(self._settings)

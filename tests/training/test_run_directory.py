@@ -5,8 +5,13 @@ from typing import Any
 
 import pytest
 
-from abaw.errors import UsageError
-from abaw.training.run_directory import fixed_settings, refuse_changes, trained_settings
+from abaw.errors import AbawError, UsageError
+from abaw.training.run_directory import (
+    changed_settings,
+    fixed_settings,
+    refuse_changes,
+    trained_settings,
+)
 
 EMA: dict[str, Any] = {"class_path": "abaw.training.callbacks.EMA", "init_args": {"decay": 0.5}}
 BAR: dict[str, Any] = {"class_path": "lightning.pytorch.callbacks.TQDMProgressBar"}
@@ -96,3 +101,24 @@ def test_settings_that_name_a_callback_by_its_earlier_name_are_the_same() -> Non
     stored = {"seed_everything": 0, "trainer": {"callbacks": {"MovingAverage": {"decay": 0.5}}}}
     trained = trained_settings(Path("a.ckpt"), {"abaw": {"settings": stored}})
     assert trained == fixed_settings({"seed_everything": 0, "trainer": {"callbacks": [EMA]}})
+
+
+def test_an_evaluation_names_the_settings_that_the_run_was_not_trained_with(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "run: a\ndata: {root: a, window: 3, features: null}\ntrainer: {limit_test_batches: 1}\n"
+    )
+    now = {"run": "b", "data": {"root": "b", "window": 3, "new": 0, "newer": 2, "features": ["c"]}}
+    now |= {"trainer": {"limit_test_batches": 1.0}}
+    default = {"data": {"new": 0, "newer": 1}}
+    changed = {"data.root": "b", "data.features": ["c"], "data.newer": 2, "trainer.limit_test_batches": 1.0}
+    assert changed_settings(config, now, default) == changed
+    assert changed_settings(tmp_path / "none.yaml", now, default) is None
+
+
+@pytest.mark.parametrize("text", ["- a", "a: [1", "a: \udcff", ""])
+def test_a_configuration_that_cannot_be_read_is_named(text: str, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(AbawError, match=r"config\.yaml: not a configuration .*; restore it, or remove it"):
+        changed_settings(config, {}, {})
