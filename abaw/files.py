@@ -1,4 +1,4 @@
-"""Atomic writing of files, and errors for files that cannot be written."""
+"""Atomic writing of files, and errors for files that cannot be written and folders that cannot be listed."""
 
 import errno
 import os
@@ -58,3 +58,14 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # if the folder could not be created, the error above is raised
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def listing() -> Iterator[None]:
+    """Context in which a folder that cannot be listed is an `AbawError`."""
+    try:
+        yield
+    except OSError as error:
+        raise AbawError(
+            f"{error.filename}: cannot be listed ({error.strerror}); check its permissions"
+        ) from error

@@ -40,7 +40,6 @@ DATA_ORDER = (  # inside data, an import points to an earlier step or its own
     "labels processes",
     "formats",
     "cache",
-    "discovery",
     "layout",
     "index",
     "frames",

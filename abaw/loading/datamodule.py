@@ -10,11 +10,10 @@ import numpy as np
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 
-from abaw.data.discovery import is_crops_folder, other_picture
 from abaw.data.frames import BAD_FRAMES
 from abaw.data.index import Index, LabelCounts, build_index
 from abaw.data.labels import Labels
-from abaw.data.layout import DataSource
+from abaw.data.layout import DataSource, is_crops_folder, other_picture
 from abaw.errors import AbawError, UsageError, check_settings
 from abaw.loading.loaders import ClipLoader, LoaderFactory, TrainLoader, open_source, refuse_other_batches
 from abaw.loading.sampling import (

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data.distributed import DistributedSampler
 
-from abaw.data.discovery import other_picture
 from abaw.data.index import Index
 from abaw.data.labels import Labels
+from abaw.data.layout import other_picture
 from abaw.errors import AbawError
 from abaw.randomness import Purpose, keyed_generator
 from abaw.tasks import Task

@@ -25,9 +25,9 @@ from abaw.data.check.duplicates import find_duplicates
 from abaw.data.check.images import check_images
 from abaw.data.check.kinds import KINDS, DataFinding
 from abaw.data.check.report import DataReport
-from abaw.data.discovery import AnnotationFile
+from abaw.data.formats.annotations import AnnotationFile
 from abaw.data.labels import Labels
-from abaw.data.layout import DataSource, Sources, find_sources
+from abaw.data.layout import DataFiles, DataSource, find_files
 from abaw.errors import UsageError
 
 Images = Mapping[str, NDArray[np.int64]]
@@ -67,30 +67,30 @@ def check_dataset(
             f"ignore: {sorted(unknown)} is not a kind of finding; the kinds are {', '.join(KINDS)}"
         )
     root, asked = source.root, asked or {}
-    sources = find_sources(replace(source, label_set=None))
-    folders = [folder / video for folder, videos in sources.image_roots.items() for video in videos]
+    files = find_files(replace(source, label_set=None))
+    folders = [folder / video for folder, videos in files.image_roots.items() for video in videos]
     examined = check_images(folders, size, source.cache / "check", jobs, progress)
     images: dict[str, NDArray[np.int64]] = {}  # image numbers per video, over all roots
     for name, numbers in [(folder.folder.name, folder.numbers) for folder in examined]:
         images[name] = np.union1d(images.get(name, np.empty(0, np.int64)), numbers)
-    videos, balance, annotated, findings = _read_annotations(sources, images, progress)
+    videos, balance, annotated, findings = _read_annotations(files, images, progress)
     for name, numbers in asked.items():
         video = videos.setdefault(name, VideoCounts(name))
         video.frames = max(video.frames, int(numbers.max(initial=0)))
-    findings += find_unrecognised(sources.other_texts)
+    findings += find_unrecognised(files.other_texts)
     findings += [finding for folder in examined for finding in folder.findings]
     findings += find_duplicates(
         examined, {name: "+".join(sorted(set(v.splits.values()))) for name, v in videos.items()}
     )
-    findings += find_strays(sources, root)
-    findings += find_missing_annotations(sources, source)
+    findings += find_strays(files, root)
+    findings += find_missing_annotations(files, source)
     findings += find_repeated_annotations(annotated)
     findings += find_shared_subjects(annotated)
     findings += find_opencv_wheels()
-    findings += compare_videos(videos.values(), images, sources, root, asked)
+    findings += compare_videos(videos.values(), images, files, root, asked)
     return DataReport(
         root=root,
-        image_roots=tuple(sources.image_roots),
+        image_roots=tuple(files.image_roots),
         videos=[videos[name] for name in sorted(videos)],
         balance=dict(sorted(balance.items())),
         findings=sorted(findings, key=lambda f: (list(KINDS).index(f.kind), f.place)),
@@ -102,39 +102,39 @@ def check_dataset(
 def compare_videos(
     videos: Collection[VideoCounts],
     images: Images,
-    sources: Sources,
+    files: DataFiles,
     root: Path,
     asked: Mapping[str, NDArray[np.int64]],
 ) -> Iterator[DataFinding]:
     """Findings from the counts of each video, and of all videos of a split."""
     folders: dict[str, Path] = {}
-    for image_root, names in sources.image_roots.items():
+    for image_root, names in files.image_roots.items():
         for name in names:
             folders.setdefault(name, image_root / name)
     paths: dict[str, Path] = {}
-    for file in sources.annotations:
+    for file in files.annotations:
         if file.video is not None:
             paths.setdefault(file.video, file.path)
     for video in videos:
         annotation = paths.get(video.name)
         if annotation is not None:
             yield from find_unequal_rows(video, annotation)
-        if sources.image_roots:
+        if files.image_roots:
             numbers = images.get(video.name, np.empty(0, np.int64))
             where = folders.get(video.name, annotation or root)
             yield from compare_lengths(video, numbers, where, asked.get(video.name))
-    yield from find_constant_labels(videos, sources.annotations)
+    yield from find_constant_labels(videos, files.annotations)
 
 
 def _read_annotations(
-    sources: Sources, images: Images, progress: bool
+    files: DataFiles, images: Images, progress: bool
 ) -> tuple[dict[str, VideoCounts], dict[str, Balance], list[AnnotationFile], list[DataFinding]]:
     """Counts per video, label balance, annotation files per video and task, and findings in the files."""
     videos = {name: VideoCounts(name, len(ns), int(ns.max(initial=0))) for name, ns in images.items()}
     balance: dict[str, Balance] = {}
     annotated: list[AnnotationFile] = []
     findings: list[DataFinding] = []
-    for file in tqdm(sources.annotations, desc="annotations", unit="file", disable=not progress):
+    for file in tqdm(files.annotations, desc="annotations", unit="file", disable=not progress):
         of_video: dict[str, Labels]
         if file.task is not None and file.video is not None:
             labels, in_file = check_task_file(file.path, file.task)

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from abaw.data.check.images import LITTER
 from abaw.data.check.kinds import DataFinding
-from abaw.data.discovery import AnnotationFile, images_too_deep, is_crops_folder, other_picture
+from abaw.data.formats.annotations import AnnotationFile
 from abaw.data.labels import Labels, constant_label, image_name, recording
-from abaw.data.layout import DataSource, Sources
+from abaw.data.layout import DataFiles, DataSource, images_too_deep, is_crops_folder, other_picture
 from abaw.tasks import Task
 
 
@@ -198,11 +198,11 @@ def _shown(value: Iterable[float]) -> str:
     return ",".join(f"{number:g}" for number in value)
 
 
-def find_missing_annotations(sources: Sources, source: DataSource) -> Iterator[DataFinding]:
+def find_missing_annotations(files: DataFiles, source: DataSource) -> Iterator[DataFinding]:
     """Finding if there are no annotations."""
-    if sources.annotations:
+    if files.annotations:
         return
-    if source.annotations is None and is_crops_folder(source.root, sources.image_roots):
+    if source.annotations is None and is_crops_folder(source.root, files.image_roots):
         above = source.root.parent
         detail = f"this folder holds the crops; give the one that holds the annotations too: {above}"
     else:
@@ -245,14 +245,14 @@ def find_shared_subjects(files: Sequence[AnnotationFile]) -> Iterator[DataFindin
             yield DataFinding("subject in two splits", file.path, listed)
 
 
-def find_strays(sources: Sources, root: Path) -> Iterator[DataFinding]:
+def find_strays(files: DataFiles, root: Path) -> Iterator[DataFinding]:
     """Findings for stray files beside videos and annotations, and for video folders without images."""
-    if not sources.image_roots:
+    if not files.image_roots:
         yield _no_images(root)
-    of_images = {folder: set(videos) for folder, videos in sources.image_roots.items()}
+    of_images = {folder: set(videos) for folder, videos in files.image_roots.items()}
     of_images.pop(root, None)  # which may contain other files
-    above = {str(folder.resolve()) for each in sources.image_roots for folder in (each, *each.parents)}
-    of_labels = sorted({file.path.parent for file in sources.annotations if file.video is not None})
+    above = {str(folder.resolve()) for each in files.image_roots for folder in (each, *each.parents)}
+    of_labels = sorted({file.path.parent for file in files.annotations if file.video is not None})
     for folder in [*of_images, *of_labels]:
         is_label_folder, videos = folder in of_labels, of_images.get(folder, set())
         for name in sorted(os.listdir(folder)):  # noqa: PTH208 - a Path per entry takes most of the time

@@ -17,9 +17,8 @@ from tqdm import tqdm
 
 from abaw.data.cache import writing_cache
 from abaw.data.check.kinds import DataFinding
-from abaw.data.discovery import images_in
 from abaw.data.formats.arrays import DamagedFileError, open_arrays, write_arrays
-from abaw.data.formats.flat_shards import is_packed
+from abaw.data.formats.flat_shards import is_packed, open_packed
 from abaw.data.frames import BadFrameError, decode_image
 from abaw.data.labels import IMAGE_NAME, image_name
 from abaw.data.processes import available_cores, in_processes
@@ -96,7 +95,8 @@ def check_folder(folder: Path, size: int, cache: Path) -> FolderCheck:
         cache: File with the cached results, by image number, size and modification time.
     """
     if is_packed(folder):  # verified at packing
-        return FolderCheck(folder, images_in(folder), np.zeros(len(images_in(folder)), np.int64), [], 0)
+        numbers = open_packed(folder).numbers
+        return FolderCheck(folder, numbers, np.zeros_like(numbers), [], 0)
     try:
         present, findings = _list(folder)
     except OSError as error:

@@ -23,6 +23,26 @@ _NUMBER_CHARACTERS = b"0123456789+-.eE"
 _BLANKS = b" \t\r"  # stripped from cells; the last for Windows line endings
 
 
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class AnnotationFile:
+    """An annotation file, with the task, split and video that its path names.
+
+    Attributes:
+        path: The file.
+        split: One of `SPLITS`.
+        task: Its task; None for an MTL file, which holds all three.
+        video: The video; None for an MTL file, which holds many.
+    """
+
+    path: Path
+    split: str
+    task: Task | None
+    video: str | None
+
+
 @dataclass(frozen=True)
 class Column:
     """Name and valid values of a column of an annotation file.

@@ -16,10 +16,9 @@ from abaw.data.check.consistency import (
     find_shared_subjects,
     find_strays,
 )
-from abaw.data.discovery import AnnotationFile
-from abaw.data.formats.annotations import write_task_file
+from abaw.data.formats.annotations import AnnotationFile, write_task_file
 from abaw.data.labels import Labels, image_name
-from abaw.data.layout import Sources
+from abaw.data.layout import DataFiles
 from abaw.tasks import Task
 from tests.support.checked_tree import FOLDERS, Tree, some_labels, write_image
 from tests.support.planted_defects import a_download_cut_short
@@ -133,10 +132,10 @@ def test_thousands_of_videos_are_compared_in_no_time(tmp_path: Path) -> None:
     labelled, splits = dict.fromkeys(rows, 100), dict.fromkeys(rows, "train")
     videos = {name: VideoCounts(name, 100, 100, splits, rows, labelled) for name in names}
     images = dict.fromkeys(names, np.arange(1, 101))
-    sources = Sources({folder: names}, files)
+    data_files = DataFiles({folder: names}, files)
     start = time.process_time()
-    assert not list(compare_videos(videos.values(), images, sources, tmp_path, {}))
-    assert not list(find_strays(sources, tmp_path))
+    assert not list(compare_videos(videos.values(), images, data_files, tmp_path, {}))
+    assert not list(find_strays(data_files, tmp_path))
     assert not list(find_repeated_annotations(files))
     assert not list(find_shared_subjects(files))
     assert time.process_time() - start < 2
