@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from abaw.data.cache import cache_file, delete_old_indices, fingerprint, writing_cache
-from abaw.data.formats.annotations import SPLITS, AnnotationFile, read_mtl_file, read_task_file
+from abaw.data.formats.annotations import read_annotations
 from abaw.data.formats.arrays import DamagedFileError, open_arrays, write_arrays
 from abaw.data.formats.features import features_path, open_features
 from abaw.data.formats.flat_shards import is_packed, open_packed
 from abaw.data.labels import IMAGE_NAME, Labels
-from abaw.data.layout import DataFiles, DataSource, find_files
+from abaw.data.layout import SPLITS, AnnotationFile, DataFiles, DataSource, find_files
 from abaw.errors import AbawError
 from abaw.files import listing
 from abaw.tasks import Task
@@ -78,7 +78,7 @@ def read_rows_of_videos(files: DataFiles, progress: bool = False) -> tuple[list[
         else:
             labels = Labels.unlabelled(0)
             for task, file in by_video.get(video, {}).items():
-                labels = labels.with_task(task, read_task_file(file.path, task))
+                labels = labels.with_task(task, read_annotations(file.path, task)[video])
                 split[0, _TASKS.index(task)] = SPLITS.index(file.split)
             n_frames = max(len(labels) - 1, min(len(labels), 1))  # official files have one line too many
         numbers = {k: images_in(roots[k], video) for k in roots_of.get(video, [])}
@@ -111,7 +111,7 @@ def _read_mtl(files: list[AnnotationFile]) -> dict[str, tuple[int, Labels]]:
     videos: dict[str, tuple[int, Labels]] = {}
     for file in files:
         if file.video is None:
-            for video, labels in read_mtl_file(file.path).items():
+            for video, labels in read_annotations(file.path, None).items():
                 if video in videos:
                     raise AbawError(
                         f"{file.path}: {video} is listed in another MTL file too; keep it in one of them"

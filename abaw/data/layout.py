@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 from abaw.data.cache import cache_folder
-from abaw.data.formats.annotations import SPLITS, AnnotationFile
 from abaw.data.formats.features import SUFFIX, features_path
 from abaw.data.formats.flat_shards import PACK
 from abaw.data.formats.litdata_shards import mirror
@@ -71,6 +70,26 @@ def _address(path: Path) -> str | None:
 
 def _absolute(path: Path) -> Path:
     return path if _address(path) else Path(path).expanduser().resolve()
+
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class AnnotationFile:
+    """An annotation file, with the task, split and video that its path names.
+
+    Attributes:
+        path: The file.
+        split: One of `SPLITS`.
+        task: Its task; None for an MTL file, which holds all three.
+        video: The video; None for an MTL file, which holds many.
+    """
+
+    path: Path
+    split: str
+    task: Task | None
+    video: str | None
 
 
 @dataclass

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from abaw.data.check.annotations import check_mtl_file, check_task_file, find_unrecognised
+from abaw.data.check.annotations import check_annotations, find_unrecognised
 from abaw.data.check.consistency import (
     Balance,
     VideoCounts,
@@ -25,9 +25,7 @@ from abaw.data.check.duplicates import find_duplicates
 from abaw.data.check.images import check_images
 from abaw.data.check.kinds import KINDS, DataFinding
 from abaw.data.check.report import DataReport
-from abaw.data.formats.annotations import AnnotationFile
-from abaw.data.labels import Labels
-from abaw.data.layout import DataFiles, DataSource, find_files
+from abaw.data.layout import AnnotationFile, DataFiles, DataSource, find_files
 from abaw.errors import UsageError
 
 Images = Mapping[str, NDArray[np.int64]]
@@ -135,19 +133,14 @@ def _read_annotations(
     annotated: list[AnnotationFile] = []
     findings: list[DataFinding] = []
     for file in tqdm(files.annotations, desc="annotations", unit="file", disable=not progress):
-        of_video: dict[str, Labels]
-        if file.task is not None and file.video is not None:
-            labels, in_file = check_task_file(file.path, file.task)
-            of_video = {} if labels is None else {file.video: labels}
-            videos.setdefault(file.video, VideoCounts(file.video))
-            annotated.append(file)
-        else:
-            of_video, in_file = check_mtl_file(file.path)
-            annotated += [replace(file, video=name) for name in of_video]
+        of_video, in_file = check_annotations(file.path, file.task)
+        for name in of_video if file.video is None else [file.video]:
+            videos.setdefault(name, VideoCounts(name))
+            annotated.append(replace(file, video=name))
         findings += in_file
         for name, labels in of_video.items():
             numbers = images.get(name, np.empty(0, np.int64))
-            videos.setdefault(name, VideoCounts(name)).add(file.task, file.split, labels, numbers)
+            videos[name].add(file.task, file.split, labels, numbers)
             label_set = "mtl" if file.task is None else "challenge"
             balance.setdefault(f"{label_set} {file.split}", Balance()).add(labels)
     return videos, balance, annotated, findings

@@ -12,9 +12,15 @@ from numpy.typing import NDArray
 
 from abaw.data.check.images import LITTER
 from abaw.data.check.kinds import DataFinding
-from abaw.data.formats.annotations import AnnotationFile
 from abaw.data.labels import Labels, constant_label, image_name, recording
-from abaw.data.layout import DataFiles, DataSource, images_too_deep, is_crops_folder, other_picture
+from abaw.data.layout import (
+    AnnotationFile,
+    DataFiles,
+    DataSource,
+    images_too_deep,
+    is_crops_folder,
+    other_picture,
+)
 from abaw.tasks import Task
 
 

@@ -1,4 +1,4 @@
-"""Strict reader and writer of the official annotation files. Row k (from 0) is frame k.
+"""Parser, strict reader and writer of the official annotation files. Row k (from 0) is frame k.
 
 The markers -5 and -1 of missing labels are converted to masks here.
 """
@@ -22,25 +22,7 @@ _NUMBER_CHARACTERS = b"0123456789+-.eE"
 
 _BLANKS = b" \t\r"  # stripped from cells; the last for Windows line endings
 
-
-SPLITS = ("train", "val", "test")
-
-
-@dataclass(frozen=True)
-class AnnotationFile:
-    """An annotation file, with the task, split and video that its path names.
-
-    Attributes:
-        path: The file.
-        split: One of `SPLITS`.
-        task: Its task; None for an MTL file, which holds all three.
-        video: The video; None for an MTL file, which holds many.
-    """
-
-    path: Path
-    split: str
-    task: Task | None
-    video: str | None
+_SPACES = re.compile(rb"[ \t]+(?=,|\r?\n|\r?\Z)|(?<=[,\n])[ \t]+")
 
 
 @dataclass(frozen=True)
@@ -122,7 +104,7 @@ def shown(cell: bytes) -> str:
     return repr(text if len(text) <= 40 else f"{text[:40]}…")
 
 
-def text_defect(data: bytes) -> LineDefect | None:
+def _text_defect(data: bytes) -> LineDefect | None:
     """The defect of a file that is empty or encoded as UTF-16; None for other files."""
     if not data.strip():
         return LineDefect("empty annotation", 1, "the file is empty")
@@ -143,31 +125,28 @@ def split_header(data: bytes) -> tuple[list[str], bytes]:
     return names, body + b"\n" if body else b""
 
 
-def read_rows(path: Path, body: bytes, columns: Sequence[Column], named: bool = False) -> NDArray[np.float64]:
-    """The values of all rows.
+def read_rows(
+    body: bytes, columns: Sequence[Column], named: bool = False
+) -> tuple[NDArray[np.float64], list[LineDefect]]:
+    """The values of all rows, or all defects of the rows.
 
     Args:
-        path: Path of the file, for messages.
         body: Lines of comma-separated cells, each ending in a line feed; the first is line 2.
         columns: Columns of the cells.
         named: Whether each row begins with an additional cell, an image name, which is ignored.
 
     Returns:
-        float64 (R, len(columns)), valid labels or markers.
-
-    Raises:
-        AnnotationError: A row is blank, has a wrong number of cells, or an invalid cell.
+        float64 (R, len(columns)), valid labels or markers, no rows if there are defects; and the defects.
     """
     numbers = body
     if named:
         numbers = b"".join([line.partition(b",")[2] + b"\n" for line in body.split(b"\n")[:-1]])
     values = _read_fast(numbers, columns)
-    if values is None:
-        for defect in row_defects(body, columns, named):
-            raise AnnotationError(path, defect)
-        cells = numbers.replace(b"\n", b",").split(b",")[:-1]
-        values = np.array([float(cell) for cell in cells]).reshape(-1, len(columns))
-    return values
+    if values is not None:
+        return values, []
+    defects = list(row_defects(body, columns, named))
+    cells = [] if defects else numbers.replace(b"\n", b",").split(b",")[:-1]
+    return np.array([float(cell) for cell in cells]).reshape(-1, len(columns)), defects
 
 
 def _read_fast(body: bytes, columns: Sequence[Column]) -> NDArray[np.float64] | None:
@@ -191,7 +170,7 @@ def _read_fast(body: bytes, columns: Sequence[Column]) -> NDArray[np.float64] | 
 
 
 def row_defects(body: bytes, columns: Sequence[Column], named: bool = False) -> Iterator[LineDefect]:
-    """All defects of the rows, line by line; slow, for files that `read_rows` rejects and `abaw check`."""
+    """All defects of the rows, line by line; slow, for files that `_read_fast` rejects."""
     expected = len(columns) + named
     for number, line in enumerate(body.split(b"\n")[:-1], start=2):
         cells = [cell.strip(_BLANKS) for cell in line.split(b",")]
@@ -207,6 +186,22 @@ def row_defects(body: bytes, columns: Sequence[Column], named: bool = False) -> 
                     yield LineDefect("range", number, f"{column.name} is {shown(cell)}, not {column}")
 
 
+def _untidy(data: bytes) -> Iterator[LineDefect]:
+    """Defects that the reader tolerates: byte-order mark, carriage returns, trailing blank lines, spaces."""
+    if data.startswith(b"\xef\xbb\xbf"):
+        yield LineDefect("byte-order mark", 1, "the file begins with a byte-order mark")
+    if (at := data.find(b"\r")) >= 0:
+        yield LineDefect(
+            "carriage returns", data.count(b"\n", 0, at) + 1, f"{data.count(bytes([13]))} carriage returns"
+        )
+    content = data.rstrip(b" \t\r\n")
+    n_blank = data.count(b"\n", len(content)) - 1
+    if content and n_blank > 0:
+        yield LineDefect("blank line", content.count(b"\n") + 2, f"{n_blank} blank lines at the end")
+    if (b" " in data or b"\t" in data) and (match := _SPACES.search(data)) is not None:
+        yield LineDefect("trailing spaces", data.count(b"\n", 0, match.start()) + 1, "spaces around a value")
+
+
 MTL_HEADER = ("image", "valence", "arousal", "expression", "aus")
 
 MTL_COLUMNS = tuple(column for task in Task for column in columns_of(task))
@@ -214,25 +209,74 @@ MTL_COLUMNS = tuple(column for task in Task for column in columns_of(task))
 _MTL_SLICES = {Task.VA: slice(0, 2), Task.EXPR: slice(2, 3), Task.AU: slice(3, 15)}
 
 
-def read_task_file(path: Path, task: Task) -> Labels:
-    """The labels of one video for one task; the other tasks are unlabelled.
+@dataclass(frozen=True, eq=False)
+class ParsedAnnotations:
+    """Content of an annotation file.
+
+    Attributes:
+        labels: Labels by video; none if there are defects.
+        defects: Why the file is unusable.
+        remarks: What is wrong with the file, but tolerated by its reader.
+    """
+
+    labels: dict[str, Labels]
+    defects: list[LineDefect]
+    remarks: list[LineDefect]
+
+
+def parse_annotations(data: bytes, task: Task | None, video: str) -> ParsedAnnotations:
+    """Parses the file of one video and task or, with `task` None, an MTL file.
 
     EXPR files of 2021 with seven classes (without Other) are supported; theirs are the first seven classes.
+    """
+    if (defect := _text_defect(data)) is not None:
+        return ParsedAnnotations({}, [defect], [])
+    names, body = split_header(data)
+    remarks = list(_untidy(data))
+    if (defect := header_defect(names, task)) is not None:
+        return ParsedAnnotations({}, [defect], remarks)
+    values, defects = read_rows(body, MTL_COLUMNS if task is None else columns_of(task), named=task is None)
+    frames: dict[str, dict[int, int]] = {}
+    if task is None:
+        frames, in_names = _listed_frames(body)
+        defects += in_names
+    if task is Task.EXPR and len(names) < task.size:
+        remarks.append(LineDefect("seven classes", 1, "the header names seven classes, without Other"))
+        detail = f"expression is '{len(names)}', but the header names only classes 0 to {len(names) - 1}"
+        defects += [LineDefect("range", k + 2, detail) for k in _rows_where(values[:, 0] == len(names))]
+    if defects:
+        return ParsedAnnotations({}, defects, remarks)
+    if not body:
+        remarks.append(LineDefect("empty annotation", 1, "the file has a header but no rows"))
+    if task is None:
+        labels = {name: _scattered(values[list(rows.values())], list(rows)) for name, rows in frames.items()}
+        return ParsedAnnotations(labels, [], remarks)
+    if task is Task.VA:
+        half = _rows_where((values == task.unlabelled).sum(1) == 1)
+        detail = f"one of valence and arousal is {task.unlabelled}"
+        remarks += [LineDefect("half-labelled row", k + 2, detail) for k in half]
+    return ParsedAnnotations({video: _labels(task, values)}, [], remarks)
+
+
+def _rows_where(condition: NDArray[np.bool_]) -> list[int]:
+    return [int(row) for row in np.flatnonzero(condition)]
+
+
+def read_annotations(path: Path, task: Task | None) -> dict[str, Labels]:
+    """The labels of a file by video; frames that an MTL file does not list are unlabelled.
+
+    Args:
+        path: The file; one of a single task is named for its video.
+        task: Its task, the other ones being unlabelled; None for an MTL file.
 
     Raises:
-        AnnotationError: The header or a row is invalid; the message names line and value.
+        AnnotationError: The header, a row or an image name is invalid; the message names line and value.
         AbawError: The file cannot be read.
     """
-    data = read_bytes(path)
-    names, body = split_header(data)
-    if (defect := text_defect(data) or header_defect(names, task)) is not None:
-        raise AnnotationError(path, defect)
-    labels = _labels(task, read_rows(path, body, columns_of(task)))
-    if task is Task.EXPR and len(names) < task.size and (labels.expr == len(names)).any():
-        row = int((labels.expr == len(names)).argmax())
-        detail = f"expression is '{len(names)}', but the header names only classes 0 to {len(names) - 1}"
-        raise AnnotationError(path, LineDefect("range", row + 2, detail))
-    return labels
+    parsed = parse_annotations(read_bytes(path), task, path.stem)
+    if parsed.defects:
+        raise AnnotationError(path, parsed.defects[0])
+    return parsed.labels
 
 
 def read_bytes(path: Path) -> bytes:
@@ -276,29 +320,20 @@ def _labels(task: Task, values: NDArray[np.float64]) -> Labels:
     return replace(labels, au=values.astype(np.float32), au_valid=valid)
 
 
-def read_mtl_file(path: Path) -> dict[str, Labels]:
-    """The labels of an MTL file by video; frames that the file does not list are unlabelled.
-
-    Raises:
-        AnnotationError: The header, an image name or a row is invalid, or an image is listed twice.
-        AbawError: The file cannot be read.
-    """
-    data = read_bytes(path)
-    names, body = split_header(data)
-    if (defect := text_defect(data) or header_defect(names, None)) is not None:
-        raise AnnotationError(path, defect)
-    values = read_rows(path, body, MTL_COLUMNS, named=True)
-    frames: dict[str, dict[int, int]] = {}  # per video, the row of each frame
+def _listed_frames(body: bytes) -> tuple[dict[str, dict[int, int]], list[LineDefect]]:
+    """Per video, the row of each frame that an MTL file lists, and invalid and duplicate image names."""
+    frames: dict[str, dict[int, int]] = {}
+    defects = []
     for row, line in enumerate(body.split(b"\n")[:-1]):
         image = line.partition(b",")[0]
         place = parse_image(image)
         if isinstance(place, str):
-            raise AnnotationError(path, LineDefect("image", row + 2, place))
-        video, frame = place
-        if (first := frames.setdefault(video, {}).setdefault(frame, row)) != row:
+            if line.strip():  # a blank line is a defect of the row
+                defects.append(LineDefect("image", row + 2, place))
+        elif (first := frames.setdefault(place[0], {}).setdefault(place[1], row)) != row:
             detail = f"{shown(image)} was listed before, on line {first + 2}"
-            raise AnnotationError(path, LineDefect("duplicate row", row + 2, detail))
-    return {video: _scattered(values[list(rows.values())], list(rows)) for video, rows in frames.items()}
+            defects.append(LineDefect("duplicate row", row + 2, detail))
+    return frames, defects
 
 
 def parse_image(cell: bytes) -> tuple[str, int] | str:

@@ -16,9 +16,9 @@ from abaw.data.check.consistency import (
     find_shared_subjects,
     find_strays,
 )
-from abaw.data.formats.annotations import AnnotationFile, write_task_file
+from abaw.data.formats.annotations import write_task_file
 from abaw.data.labels import Labels, image_name
-from abaw.data.layout import DataFiles
+from abaw.data.layout import AnnotationFile, DataFiles
 from abaw.tasks import Task
 from tests.support.checked_tree import FOLDERS, Tree, some_labels, write_image
 from tests.support.planted_defects import a_download_cut_short

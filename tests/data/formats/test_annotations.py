@@ -6,15 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from abaw.data.check.annotations import check_mtl_file, check_task_file
+from abaw.data.check.annotations import check_annotations
 from abaw.data.check.kinds import KINDS
 from abaw.data.formats.annotations import (
     AnnotationError,
     columns_of,
     parse_image,
-    read_mtl_file,
+    read_annotations,
     read_rows,
-    read_task_file,
     row_defects,
     write_mtl_file,
     write_task_file,
@@ -34,7 +33,7 @@ def test_a_written_file_reads_back_bit_for_bit(task: Task, tmp_path: Path) -> No
     path = tmp_path / "video.txt"
     write_task_file(path, task, labels)
     assert path.read_text().splitlines()[0] == HEADERS[task]
-    read = read_task_file(path, task)
+    read = read_annotations(path, task)[path.stem]
     assert_equal(read, labels, (task,))
     for other in set(Task) - {task}:
         assert not read.valid(other).any()
@@ -43,7 +42,7 @@ def test_a_written_file_reads_back_bit_for_bit(task: Task, tmp_path: Path) -> No
 def test_markers_become_masks_over_zeros(tmp_path: Path) -> None:
     path = tmp_path / "v.txt"
     path.write_text("valence,arousal\n0.5,-0.25\n-5,-5\n-5,0.5\n-1,1.0\n")
-    labels = read_task_file(path, Task.VA)
+    labels = read_annotations(path, Task.VA)[path.stem]
     np.testing.assert_array_equal(labels.va, np.float32([[0.5, -0.25], [0, 0], [0, 0], [-1, 1]]))
     assert labels.va_valid.tolist() == [True, False, False, True]  # one -5 makes the frame unlabelled
 
@@ -51,7 +50,7 @@ def test_markers_become_masks_over_zeros(tmp_path: Path) -> None:
 def test_single_unlabelled_aus_are_masked_alone(tmp_path: Path) -> None:
     path = tmp_path / "v.txt"
     path.write_text(HEADERS[Task.AU] + "\n1,0,-1,1,0,0,0,0,0,0,0,1\n" + ",".join(["-1"] * 12) + "\n")
-    labels = read_task_file(path, Task.AU)
+    labels = read_annotations(path, Task.AU)[path.stem]
     assert labels.au_valid.tolist() == [[True, True, False] + [True] * 9, [False] * 12]
     assert labels.au[0].tolist() == [1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1]
 
@@ -70,7 +69,7 @@ def test_single_unlabelled_aus_are_masked_alone(tmp_path: Path) -> None:
 def test_harmless_variants_read_like_the_plain_file(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "v.txt"
     path.write_bytes(data)
-    labels = read_task_file(path, Task.VA)
+    labels = read_annotations(path, Task.VA)[path.stem]
     assert labels.va_valid.tolist() == [False, True]
     np.testing.assert_array_equal(labels.va[1], np.float32([0.25, 0.1]))
 
@@ -79,7 +78,7 @@ def test_harmless_variants_read_like_the_plain_file(data: bytes, tmp_path: Path)
 def test_a_class_is_read_however_the_number_is_written(cell: str, tmp_path: Path) -> None:
     path = tmp_path / "v.txt"
     path.write_text(f"{HEADERS[Task.EXPR]}\n{cell}\n0\n")
-    labels = read_task_file(path, Task.EXPR)
+    labels = read_annotations(path, Task.EXPR)[path.stem]
     assert labels.expr.tolist() == [max(int(float(cell)), 0), 0]
     assert labels.expr_valid.tolist() == [cell != "-1", True]
 
@@ -87,10 +86,10 @@ def test_a_class_is_read_however_the_number_is_written(cell: str, tmp_path: Path
 def test_seven_classes_of_2021(tmp_path: Path) -> None:
     path = tmp_path / "v.txt"
     path.write_text(",".join(EXPR_NAMES[:7]) + "\n6\n-1\n")
-    assert read_task_file(path, Task.EXPR).expr.tolist() == [6, 0]
+    assert read_annotations(path, Task.EXPR)[path.stem].expr.tolist() == [6, 0]
     path.write_text(",".join(EXPR_NAMES[:7]) + "\n6\n7\n")
     with pytest.raises(AnnotationError, match=r"v\.txt:3: expression is '7'"):
-        read_task_file(path, Task.EXPR)
+        read_annotations(path, Task.EXPR)
 
 
 WRONG = [
@@ -138,7 +137,7 @@ def test_a_wrong_file_is_named_with_line_and_value(
     path = tmp_path / "video.txt"
     path.write_bytes(data)
     with pytest.raises(AnnotationError) as caught:
-        read_task_file(path, task)
+        read_annotations(path, task)
     assert str(caught.value).startswith(f"{path}:{line}: ")
     assert said in str(caught.value)
     assert (caught.value.defect.kind, caught.value.defect.line) == (kind, line)
@@ -147,7 +146,7 @@ def test_a_wrong_file_is_named_with_line_and_value(
 def test_a_missing_file_or_a_folder_is_one_clear_error(tmp_path: Path) -> None:
     for path in (tmp_path / "none.txt", tmp_path):
         with pytest.raises(AbawError, match="cannot be read"):
-            read_task_file(path, Task.VA)
+            read_annotations(path, Task.VA)
 
 
 def test_every_defect_of_a_file_is_found_not_only_the_first() -> None:
@@ -163,7 +162,7 @@ def test_mtl_file_reads_back_and_lists_only_labelled_frames(tmp_path: Path) -> N
     lines = path.read_text().splitlines()
     assert lines[0] == "image,valence,arousal,expression,aus"
     assert all(len(line.split(",")) == 16 for line in lines[1:])
-    read = read_mtl_file(path)
+    read = read_annotations(path, None)
     assert list(read) == list(written)
     for video, labels in written.items():
         assert_equal(read[video].rows(0, len(labels)), labels)
@@ -175,7 +174,7 @@ def test_mtl_rows_are_scattered_to_their_frames(tmp_path: Path) -> None:
     path.write_text(
         f"image,valence,arousal,expression,aus\nb/00003.jpg,-5,-5,2,{aus}\nb/00001.jpg,0.5,0,-1,{aus}\n"
     )
-    labels = read_mtl_file(path)["b"]
+    labels = read_annotations(path, None)["b"]
     assert labels.va_valid.tolist() == [True, False, False]
     assert labels.expr_valid.tolist() == [False, False, True]
     assert labels.expr[2] == 2
@@ -208,7 +207,7 @@ def test_wrong_mtl_rows(rows: bytes, line: int, kind: str, tmp_path: Path) -> No
     path = tmp_path / "validation_set.txt"
     path.write_bytes(b"image,valence,arousal,expression,aus\n" + rows)
     with pytest.raises(AnnotationError) as caught:
-        read_mtl_file(path)
+        read_annotations(path, None)
     assert str(caught.value).startswith(f"{path}:{line}: ")
     assert (caught.value.defect.kind, caught.value.defect.line) == (kind, line)
 
@@ -217,7 +216,7 @@ def test_a_five_name_header_is_asked_of_mtl_files(tmp_path: Path) -> None:
     path = tmp_path / "train_set.txt"
     path.write_bytes(b"image,valence,arousal,expression\n")
     with pytest.raises(AnnotationError, match="instead of 'image,valence,arousal,expression,aus'"):
-        read_mtl_file(path)
+        read_annotations(path, None)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
@@ -230,7 +229,7 @@ def test_a_file_in_utf_16_names_the_cure(kind: str, encoding: str, tmp_path: Pat
         write_task_file(path, Task(kind), random_labels(3))
     path.write_bytes(path.read_text().encode(encoding))
     with pytest.raises(AbawError) as error:
-        read_mtl_file(path) if kind == "mtl" else read_task_file(path, Task(kind))
+        read_annotations(path, None if kind == "mtl" else Task(kind))
     assert str(error.value).startswith(f"{path}:1: the file is UTF-16; save it as UTF-8")
     assert "\n" not in str(error.value)
 
@@ -239,7 +238,7 @@ def test_a_file_in_utf_16_names_the_cure(kind: str, encoding: str, tmp_path: Pat
 def test_an_empty_file_is_called_empty(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(data)
-    for read in (lambda: read_mtl_file(path), lambda: read_task_file(path, Task.AU)):
+    for read in (lambda: read_annotations(path, None), lambda: read_annotations(path, Task.AU)):
         with pytest.raises(AbawError, match=r"a\.txt:1: the file is empty; .*fetch the annotations again"):
             read()
 
@@ -273,13 +272,13 @@ def test_a_mutated_file_parses_or_is_named(kind: str, n_files: int, tmp_path: Pa
         data = mutated(original, rng)
         path.write_bytes(data)
         try:
-            read = read_mtl_file(path) if kind == "mtl" else read_task_file(path, Task(kind))
+            read = read_annotations(path, None if kind == "mtl" else Task(kind))
         except AbawError as error:
             n_refused += 1
             refusal = str(error)
         else:
             refusal = ""
-        usable, findings = check_mtl_file(path) if kind == "mtl" else check_task_file(path, Task(kind))
+        usable, findings = check_annotations(path, None if kind == "mtl" else Task(kind))
         assert {finding.path for finding in findings} <= {path}
         if refusal:
             assert not usable
@@ -294,6 +293,7 @@ def test_a_mutated_file_parses_or_is_named(kind: str, n_files: int, tmp_path: Pa
                 "-5" not in [f"{float(c):g}" for c in line.split(",")[1:3]] for line in lines
             )
         else:
+            read = read[path.stem]
             assert isinstance(read, Labels)
             numbers = [float(cell) for line in lines for cell in line.split(",")]
             values = np.array(numbers).reshape(len(lines), len(columns_of(Task(kind))))
@@ -312,7 +312,7 @@ def test_reading_is_much_faster_than_looking_at_every_cell(task: Task, tmp_path:
     write_task_file(path, task, random_labels(20_000))
     body = path.read_bytes().partition(b"\n")[2]
     readers = (
-        lambda: read_rows(path, body, columns_of(task)),
+        lambda: read_rows(body, columns_of(task)),
         lambda: list(row_defects(body, columns_of(task))),
     )
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from abaw.data.formats.annotations import read_mtl_file, read_task_file
+from abaw.data.formats.annotations import read_annotations
 from abaw.data.labels import image_name, recording
 from abaw.data.synth import writer as synthetic
 from abaw.data.synth.canvas import SIZE
@@ -75,7 +75,8 @@ def test_an_annotation_has_one_line_more_than_the_video_has_frames(
     for spec in specs:
         for task in spec.tasks:
             folder = root / ANNOTATIONS / TASK_FOLDERS[task] / SPLIT_FOLDERS[spec.split]
-            assert len(read_task_file(folder / f"{spec.video}.txt", task)) == spec.n_frames + 1
+            labels = read_annotations(folder / f"{spec.video}.txt", task)[spec.video]
+            assert len(labels) == spec.n_frames + 1
             n_files += 1
     assert n_files == len(list((root / ANNOTATIONS).glob("*/*_Set/*.txt")))
 
@@ -114,9 +115,8 @@ def test_labels_have_gaps_where_the_preset_says(synth_root: Path) -> None:
         for split in SPLIT_FOLDERS:
             for video in annotated(synth_root, split, task):
                 path = synth_root / ANNOTATIONS / TASK_FOLDERS[task] / SPLIT_FOLDERS[split] / f"{video}.txt"
-                valid = (
-                    read_task_file(path, task).valid(task).reshape(-1, task.size if task is Task.AU else 1)
-                )
+                valid = read_annotations(path, task)[video].valid(task)
+                valid = valid.reshape(-1, task.size if task is Task.AU else 1)
                 missing[task] += int((~valid).sum())
                 alone += int((valid.any(1) & ~valid.all(1)).sum())
     assert all(missing.values()), missing
@@ -127,7 +127,7 @@ def test_labels_have_gaps_where_the_preset_says(synth_root: Path) -> None:
 def test_the_mtl_file_lists_single_seen_frames_with_any_labels(
     root: Path, specs: list[VideoSpec], split: str, name: str
 ) -> None:
-    labels = read_mtl_file(root / ANNOTATIONS / "MTL_Challenge" / f"{name}.txt")
+    labels = read_annotations(root / ANNOTATIONS / "MTL_Challenge" / f"{name}.txt", None)
     known = {spec.video for spec in specs if spec.split == split}
     assert set(labels) <= known
     for video, of_video in labels.items():

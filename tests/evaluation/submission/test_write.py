@@ -3,7 +3,7 @@ import csv
 import numpy as np
 import pytest
 
-from abaw.data.formats.annotations import read_mtl_file, read_task_file
+from abaw.data.formats.annotations import read_annotations
 from abaw.errors import AbawError, UsageError
 from abaw.evaluation.submission.formats import FORMS
 from abaw.evaluation.submission.verify import verify_submission
@@ -55,7 +55,7 @@ def test_mtl_submission_reads_back_as_an_annotation(tmp_path, tracks):
     folder, made = tracks
     sample = write_sample(tmp_path / "sample.txt", "mtl")
     write_submission(folder, sample, "mtl", tmp_path / "out.txt")
-    labels = read_mtl_file(tmp_path / "out.txt")
+    labels = read_annotations(tmp_path / "out.txt", None)
     assert list(labels) == list(VIDEOS)
     np.testing.assert_array_equal(labels["10-30-1280x720"].expr, made["10-30-1280x720"].expr.argmax(1))
 
@@ -79,7 +79,7 @@ def test_third_edition_reads_back_with_an_independent_parser_and_as_annotations(
         rows = np.loadtxt(file, delimiter=",", skiprows=1, ndmin=2)
         np.testing.assert_allclose(rows, decided.reshape(len(track), -1), atol=1e-6)
         assert file.read_text().splitlines()[0] == HEADERS[task].removeprefix("image_location,")
-        np.testing.assert_allclose(read_task_file(file, task).values(task), decided, atol=1e-6)
+        np.testing.assert_allclose(read_annotations(file, task)[video].values(task), decided, atol=1e-6)
     assert verify_submission(tmp_path / "out", listed) == []
     (tmp_path / "out" / "a.txt").unlink()
     (tmp_path / "out" / "b.txt").write_text("")
