@@ -123,8 +123,11 @@ def test_a_mutated_configuration_is_parsed_or_refused(
 
 
 BAD = {
-    "a misspelt option": ("data:\n  batch_szie: 3\n", "bad.yaml:2: the configuration has 'data.batch_szie'"),
-    "a misspelt part": ("dat:\n  window: 3\n", "bad.yaml:2: the configuration has 'dat.window"),
+    "a misspelt option": (
+        "data:\n  batch_szie: 3\n",
+        "bad.yaml:2: there is no option 'data.batch_szie'; did you mean data.batch_size",
+    ),
+    "a misspelt part": ("dat:\n  window: 3\n", "bad.yaml:2: there is no option 'dat.window"),
     "a wrong kind": ("data:\n  seed: 0\n  window: long\n", "bad.yaml:3: .*data.window.*long"),
     "null": ("data:\n  window: null\n", "bad.yaml:2: data.window is null, but needs a value such as 64"),
     "in an optional part": (

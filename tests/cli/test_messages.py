@@ -9,20 +9,24 @@ import os
 import re
 import signal
 import socket
-from collections.abc import Callable
+from argparse import ArgumentError
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 import torch.distributed as dist
+from jsonargparse import ArgumentParser
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from abaw import __main__
-from abaw.cli.messages import user_message
+from abaw.cli.messages import friendly_error, user_message
 from abaw.errors import UsageError
 
 
@@ -144,3 +148,51 @@ def test_what_the_system_refuses_is_told_and_other_errors_are_raised(
     assert said.startswith(f"abaw: a/file: {os.strerror(number)}; ")
     assert cure in said
     assert len(said.splitlines()) == 1
+
+
+@dataclass
+class Part:
+    """A group of settings."""
+
+    ratio: float = 0.5
+    mean: tuple[float, float] | None = None
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("--sie=3", "there is no option --sie=3; did you mean size?"),
+        ("extra", "there is no option extra"),
+        ("--config={sie: 3}", "there is no option 'sie'; did you mean size?"),
+        ("--part.ration=3", "there is no option 'part.ration'; did you mean ratio?"),
+        ("--size=x", "size: Expected a <class 'int'>; got x"),
+        ("--config={size: x}", "size: Expected a <class 'int'>; got x"),
+        ("--norm=mid", "norm: Expected a typing.Literal['pre', 'post']; got mid"),
+        ("--tasks=va", "tasks: takes a list, such as [va]; got va"),
+        ("--roots=a", "roots: takes a list, such as [a]; got a"),
+        ("--part.ratio=x", "part.ratio: Expected a <class 'float'>; got x"),
+        ("--part.mean=[1]", "part.mean: Expected a tuple with 2 elements; got [1]"),
+        (
+            "--stop=abaw.Nothing",
+            "stop: Problem with given class_path 'abaw.Nothing': module 'abaw' has no attribute 'Nothing';"
+            " got abaw.Nothing",
+        ),
+        ("--config=none.yaml", f"config: File does not exist: '{Path.cwd()}/none.yaml'"),
+    ],
+)
+def test_a_wrong_option_is_one_line(word: str, message: str) -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_argument("--size", type=int)
+    parser.add_argument("--norm", type=Literal["pre", "post"])
+    parser.add_argument("--tasks", type=Sequence[str])
+    parser.add_argument("--roots", type=list[str] | None)
+    parser.add_argument("--part", type=Part | None)
+    parser.add_argument("--stop", type=nn.Module | None)
+    with pytest.raises(ArgumentError) as raised:
+        parser.parse_args([word])
+    assert friendly_error(str(raised.value), ["size"]) == message
+
+
+def test_other_messages_are_unchanged() -> None:
+    assert friendly_error("heads (3) must divide\nwidth (8)", ["heads"]) == "heads (3) must divide\nwidth (8)"
