@@ -4,10 +4,14 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
+from numpy.typing import NDArray
+
+from abaw.data.formats.arrays import DamagedFileError, write_arrays
 from abaw.errors import AbawError
 
 _VERSION = 1  # of the arrays and the metadata; after a change every index is built again
@@ -15,6 +19,9 @@ _VERSION = 1  # of the arrays and the metadata; after a change every index is bu
 _KEPT = 4  # indices of one data set that stay on disk: a running job may still open an earlier one
 
 _CLOCK_TICK = 0.02  # seconds within which a file system may give two changes the same time
+
+
+Content = TypeVar("Content")
 
 
 def cache_folder(cache_dir: Path | None) -> Path:
@@ -50,16 +57,37 @@ def cache_file(folder: Path, options: object, fingerprint: str) -> Path:
     return folder / "index" / f"{key}-{hashlib.sha256(fingerprint.encode()).hexdigest()[:16]}.safetensors"
 
 
-def delete_old_indices(current: Path) -> None:
-    """Deletes all but the newest few indices of the data set that `current` belongs to."""
-    key = current.name.partition("-")[0]
+def cached(
+    path: Path,
+    open_file: Callable[..., Content],
+    build: Callable[[], tuple[Mapping[str, Sequence[NDArray[Any]]], str]],
+) -> Content:
+    """The content of a cache file of arrays, which is built if it is missing or damaged.
+
+    Building it deletes all but the newest few files of the same data set.
+
+    Args:
+        path: The cache file, named by `cache_file`.
+        open_file: Called with the path, and `verify=True` for a file that was not built just now.
+        build: Returns the arrays and the metadata to write.
+
+    Raises:
+        AbawError: The file cannot be written.
+    """
+    try:
+        return open_file(path, verify=True)
+    except (OSError, DamagedFileError):
+        parts, metadata = build()
+    with writing_cache():
+        write_arrays(path, parts, metadata)
     others = []
-    for path in current.parent.glob(f"{key}-*.safetensors"):
+    for other in path.parent.glob(f"{path.name.partition('-')[0]}-*.safetensors"):
         with suppress(FileNotFoundError):  # another process deletes them too
-            others.append((path.stat().st_mtime_ns, path))
-    for _, path in sorted(others)[:-_KEPT]:
-        if path != current:
-            path.unlink(missing_ok=True)
+            others.append((other.stat().st_mtime_ns, other))
+    for _, other in sorted(others)[:-_KEPT]:
+        if other != path:
+            other.unlink(missing_ok=True)
+    return open_file(path)
 
 
 @contextmanager

@@ -1,8 +1,7 @@
 """Index of a data set: one row per video, labels joined with images, in memory-mapped arrays."""
 
 import json
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypedDict
@@ -11,15 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from abaw.data.cache import cache_file, delete_old_indices, fingerprint, writing_cache
+from abaw.data.cache import cache_file, cached, fingerprint
 from abaw.data.formats.annotations import read_annotations
-from abaw.data.formats.arrays import DamagedFileError, open_arrays, write_arrays
+from abaw.data.formats.arrays import DamagedFileError, open_arrays
 from abaw.data.formats.features import features_path, open_features
-from abaw.data.formats.flat_shards import is_packed, open_packed
-from abaw.data.labels import IMAGE_NAME, Labels
+from abaw.data.formats.flat_shards import images_in
+from abaw.data.labels import Labels
 from abaw.data.layout import SPLITS, AnnotationFile, DataFiles, DataSource, find_files
 from abaw.errors import AbawError
-from abaw.files import listing
 from abaw.tasks import Task
 
 Parts = dict[str, list[NDArray[Any]]]
@@ -50,101 +48,80 @@ def unpack(packed: Mapping[Task, NDArray[Any]], n_rows: int) -> Labels:
     return labels
 
 
-def read_rows_of_videos(files: DataFiles, progress: bool = False) -> tuple[list[str], Parts]:
+def read_rows_of_videos(files: DataFiles, progress: bool = False) -> tuple[Parts, str]:
     """Reads all annotation files and lists all video folders.
 
     Returns:
-        The sorted names of the videos, and per array a list with one part per video: `n_frames` and `n_rows`
-            int64 (1,), `split` int8 (1, 3) index in SPLITS by task or -1, `source` int8 (N,), packed labels.
+        Per array, a list with one part per video: `n_frames` and `n_rows` int64 (1,), `split` int8 (1, 3)
+            index in SPLITS by task or -1, `source` int8 (N,), packed labels. And JSON with the names of the
+            videos and image roots.
 
     Raises:
         AbawError: An annotation file is wrong, or a video is annotated twice for a task.
     """
-    by_video = _files_by_video(files)
-    sparse = _read_mtl(files.annotations)
-    roots_of: dict[str, list[int]] = {}
-    for number, videos in enumerate(files.image_roots.values()):
+    labelled = _read_labels(files.annotations, progress)
+    roots_of: dict[str, dict[int, Path]] = {}
+    for number, (root, videos) in enumerate(files.image_roots.items()):
         for video in videos:
-            roots_of.setdefault(video, []).append(number)
-    roots = list(files.image_roots)
-    names = sorted({*by_video, *sparse, *roots_of})
+            roots_of.setdefault(video, {})[number] = root
+    names = sorted({*labelled, *roots_of})
     parts: Parts = {name: [] for name in ("n_frames", "n_rows", "split", "source", "va", "expr", "au")}
-    for video in tqdm(names, desc="index", unit="video", disable=not progress):
-        split = np.full((1, len(_TASKS)), -1, np.int8)
-        if video in sparse:
-            place, labels = sparse[video]
-            split[:] = place
-            n_frames = len(labels)  # the file lists images, so its last row is a frame
-        else:
-            labels = Labels.unlabelled(0)
-            for task, file in by_video.get(video, {}).items():
-                labels = labels.with_task(task, read_annotations(file.path, task)[video])
-                split[0, _TASKS.index(task)] = SPLITS.index(file.split)
-            n_frames = max(len(labels) - 1, min(len(labels), 1))  # official files have one line too many
-        numbers = {k: images_in(roots[k], video) for k in roots_of.get(video, [])}
-        source = np.full(
-            max([n_frames, *(int(n.max(initial=0)) for n in numbers.values())]), NO_SOURCE, np.int8
-        )
-        for k in reversed(numbers):  # the first root that holds a frame overwrites the others
-            source[numbers[k] - 1] = k
-        row = {"n_frames": np.array([len(source)]), "n_rows": np.array([len(labels)]), "split": split}
-        for name, part in (row | {"source": source} | pack(labels)).items():
+    for video in tqdm(names, desc="images", unit="video", disable=not progress):
+        roots = roots_of.get(video, {})
+        row = _row(labelled.pop(video, {}), {k: _numbers(root, video) for k, root in roots.items()})
+        for name, part in row.items():
             parts[name].append(part)
-    return names, parts
+    return parts, json.dumps({"videos": names, "roots": [str(root) for root in files.image_roots]})
 
 
-def _files_by_video(files: DataFiles) -> dict[str, dict[Task, AnnotationFile]]:
-    by_video: dict[str, dict[Task, AnnotationFile]] = {}
-    for file in files.annotations:
-        if file.video is not None and file.task is not None:
-            first = by_video.setdefault(file.video, {}).setdefault(file.task, file)
+_Annotated = dict[Task | None, tuple[AnnotationFile, dict[Task, NDArray[Any]]]]
+"""A video's annotation files by task, None for an MTL file, with the packed labels by task."""
+
+
+def _read_labels(annotations: Iterable[AnnotationFile], progress: bool) -> dict[str, _Annotated]:
+    """The labels of every video."""
+    labelled: dict[str, _Annotated] = {}
+    for file in tqdm(annotations, desc="annotations", unit="file", disable=not progress):
+        for video, labels in read_annotations(file.path, file.task).items():
+            rows = pack(labels)
+            packed = {task: rows[task] for task in ([file.task] if file.task else _TASKS)}
+            first, _ = labelled.setdefault(video, {}).setdefault(file.task, (file, packed))
             if first is not file:
+                kind = "MTL" if file.task is None else file.task.upper()
                 raise AbawError(
-                    f"{file.path}: {file.video} is annotated for {file.task.upper()} a second time, after "
-                    f"{first.path}; remove one of them, or choose one folder with annotations"
+                    f"{file.path}: {video} is annotated for {kind} a second time, after {first.path}; remove"
+                    " one of them, or choose one folder with annotations"
                 )
-    return by_video
+    return labelled
 
 
-def _read_mtl(files: list[AnnotationFile]) -> dict[str, tuple[int, Labels]]:
-    """Per video, the index of its split in SPLITS, and its labels."""
-    videos: dict[str, tuple[int, Labels]] = {}
-    for file in files:
-        if file.video is None:
-            for video, labels in read_annotations(file.path, None).items():
-                if video in videos:
-                    raise AbawError(
-                        f"{file.path}: {video} is listed in another MTL file too; keep it in one of them"
-                    )
-                videos[video] = SPLITS.index(file.split), labels
-    return videos
+def _row(annotated: _Annotated, numbers: Mapping[int, NDArray[np.int64]]) -> dict[str, NDArray[Any]]:
+    """The arrays of one video, from its labels and its image numbers in each image root."""
+    n_rows = max((len(rows) for _, packed in annotated.values() for rows in packed.values()), default=0)
+    n_frames = max(n_rows - 1, min(n_rows, 1))  # official files have one line too many
+    if None in annotated:
+        annotated = {None: annotated[None]}  # an MTL file takes precedence
+        n_frames = n_rows = len(annotated[None][1][Task.VA])  # it lists images: its last row is a frame
+    n_frames = max([n_frames, *(int(n.max(initial=0)) for n in numbers.values())])
+    split = np.full((1, len(_TASKS)), -1, np.int8)
+    source = np.full(n_frames, NO_SOURCE, np.int8)
+    labels = pack(Labels.unlabelled(n_rows))
+    for file, packed in annotated.values():
+        for task, rows in packed.items():
+            labels[task][: len(rows)] = rows
+            split[0, _TASKS.index(task)] = SPLITS.index(file.split)
+    for k in reversed(list(numbers)):  # the first root that holds a frame overwrites the others
+        source[numbers[k] - 1] = k
+    lengths = {"n_frames": np.array([n_frames]), "n_rows": np.array([n_rows])}
+    return {**lengths, "split": split, "source": source, **labels}
 
 
-def images_in(root: Path, video: str) -> NDArray[np.int64]:
-    """Unsorted image numbers, from 1, of a video in an image root or a folder of cached features.
-
-    Raises:
-        AbawError: The folder cannot be listed, or the flat shard or the features are damaged.
-    """
+def _numbers(root: Path, video: str) -> NDArray[np.int64]:
+    """Unsorted image numbers, from 1, of a video in an image root or a folder of cached features."""
     folder = root / video
-    if not folder.is_dir():
-        return np.flatnonzero(open_features(features_path(root, video)).visible) + 1
-    if is_packed(folder):
-        return open_packed(folder).numbers
-    with listing():
-        return image_numbers(os.listdir(folder))  # noqa: PTH208 - ten times faster than Path.iterdir
-
-
-def image_numbers(names: Sequence[str]) -> NDArray[np.int64]:
-    """Image numbers, from 1, in the order of the file names; names of other files are skipped."""
-    usual = [name for name in names if len(name) == len("00001.jpg")]
-    cells = np.frombuffer("".join(usual).encode("ascii", "replace"), np.uint8).reshape(-1, 9)
-    digits = cells[:, :5] - np.uint8(ord("0"))  # wraps around below "0"
-    good = (digits < 10).all(1) & (cells[:, 5:] == np.frombuffer(b".jpg", np.uint8)).all(1)
-    numbers = digits[good].astype(np.int64) @ np.array([10_000, 1000, 100, 10, 1])
-    matches = (IMAGE_NAME.fullmatch(name) for name in names if len(name) > len("00001.jpg"))
-    longer = np.array([int(match[1]) for match in matches if match], np.int64)
-    return np.concatenate([numbers[numbers > 0], longer])
+    if folder.is_dir():
+        return images_in(folder)
+    return np.flatnonzero(open_features(features_path(root, video)).visible) + 1
 
 
 class LabelCounts(TypedDict, total=False):
@@ -329,14 +306,6 @@ def build_index(source: DataSource, *, progress: bool = False) -> Index:
         AbawError: A folder is missing, an annotation is invalid, or the cache cannot be written.
     """
     files = find_files(source)
-    roots = [str(folder) for folder in files.image_roots]
-    options = [str(source.root), roots, source.label_set]
-    path = cache_file(source.cache, options, fingerprint(files.paths()))
-    try:
-        return open_index(path, verify=True)
-    except (OSError, DamagedFileError):
-        videos, parts = read_rows_of_videos(files, progress)
-        with writing_cache():
-            write_arrays(path, parts, json.dumps({"videos": videos, "roots": roots}))
-        delete_old_indices(path)
-        return open_index(path)
+    paths, roots = files.paths(), [str(folder) for folder in files.image_roots]
+    path = cache_file(source.cache, [str(source.root), roots, source.label_set], fingerprint(paths))
+    return cached(path, open_index, lambda: read_rows_of_videos(files, progress))

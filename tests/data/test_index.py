@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from abaw.data.formats.annotations import write_mtl_file
-from abaw.data.index import build_index, image_numbers
+from abaw.data.index import build_index
 from abaw.data.layout import DataSource
 from abaw.errors import AbawError
 from abaw.tasks import Task
@@ -35,20 +35,6 @@ def test_a_frame_is_seen_where_a_crop_exists_and_strays_do_not_count(tree: Path)
     assert index.visible(0).tolist() == [True, True, False, True, True, False]
     assert index.visible(0, 2, 4).tolist() == [False, True]
     assert not index.visible(3).any()
-
-
-def test_image_numbers_agree_with_the_pattern_on_odd_names() -> None:
-    names = [
-        "00001.jpg",
-        "99999.jpg",
-        "100000.jpg",
-        "1234567.jpg",
-        "00000.jpg",
-        "0000é.jpg",
-        "0000\udcff.jpg",
-    ]
-    names += ["00001.JPG", "010000.jpg", "0000٣.jpg", "12345678.jpg", "1.jpg", "00002.jpeg", "-0001.jpg", ""]
-    assert sorted(image_numbers(names).tolist()) == [1, 99999, 100000, 1234567]
 
 
 def test_the_first_root_that_holds_a_frame_wins(tree: Path) -> None:

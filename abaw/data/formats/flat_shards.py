@@ -1,6 +1,7 @@
-"""Flat shards: one file per video with the contents of all its image files."""
+"""Images of a video on disk: image files, or a flat shard with the contents of all of them."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abaw.data.formats.arrays import DamagedFileError, open_arrays, write_arrays
+from abaw.data.labels import IMAGE_NAME
 from abaw.errors import AbawError
+from abaw.files import listing
 
 PACK = "images.safetensors"
 """Name of the shard, in the folder of a video, that replaces its image files."""
@@ -102,6 +105,29 @@ def open_packed(folder: Path, *, verify: bool = False) -> FlatShard:
 def packed_videos(root: Path) -> list[str]:
     """The sorted names of the videos with a flat shard below `root`."""
     return sorted(path.parent.name for path in root.glob(f"*/{PACK}"))
+
+
+def images_in(folder: Path) -> NDArray[np.int64]:
+    """Unsorted image numbers, from 1, of a video's folder: those of its image files or of its flat shard.
+
+    Raises:
+        AbawError: The folder cannot be listed, or the flat shard is damaged.
+    """
+    with listing():
+        names = os.listdir(folder)  # noqa: PTH208 - ten times faster than Path.iterdir
+    return open_packed(folder).numbers if PACK in names else image_numbers(names)
+
+
+def image_numbers(names: Sequence[str]) -> NDArray[np.int64]:
+    """Image numbers, from 1, in the order of the file names; names of other files are skipped."""
+    usual = [name for name in names if len(name) == len("00001.jpg")]
+    cells = np.frombuffer("".join(usual).encode("ascii", "replace"), np.uint8).reshape(-1, 9)
+    digits = cells[:, :5] - np.uint8(ord("0"))  # wraps around below "0"
+    good = (digits < 10).all(1) & (cells[:, 5:] == np.frombuffer(b".jpg", np.uint8)).all(1)
+    numbers = digits[good].astype(np.int64) @ np.array([10_000, 1000, 100, 10, 1])
+    matches = (IMAGE_NAME.fullmatch(name) for name in names if len(name) > len("00001.jpg"))
+    longer = np.array([int(match[1]) for match in matches if match], np.int64)
+    return np.concatenate([numbers[numbers > 0], longer])
 
 
 def remove_packed(folder: Path) -> None:

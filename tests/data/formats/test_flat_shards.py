@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from abaw.data.formats.flat_shards import PACK
+from abaw.data.formats.flat_shards import PACK, image_numbers
 from abaw.data.frames import open_frames
 from abaw.data.index import build_index
 from abaw.data.labels import image_name
@@ -70,3 +70,17 @@ def test_what_the_disk_did_not_keep_is_not_left_behind(
     with pytest.raises(AbawError, match="did not keep what was written"):
         pack(DataSource(small), tmp_path / "pack", jobs=1)
     assert not list((tmp_path / "pack").rglob(PACK))
+
+
+def test_image_numbers_agree_with_the_pattern_on_odd_names() -> None:
+    names = [
+        "00001.jpg",
+        "99999.jpg",
+        "100000.jpg",
+        "1234567.jpg",
+        "00000.jpg",
+        "0000é.jpg",
+        "0000\udcff.jpg",
+    ]
+    names += ["00001.JPG", "010000.jpg", "0000٣.jpg", "12345678.jpg", "1.jpg", "00002.jpeg", "-0001.jpg", ""]
+    assert sorted(image_numbers(names).tolist()) == [1, 99999, 100000, 1234567]
