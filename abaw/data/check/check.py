@@ -1,8 +1,7 @@
 """Check of a data set: completeness, readability and consistency of its images and annotations."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,15 +10,14 @@ from tqdm import tqdm
 from abaw.data.check.annotations import check_annotations, find_unrecognised
 from abaw.data.check.consistency import (
     Balance,
+    Images,
     VideoCounts,
-    compare_lengths,
-    find_constant_labels,
+    compare_videos,
     find_missing_annotations,
     find_opencv_wheels,
     find_repeated_annotations,
     find_shared_subjects,
     find_strays,
-    find_unequal_rows,
 )
 from abaw.data.check.duplicates import find_duplicates
 from abaw.data.check.images import check_images
@@ -27,8 +25,6 @@ from abaw.data.check.kinds import KINDS, DataFinding
 from abaw.data.check.report import DataReport
 from abaw.data.layout import AnnotationFile, DataFiles, DataSource, find_files
 from abaw.errors import UsageError
-
-Images = Mapping[str, NDArray[np.int64]]
 
 
 def check_dataset(
@@ -84,8 +80,8 @@ def check_dataset(
     findings += find_missing_annotations(files, source)
     findings += find_repeated_annotations(annotated)
     findings += find_shared_subjects(annotated)
-    findings += find_opencv_wheels()
     findings += compare_videos(videos.values(), images, files, root, asked)
+    findings += find_opencv_wheels()
     return DataReport(
         root=root,
         image_roots=tuple(files.image_roots),
@@ -95,33 +91,6 @@ def check_dataset(
         ignored=ignored,
         n_read=sum(folder.n_read for folder in examined),
     )
-
-
-def compare_videos(
-    videos: Collection[VideoCounts],
-    images: Images,
-    files: DataFiles,
-    root: Path,
-    asked: Mapping[str, NDArray[np.int64]],
-) -> Iterator[DataFinding]:
-    """Findings from the counts of each video, and of all videos of a split."""
-    folders: dict[str, Path] = {}
-    for image_root, names in files.image_roots.items():
-        for name in names:
-            folders.setdefault(name, image_root / name)
-    paths: dict[str, Path] = {}
-    for file in files.annotations:
-        if file.video is not None:
-            paths.setdefault(file.video, file.path)
-    for video in videos:
-        annotation = paths.get(video.name)
-        if annotation is not None:
-            yield from find_unequal_rows(video, annotation)
-        if files.image_roots:
-            numbers = images.get(video.name, np.empty(0, np.int64))
-            where = folders.get(video.name, annotation or root)
-            yield from compare_lengths(video, numbers, where, asked.get(video.name))
-    yield from find_constant_labels(videos, files.annotations)
 
 
 def _read_annotations(

@@ -1,7 +1,7 @@
 """Consistency checks of labels against images, of splits against each other, and of counts."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,6 +22,9 @@ from abaw.data.layout import (
     other_picture,
 )
 from abaw.tasks import Task
+
+Images = Mapping[str, NDArray[np.int64]]
+"""The numbers of the images of each video, from 1."""
 
 
 @dataclass
@@ -109,6 +112,33 @@ _FEW = 0.5  # share of a video's frames; every official video has crops for at l
 _TAIL, _SHARE_OF_TAIL = 30, 0.02  # missing frames at the end that face detection failures do not explain
 
 _MANY = 30  # number of labels above which constant valence and arousal are not plausible
+
+
+def compare_videos(
+    videos: Collection[VideoCounts],
+    images: Images,
+    files: DataFiles,
+    root: Path,
+    asked: Mapping[str, NDArray[np.int64]],
+) -> Iterator[DataFinding]:
+    """Findings from the counts of each video, and of all videos of a split."""
+    folders: dict[str, Path] = {}
+    for image_root, names in files.image_roots.items():
+        for name in names:
+            folders.setdefault(name, image_root / name)
+    paths: dict[str, Path] = {}
+    for file in files.annotations:
+        if file.video is not None:
+            paths.setdefault(file.video, file.path)
+    for video in videos:
+        annotation = paths.get(video.name)
+        if annotation is not None:
+            yield from find_unequal_rows(video, annotation)
+        if files.image_roots:
+            numbers = images.get(video.name, np.empty(0, np.int64))
+            where = folders.get(video.name, annotation or root)
+            yield from compare_lengths(video, numbers, where, asked.get(video.name))
+    yield from find_constant_labels(videos, files.annotations)
 
 
 def compare_lengths(

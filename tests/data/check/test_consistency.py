@@ -8,10 +8,10 @@ import pytest
 
 from abaw.__main__ import main
 from abaw.data.check import consistency as check_consistency
-from abaw.data.check.check import compare_videos
 from abaw.data.check.consistency import (
     VideoCounts,
     compare_lengths,
+    compare_videos,
     find_repeated_annotations,
     find_shared_subjects,
     find_strays,
