@@ -2,9 +2,9 @@
 
 import warnings
 import zlib
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +73,16 @@ class FeatureStore:
     def __init__(self, folders: Sequence[Path | str], index: Index) -> None:
         self.index = index
         self._folders = [_inspect(Path(folder)) for folder in folders]
-        self._open: OrderedDict[int, list[VideoFeatures]] = OrderedDict()  # least recently used first
         self.dim = sum(folder.dim for folder in self._folders)
 
+    @cached_property
+    def _caches(self) -> Callable[[str], list[VideoFeatures]]:
+        """The features of a video by its name, one per folder."""
+        folders = self._folders
+        return lru_cache(_MOST_OPEN)(lambda video: [_open_checked(folder, video) for folder in folders])
+
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_open": OrderedDict()}
+        return {name: value for name, value in self.__dict__.items() if name != "_caches"}
 
     def read(self, video: int, indices: Sequence[int] | NDArray[np.integer]) -> Features:
         """The frames `indices` (from 0, in any order) of a video.
@@ -88,7 +93,7 @@ class FeatureStore:
         numbers = np.asarray(indices, np.int64)
         visible = np.ones(len(numbers), bool)
         values: list[NDArray[np.floating]] = []
-        for cache in self._caches(video):
+        for cache in self._caches(self.index.videos[video]):
             last = len(cache.visible) - 1
             inside = np.minimum(numbers, last)
             visible &= (numbers <= last) & cache.visible[inside]
@@ -113,7 +118,7 @@ class FeatureStore:
             fingerprint = None
             if frames is not None and has_images(self.index, video):
                 fingerprint = images_fingerprint(self.index, frames, video)
-            for folder, cache in zip(self._folders, self._caches(video), strict=True):
+            for folder, cache in zip(self._folders, self._caches(name), strict=True):
                 if len(cache.visible) < n_frames:
                     short.setdefault(folder.path, []).append(f"{name} ({len(cache.visible)} of {n_frames})")
                 if folder.fingerprint and fingerprint not in (None, cache.metadata["images"]):
@@ -144,15 +149,6 @@ class FeatureStore:
         found = [] if cached is None else differences(cached, expected)
         if found:
             raise AbawError(f"{folder}: stale features, made with {'; '.join(found)}; {rebuild(folder)}")
-
-    def _caches(self, video: int) -> list[VideoFeatures]:
-        if video not in self._open:
-            name = self.index.videos[video]
-            self._open[video] = [_open_checked(folder, name) for folder in self._folders]
-            if len(self._open) > _MOST_OPEN:
-                self._open.popitem(last=False)
-        self._open.move_to_end(video)
-        return self._open[video]
 
 
 def has_images(index: Index, video: int) -> bool:

@@ -2,9 +2,9 @@
 
 import hashlib
 import os
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -251,10 +251,10 @@ class PackedFrames(RawFolder):
     def __init__(self, index: Index, size: int = 112) -> None:
         super().__init__(index, size)
         self._segments = LitdataStore()
-        self._open: OrderedDict[str, FlatShard | None] = OrderedDict()  # least recently used first
+        self._shard = lru_cache(_MOST_OPEN)(_open_shard)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_open": OrderedDict()}
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PackedFrames, (self.index, self.size)
 
     def encoded(self, folder: str, number: int) -> bytes | memoryview:
         """The content of a packed image file; `number` is the number in its name, from 1.
@@ -262,7 +262,7 @@ class PackedFrames(RawFolder):
         Raises:
             AbawError: The shard is damaged or cannot be reached.
         """
-        packed = self._packed(folder)
+        packed = self._shard(folder)
         if packed is None:
             return super().encoded(folder, number)
         if "first_segment" not in packed.metadata:
@@ -274,14 +274,10 @@ class PackedFrames(RawFolder):
         content = self._segments.fetch(Path(folder).parent, packed.metadata["first_segment"] + place)
         return content[begin : begin + int(packed.size[number - 1])]
 
-    def _packed(self, folder: str) -> FlatShard | None:
-        """The flat shard of a video folder; None if its images are files."""
-        if folder not in self._open:
-            self._open[folder] = open_packed(Path(folder)) if is_packed(Path(folder)) else None
-            if len(self._open) > _MOST_OPEN:
-                self._open.popitem(last=False)
-        self._open.move_to_end(folder)
-        return self._open[folder]
+
+def _open_shard(folder: str) -> FlatShard | None:
+    """The flat shard of a video folder; None if its images are files."""
+    return open_packed(Path(folder)) if is_packed(Path(folder)) else None
 
 
 def read_images(frames: RawFolder, video: int, places: range) -> tuple[NDArray[np.int64], list[bytes]]:

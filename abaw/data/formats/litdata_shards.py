@@ -6,8 +6,8 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections import OrderedDict
 from collections.abc import Iterable
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,10 @@ class LitdataStore:
 
     def _forget(self) -> None:
         self._process = os.getpid()
-        self._streams: dict[Path, Any] = {}
-        self._cached: OrderedDict[tuple[Path, int], bytes] = OrderedDict()  # least recently used first
+        stream = cache(_open)
+        self._segment = lru_cache(_CACHED_SEGMENTS)(
+            lambda root, number: read_sample(stream(root), number, root)
+        )
 
     def fetch(self, root: Path, number: int) -> bytes:
         """A segment of the shards at `root` by its number: concatenated image files.
@@ -61,15 +63,7 @@ class LitdataStore:
         """
         if self._process != os.getpid():
             self._forget()
-        key = root, number
-        if key not in self._cached:
-            if root not in self._streams:
-                self._streams[root] = _open(root)
-            self._cached[key] = read_sample(self._streams[root], number, root)
-            if len(self._cached) > _CACHED_SEGMENTS:
-                self._cached.popitem(last=False)
-        self._cached.move_to_end(key)
-        return self._cached[key]
+        return self._segment(root, number)
 
 
 def segment_frames(root: Path) -> int | None:
