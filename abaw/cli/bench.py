@@ -1,4 +1,4 @@
-"""`abaw bench`: frames/s of loader, network and training step, and where the time goes."""
+"""`abaw bench`: frames/s of loader, network and training step, and the bottleneck."""
 
 import json
 import math
@@ -22,13 +22,14 @@ from abaw.data.processes import available_cores
 from abaw.errors import UsageError
 from abaw.loading.datamodule import AffectDataModule
 from abaw.loading.sampling import Slot
-from abaw.training.loggers import CSVLogger
 from abaw.training.module import AffectModule
 from abaw.training.run_directory import Run
 from abaw.training.throughput import (
     MATMUL,
     Clock,
     Rates,
+    TimedLogger,
+    TimedModule,
     flop_per_frame,
     loader_parts,
     matmul_part,
@@ -36,7 +37,7 @@ from abaw.training.throughput import (
     time_parts,
 )
 
-_FOREVER = 1_000_000  # epochs: the clock ends the training, and the schedule wants to know an end
+_EPOCHS = 1_000_000  # `Clock` stops the training, but the schedule needs a length
 
 
 def bench(args: list[str]) -> int:
@@ -59,7 +60,7 @@ def bench(args: list[str]) -> int:
 
 
 def _scaling(devices: str, args: list[str]) -> int:
-    """Runs the subcommand once for each number of devices, in a process of its own, and compares."""
+    """Runs the subcommand in a new process for each number of devices, and prints the scaling."""
     try:
         numbers = [int(number) for number in devices.strip("[]").split(",")]
     except ValueError as error:
@@ -91,22 +92,19 @@ class BenchTrainer(Trainer):
 
 
 class BenchCLI(AbawCLI):
-    """Times loader, network and training of a configuration; writes no files.
+    """Times loader, network and training of a configuration, without writing files."""
 
-    The options are those of `abaw fit`, and `--seconds`, `--rounds`, `--json`; `bench` has taken out
-    `--devices`.
-    """
-
+    module_type = TimedModule
     trainer_type = BenchTrainer
     trainer: BenchTrainer
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Returns the name, and the arguments that are no options."""
+        """The subcommand, and the parameters of its method that are not options."""
         return {"bench": {"model", "datamodule"}}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds the options of the timing to those of `fit`."""
+        """Adds the options of `bench` to those of `fit`."""
         super().add_arguments_to_parser(parser)
         parser.add_argument("--seconds", type=float, default=1.0, help="Seconds per part and round.")
         parser.add_argument("--rounds", type=int, default=5, help="Number of rounds.")
@@ -131,27 +129,27 @@ class BenchCLI(AbawCLI):
         trainer.use_distributed_sampler = False
         trainer.enable_checkpointing = trainer.enable_progress_bar = trainer.enable_model_summary = False
         trainer.limit_val_batches, trainer.num_sanity_val_steps = 0, 0
-        trainer.max_epochs, trainer.max_steps, trainer.max_time = _FOREVER, -1, None
+        trainer.max_epochs, trainer.max_steps, trainer.max_time = _EPOCHS, -1, None
         if settings.model.backbone is not None:
             settings.model.backbone.weights = "none"  # any weights are equally fast
 
     def _callbacks(self, given: Any) -> list[Callback]:
-        """Leaves out those that need a validation score."""
+        """The configured callbacks, without those that need a validation score."""
         return [
             each for each in super()._callbacks(given) if not isinstance(each, EarlyStopping | Checkpoint)
         ]
 
     def _loggers(self, given: Any) -> list[Any]:  # noqa: ARG002
-        """Logs as training does, to a temporary folder."""
+        """A logger as in training, in a temporary folder."""
         self.folder = tempfile.TemporaryDirectory()
-        return [CSVLogger(self.folder.name)]
+        return [TimedLogger(self.folder.name)]
 
     def _required_callbacks(self, logs: bool, saves: bool) -> list[Callback]:  # noqa: ARG002
         self.clock = Clock(self.config.bench.seconds, self.config.bench.rounds)
         return [LearningRateMonitor("step"), self.clock]
 
     def bench(self, **kwargs: Any) -> None:
-        """Times the parts alone and a training end to end, and prints the report."""
+        """Times the parts separately and a training end to end, and prints a report."""
         settings, trainer, data, module = self.config.bench, self.trainer, self.datamodule, self.model
         device = trainer.strategy.root_device
         ratio = 0.0 if module.masking is None else module.masking.ratio
@@ -204,19 +202,19 @@ END_TO_END = "end to end"
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What was timed, and on what.
+    """Settings and machine of a benchmark.
 
     Attributes:
-        device: Its name.
-        accelerated: Whether it is another device than the CPU, which the loader shares with the network.
-        devices: How many of them train together.
-        precision: As in the trainer's settings.
-        cores: Cores this process may use.
+        device: Name of the device.
+        accelerated: Whether it is not the CPU, which loader and network share.
+        devices: Number of devices.
+        precision: Precision of the trainer.
+        cores: Number of available cores.
         workers: Loader processes per device.
-        clips: Windows in a batch, per device.
-        frames: Frames in a window.
-        ratio: Share of the visible frames that training masks.
-        network: The backbone's name, or what stands in its place.
+        clips: Windows per batch and device.
+        frames: Frames per window.
+        ratio: Masking ratio of the training.
+        network: Name of the backbone, or `cached features`.
     """
 
     device: str
@@ -233,14 +231,14 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """The figures of one run of `abaw bench`.
+    """Measurements of `abaw bench`.
 
     Attributes:
-        setting: What was timed, and on what.
-        rates: Per part its rate in every round, in frames per second; of `matmul` in FLOP per second.
-        flop: FLOP per frame of the parts of the network.
-        logging: Of every round end to end, the share of the time that metrics and logging took.
-        memory: Bytes at the highest, by where.
+        setting: Settings and machine.
+        rates: Rates per round, by part: in frames per second, of `matmul` in FLOP per second.
+        flop: FLOP per frame, by part of the network.
+        logging: Share of the time end to end that was spent on logging, per round.
+        memory: Peak memory in bytes, by location.
     """
 
     setting: Setting
@@ -255,22 +253,22 @@ class Report:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Per part of the network, the share of the rate of bare matrix products that it reaches."""
+        """The FLOP rate of each part of the network as a share of that of matrix products."""
         return {part: self.median(part) * flop / self.median(MATMUL) for part, flop in self.flop.items()}
 
     @property
     def training(self) -> float:
-        """Frames per second that one device could train on."""
+        """Frames per second of the training step on one device."""
         return self.median(f"training p={self.setting.ratio:g}")
 
     @property
     def workers_needed(self) -> int:
-        """Loader processes that would feed one device, if each gives what one of the present ones does."""
+        """Number of workers that keep one device busy, if the rate of the loader grows linearly."""
         return math.ceil(self.training * max(self.setting.workers, 1) / self.median("loader"))
 
     @property
     def verdict(self) -> str:
-        """What the rest waits for, and the cure."""
+        """The bottleneck and its remedy."""
         loader, training, setting = self.median("loader"), self.training, self.setting
         if loader >= training:
             found = (
@@ -298,14 +296,14 @@ class Report:
 
     @property
     def _possible(self) -> float:
-        """Frames per second end to end if nothing but loader and network took time."""
+        """Frames per second end to end if only loader and network took time."""
         loader, training = self.median("loader"), self.training
         shared = not self.setting.accelerated or not self.setting.workers  # one after the other
         one = 1 / (1 / loader + 1 / training) if shared else min(loader, training)
         return one * self.setting.devices
 
     def to_json(self) -> str:
-        """All figures as JSON."""
+        """The measurements as JSON."""
         rates = {
             part: {"median": median(values), "min": min(values), "max": max(values)}
             for part, values in self.rates.items()
@@ -325,7 +323,7 @@ class Report:
         return json.dumps(content, indent=2)
 
     def table(self) -> str:
-        """All figures as lines of text, the verdict last."""
+        """The measurements as a table, followed by the verdict."""
         s = self.setting
         lines = [
             f"{s.network} on {s.devices} × {s.device}, {s.precision}, {s.cores} cores, {s.workers} workers,"
@@ -346,10 +344,10 @@ class Report:
 
 
 def scaling_table(reports: Mapping[int, Mapping[str, Any]]) -> str:
-    """How training speeds up with the number of devices, as lines of text, and each verdict.
+    """A table of the speedup by number of devices, followed by the verdicts.
 
     Args:
-        reports: By number of devices what `Report.to_json` gives.
+        reports: Content of `Report.to_json` by number of devices.
     """
     lines = [f"{'devices':<10}{'frames/s':>12}{'per device':>12}  of linear"]
     rates = {n: report["frames_per_second"][END_TO_END]["median"] for n, report in reports.items()}

@@ -3,7 +3,7 @@
 Private names of other packages that abaw uses where no public one serves, tried with Lightning 2.6.6,
 jsonargparse 4.53.0, torch 2.15.0 and litdata 0.2.76; check them with every new version:
 
-    Lightning     _parser, _subcommand_parsers (here), _logger_connector (training/throughput),
+    Lightning     _parser, _subcommand_parsers (here),
                   _average_model, _latest_update_step (training/callbacks),
                   _experiment, _check_log_dir_exists (training/loggers)
     jsonargparse  _actions (here, cli/messages, __main__), _typehint (cli/messages)
@@ -72,22 +72,21 @@ SEED = 0
 
 
 class AbawCLI(LightningCLI):
-    """Builds model, data and trainer from configuration and options, and runs one subcommand.
-
-    LightningCLI runs the method that is named like the subcommand.
+    """LightningCLI with the files, callbacks and error messages of `abaw`.
 
     Args:
-        subcommand: One of `subcommands()`.
-        args: The options after it.
+        subcommand: One of `subcommands()`; the method of that name runs it.
+        args: Arguments after the subcommand.
     """
 
+    module_type: type[AffectModule] = AffectModule
     trainer_type: type[Trainer] = Trainer
 
     def __init__(self, subcommand: str, args: list[str]) -> None:
         header = [f"abaw {abaw.__version__}"]
         short: dict[str, Any] = {"exit_on_error": False, "dump_header": header, "parser_mode": YAML}
         super().__init__(
-            AffectModule,
+            self.module_type,
             AffectDataModule,
             trainer_class=self.trainer_type,
             args=[subcommand, *with_own_config(with_shipped(args))],

@@ -1,6 +1,5 @@
-"""Throughput of the parts of a training run, each timed alone, in turns, and end to end."""
+"""Throughput of training: of its parts, timed separately and in turns, and end to end."""
 
-import functools
 import multiprocessing
 import re
 import resource
@@ -25,10 +24,12 @@ from abaw.loading.loaders import TrainLoader
 from abaw.loading.masking import RandomFrameMasking
 from abaw.model.network import Network
 from abaw.randomness import Purpose, keyed_generator
+from abaw.training.loggers import CSVLogger
 from abaw.training.losses import TaskLosses
+from abaw.training.module import AffectModule
 
 Rates = dict[str, list[float]]
-"""Per part its rate in every round: frames per second, FLOP per second of `matmul`."""
+"""Rates per round, by part: in frames per second, of `matmul` in FLOP per second."""
 
 MATMUL = "matmul"
 
@@ -39,11 +40,11 @@ _VIT_B = ((768, 2304), (768, 768), (768, 3072), (3072, 768))  # the matrices of 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Work that is timed alone.
+    """A part of training that is timed separately.
 
     Attributes:
-        step: Does some of it; gives how much, in frames.
-        prepare: Called before every round, outside the time.
+        step: Runs one step, and returns the number of frames.
+        prepare: Called before every round; not timed.
     """
 
     step: Callable[[], float]
@@ -51,13 +52,13 @@ class Part:
 
 
 def time_parts(parts: Mapping[str, Part], *, seconds: float, rounds: int, device: torch.device) -> Rates:
-    """Does every part for a while, again and again in turns, so that a disturbance hits all alike.
+    """Times parts in alternation, so that other load on the machine affects all of them alike.
 
     Args:
-        parts: By name.
-        seconds: About how long each takes in a round.
-        rounds: How often; one more warms up.
-        device: What is waited for at the end of a round.
+        parts: Parts by name.
+        seconds: Approximate duration of a part per round.
+        rounds: Number of rounds, after a warm-up.
+        device: Device that is synchronised at the end of a round.
     """
     rates: Rates = {name: [] for name in parts}
     n_steps = {name: _steps_in(part, seconds, device) for name, part in parts.items()}
@@ -76,7 +77,7 @@ def time_parts(parts: Mapping[str, Part], *, seconds: float, rounds: int, device
 
 
 def _steps_in(part: Part, seconds: float, device: torch.device) -> int:
-    """How many steps take about so long: on a device they are only queued, and a clock would see too few."""
+    """The number of steps in about `seconds`, from the second step: a device runs steps asynchronously."""
     part.prepare()
     part.step()  # warms up
     wait(device)
@@ -87,13 +88,13 @@ def _steps_in(part: Part, seconds: float, device: torch.device) -> int:
 
 
 def wait(device: torch.device) -> None:
-    """Returns when the device has done all it was given."""
+    """Waits until the device has completed all queued work."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
 
 
 def loader_parts(loader: TrainLoader) -> dict[str, Part]:
-    """The loader with its workers, and one process decoding and augmenting without it."""
+    """The loader with its workers; decoding and augmentation in this process."""
     data = cast(ClipDataset, loader.dataset)
     batches = _endless(loader)
     ahead = loader.num_workers * (loader.prefetch_factor or 0)
@@ -139,14 +140,14 @@ def network_parts(
     ratios: tuple[float, ...],
     autocast: Callable[[], AbstractContextManager],
 ) -> dict[str, Part]:
-    """Inference, and training steps at several ratios of masked frames, on one batch.
+    """Inference, and training steps at several masking ratios, on one batch.
 
     Args:
-        network: On its device.
-        losses: Likewise.
-        batch: On the host, with mask noise.
-        ratios: Shares of the visible frames that are masked.
-        autocast: The precision of the run.
+        network: Network on its device.
+        losses: Losses on the same device.
+        batch: Batch on the CPU, with mask noise.
+        ratios: Masking ratios.
+        autocast: Context of the run's precision.
     """
     device = next(network.parameters()).device
     groups = network.param_groups(lr=1e-6, weight_decay=0.0)
@@ -176,13 +177,13 @@ def network_parts(
 
 
 def masked(batch: Batch, ratio: float) -> Batch:
-    """The batch as training masks it."""
+    """The batch with frames masked as in training."""
     assert batch.mask_noise is not None
     return batch.with_visible(RandomFrameMasking(ratio=ratio)(batch.visible, batch.mask_noise))
 
 
 def matmul_part(device: torch.device, autocast: Callable[[], AbstractContextManager]) -> Part:
-    """Products of a ViT-B's own matrices and nothing else, in the precision of the run; counts FLOP."""
+    """Products of the matrices of a ViT-B in the precision of the run, in FLOP instead of frames."""
     with autocast():
         low = torch.is_autocast_enabled(device.type)
     dtype = torch.get_autocast_dtype(device.type) if low else torch.float32
@@ -204,13 +205,13 @@ def matmul_part(device: torch.device, autocast: Callable[[], AbstractContextMana
 def flop_per_frame(
     network: Network, losses: TaskLosses, clip: Batch, ratios: tuple[float, ...]
 ) -> dict[str, float]:
-    """FLOP that the network spends on a frame of a clip, by part, as far as PyTorch counts them.
+    """FLOP per frame of the parts of the network, as counted by PyTorch.
 
     Args:
-        network: On its device.
-        losses: Likewise.
-        clip: One clip, on the host, with mask noise.
-        ratios: As for `network_parts`.
+        network: Network on its device.
+        losses: Losses on the same device.
+        clip: One clip on the CPU, with mask noise.
+        ratios: Masking ratios.
     """
     twin = Network.from_description(network.describe())  # uncompiled: compiled code is not counted
     twin.to(next(network.parameters()).device)
@@ -234,17 +235,47 @@ def _shuffled(n: int) -> Iterator[int]:
         yield from rng.permutation(n).tolist()
 
 
+class TimedModule(AffectModule):
+    """An `AffectModule` that counts the seconds spent in `log`."""
+
+    seconds = 0.0
+
+    def log(self, *args: Any, **kwargs: Any) -> None:
+        """Logs a value."""
+        start = time.perf_counter()
+        super().log(*args, **kwargs)
+        self.seconds += time.perf_counter() - start
+
+
+class TimedLogger(CSVLogger):
+    """A `CSVLogger` that counts the seconds spent in writing metrics."""
+
+    seconds = 0.0
+
+    def log_metrics(self, *args: Any, **kwargs: Any) -> None:
+        """Records metrics."""
+        start = time.perf_counter()
+        super().log_metrics(*args, **kwargs)
+        self.seconds += time.perf_counter() - start
+
+    def save(self) -> None:
+        """Writes recorded metrics."""
+        start = time.perf_counter()
+        super().save()
+        self.seconds += time.perf_counter() - start
+
+
 class Clock(Callback):
-    """Times training as it is, in rounds, and ends it.
+    """Times the training of a `TimedModule` with a `TimedLogger` in rounds, and stops it after the last one.
 
     Args:
-        seconds: Length of a round.
-        rounds: How many; one more comes before, while everything warms up.
+        seconds: Duration of a round.
+        rounds: Number of rounds, without a first one for warm-up.
 
     Attributes:
-        rates: Of every round, frames per second of all devices together.
-        logging: Of every round, the share of the time that this process spent on metrics and logging.
-        memory: Bytes at the highest, by where.
+        rates: Frames per second of all devices together, per round.
+        logging: Share of the time that this process spent on logging, per round.
+        memory: Peak memory in bytes, by location.
     """
 
     def __init__(self, seconds: float, rounds: int) -> None:
@@ -254,28 +285,12 @@ class Clock(Callback):
         self._seconds = seconds
         self._left = rounds + 1
         self._frames = 0
-        self._start = self._spent = 0.0
+        self._start = self._logging_start = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the first round."""
-        self._watch(pl_module, "log")
-        self._watch(trainer._logger_connector, "on_batch_end")
-        for logger in trainer.loggers:
-            self._watch(logger, "log_metrics")
-            self._watch(logger, "save")
+        self._logging_start = _logging_seconds(trainer, pl_module)
         self._start = time.perf_counter()
-
-    def _watch(self, owner: Any, name: str) -> None:
-        """Adds up the time that a method takes."""
-        method = getattr(owner, name)
-
-        @functools.wraps(method)
-        def timed(*args: Any, **kwargs: Any) -> None:
-            start = time.perf_counter()
-            method(*args, **kwargs)
-            self._spent += time.perf_counter() - start
-
-        setattr(owner, name, timed)
 
     def on_train_batch_end(
         self,
@@ -285,24 +300,28 @@ class Clock(Callback):
         batch: Batch,
         batch_idx: int,  # noqa: ARG002
     ) -> None:
-        """Counts frames; at the end of a round notes the rate of all devices together."""
+        """Counts frames; at the end of a round records its rates."""
         self._frames += batch.present.numel()
         over = time.perf_counter() - self._start >= self._seconds
         if not trainer.strategy.reduce_boolean_decision(over, all=False):
             return
         wait(pl_module.device)
-        now = time.perf_counter()
+        now, logging = time.perf_counter(), _logging_seconds(trainer, pl_module)
         self.rates.append(self._frames * trainer.world_size / (now - self._start))
-        self.logging.append(self._spent / (now - self._start))
-        self._frames, self._start, self._spent, self._left = 0, now, 0.0, self._left - 1
+        self.logging.append((logging - self._logging_start) / (now - self._start))
+        self._frames, self._start, self._logging_start, self._left = 0, now, logging, self._left - 1
         if not self._left:
             self.rates, self.logging = self.rates[1:], self.logging[1:]
             self.memory = _memory(pl_module.device)
             trainer.should_stop = True
 
 
+def _logging_seconds(trainer: Trainer, module: LightningModule) -> float:
+    return sum(cast(TimedModule | TimedLogger, timed).seconds for timed in (module, *trainer.loggers))
+
+
 def _memory(device: torch.device) -> dict[str, int]:
-    """Bytes: the most that tensors held on the device, the most this process held, and the workers' own."""
+    """Bytes: peak of this process and of tensors on the device, and private memory of the workers."""
     unit = 1 if sys.platform == "darwin" else 1024
     memory = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
     if device.type == "cuda":

@@ -1,6 +1,7 @@
 """The parts of a training, timed in turns, and the work that the network does."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +11,19 @@ from abaw.model.heads import HeadSettings
 from abaw.model.network import Network
 from abaw.model.temporal import TemporalSettings
 from abaw.tasks import Task
+from abaw.training.loggers import CSVLogger
 from abaw.training.losses import LossSettings, TaskLosses
-from abaw.training.throughput import Part, flop_per_frame, masked, matmul_part, network_parts, time_parts
+from abaw.training.module import AffectModule
+from abaw.training.throughput import (
+    Part,
+    TimedLogger,
+    TimedModule,
+    flop_per_frame,
+    masked,
+    matmul_part,
+    network_parts,
+    time_parts,
+)
 from tests.support.clips import random_batch
 
 CPU = torch.device("cpu")
@@ -71,6 +83,24 @@ def test_parts_take_turns_and_only_their_own_time_counts(monkeypatch: pytest.Mon
     assert turns == ["slow", "quick"] * 4
     assert rates["slow"] == pytest.approx([500.0] * 3)
     assert rates["quick"] == pytest.approx([2000.0] * 3)
+
+
+def test_the_time_of_logging_is_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clock = Clock()
+    monkeypatch.setattr("abaw.training.throughput.time", clock)
+    for owner, name, seconds in (
+        (CSVLogger, "log_metrics", 1),
+        (CSVLogger, "save", 2),
+        (AffectModule, "log", 4),
+    ):
+        monkeypatch.setattr(owner, name, lambda *_, seconds=seconds, **__: clock.sleep(seconds))
+    logger = TimedLogger(str(tmp_path))
+    logger.log_metrics({"a": 1.0}, step=0)
+    logger.save()
+    assert logger.seconds == 3
+    module = TimedModule(tasks=["va"], backbone=None, dim=4)
+    module.log_dict({"a": torch.zeros(()), "b": torch.zeros(())})
+    assert module.seconds == 8
 
 
 def test_masking_half_of_the_frames_halves_the_work(network: Network, losses: TaskLosses) -> None:
