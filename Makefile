@@ -26,7 +26,8 @@ demo: setup $(DEMO_DATA) ## generate data, train on two CPU cores, and show the 
 	$(BIN)/abaw predict --config configs/demo.yaml --run $(DEMO_RUN) --data.root $(DEMO_DATA)
 	@echo "The same checkpoint, given windows of one frame:"
 	$(BIN)/abaw predict --config configs/demo.yaml --run $(DEMO_RUN)-one-frame --data.root $(DEMO_DATA) \
-		--ckpt_path $(DEMO_RUN)/checkpoints/best.ckpt --data.eval_window 1 --data.eval_stride 1 --data.eval_batch_size 64
+		--ckpt_path $(DEMO_RUN)/checkpoints/best.ckpt \
+		--data.evaluation.window 1 --data.evaluation.stride 1 --data.evaluation.batch_size 64
 	$(BIN)/abaw score $(DEMO_RUN)/tracks $(DEMO_DATA) --against $(DEMO_RUN)-one-frame/tracks
 
 $(DEMO_DATA): | .venv/.installed

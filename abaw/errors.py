@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from operator import attrgetter
 
 
 class AbawError(ValueError):
@@ -27,10 +28,11 @@ def check_settings(key: str, settings: object, rules: Mapping[str, tuple[bool, s
     Args:
         key: Key of the settings in the configuration, such as `model.backbone`.
         settings: An object with an attribute per rule.
-        rules: Per setting, whether it is valid, and a description of valid values.
+        rules: Per setting, which may be nested as `windows.stride`, whether it is valid, and a description
+            of valid values.
     """
     wrong = [
-        f"{key}.{name} is {what}, got {getattr(settings, name)!r}"
+        f"{key}.{name} is {what}, got {attrgetter(name)(settings)!r}"
         for name, (is_valid, what) in rules.items()
         if not is_valid
     ]

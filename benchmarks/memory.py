@@ -92,15 +92,15 @@ def write_large_set(root: Path, cache: Path, *, videos: int, frames: int, dim: i
 def _measure(root: Path, cache: Path) -> dict[str, Any]:
     import multiprocessing
 
-    from abaw.loading.datamodule import AffectDataModule
+    from abaw.loading.datamodule import AffectDataModule, WindowSettings
 
     data = AffectDataModule(
         root=str(root),
         features=[str(cache)],
         window=100,
-        balance=0.5,
         batch_size=10,
         workers=2,
+        windows=WindowSettings(balance=0.5),
         cache_dir=str(cache.parent / "cache"),
     )
     before = anonymous_bytes()

@@ -40,7 +40,7 @@ NO_MASK = {"model.masking": "null"}
 ONE_FRAME = {"model.temporal.layers": 0, "model.temporal.width": "null"} | NO_MASK
 PAPER_FILL = {"model.temporal.fill": "zero", "model.temporal.attend_masked": True}
 CROSS_ENTROPY = {"model.loss.expr": "ce", "model.loss.au": "bce"}
-SHORT = {"data.stride": 16, "trainer.max_epochs": 8, "trainer.check_val_every_n_epoch": 8}
+SHORT = {"data.windows.stride": 16, "trainer.max_epochs": 8, "trainer.check_val_every_n_epoch": 8}
 SEQUENCE = ("one-frame", "p0", "p25", "p50", "p75")  # drawn in the figure
 ROWS = [
     Row("one-frame", "one frame", ONE_FRAME),
@@ -72,7 +72,7 @@ def prepare(preset: str, videos: int, frames: int) -> None:
     data = RUNS / f"data-{preset}"
     if not data.exists():
         call("synth", data, "--preset", preset, "--videos", videos, "--frames", frames, "--seed", 1000)
-    call("extract", "--config", FEATURES, *where(preset, FEATURES), "--data.predict_split", "all")
+    call("extract", "--config", FEATURES, *where(preset, FEATURES), "--data.evaluation.predict_split", "all")
 
 
 def where(preset: str, config: str) -> list[object]:
@@ -92,7 +92,7 @@ def work(row: Row, seed: int) -> None:
             continue
         scores = run / ("scores-val.json" if percent else "scores.json")
         if percent:
-            call("validate", "--run", run, "--data.hide_frames", percent / 100)
+            call("validate", "--run", run, "--data.evaluation.drop_frames", percent / 100)
         else:
             options = ["--config", row.config, *data, *change, "--seed_everything", seed]
             call("fit", *options, "--run", run, "--ckpt_path", "last")

@@ -66,7 +66,7 @@ COVERED_ELSEWHERE = {  # module without a test file of its name -> the file that
 }
 GONE = (
     r"Sight|Feeding|holding_labels|stand_in|EndRequest|in_words|EpochLines|MetricsFile|LossBar|MovingAverage"
-    r"|Playwright|Society|Weather|images_mark|key_of"
+    r"|Playwright|Society|Weather|images_mark|key_of|hide_frames"
 )
 NO_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "manager", "misc"}
 
@@ -242,7 +242,7 @@ def test_nothing_points_outside_the_repository(path: Path) -> None:
 )
 def test_names_that_are_gone_stay_gone(path: Path) -> None:
     gone = re.compile(rf"\b({GONE})\b")
-    translated = re.compile(r' +"abaw(\.\w+)+": "abaw(\.\w+)+",')  # rows of the table of earlier class paths
+    translated = re.compile(r' +"[\w.]+": "[\w.]+",')  # rows of the tables of earlier names
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         assert translated.fullmatch(line) or not gone.search(line), f"{path}:{number}: {line.strip()}"
 

@@ -6,20 +6,35 @@ from argparse import ArgumentError, ArgumentParser
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import yaml
 from jsonargparse import get_loader, set_loader
 
 from abaw.errors import UsageError, did_you_mean
-from abaw.training.checkpointing import with_current_class_paths
+from abaw.training.checkpointing import (
+    OPTIONS,
+    current_option,
+    with_current_class_paths,
+    with_current_options,
+)
 from abaw.training.run_directory import Run
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the loader of jsonargparse
 
 YAML = "abaw"
-"""Parser mode of jsonargparse that reads YAML in which class paths may be those of an earlier version."""
+"""Parser mode of jsonargparse that reads YAML in which class paths may be those of an earlier version, and
+options too if a program of ours wrote it."""
 
-set_loader(YAML, lambda text: get_loader("yaml")(with_current_class_paths(text)), (yaml.YAMLError,))
+_OURS = "# abaw "  # begins the configurations that abaw writes
+
+
+def _load(text: str) -> Any:
+    settings = get_loader("yaml")(with_current_class_paths(text))
+    return with_current_options(settings) if text.startswith(_OURS) else settings
+
+
+set_loader(YAML, _load, (yaml.YAMLError,))
 
 _OPTION = re.compile(r"""['"]([^'"\n]+)['"]|([a-z]\w*(?:\.\w+)+)""")
 
@@ -74,8 +89,26 @@ def named_files(args: Sequence[str]) -> list[Path]:
     return [path for path in given.config if os.path.isfile(path)]  # noqa: PTH113
 
 
+def refuse_old_options(args: Sequence[str]) -> None:
+    """Refuses options that have another name now, in arguments and configuration files.
+
+    In a configuration that abaw wrote they are translated instead.
+
+    Raises:
+        UsageError: An option has the name of an earlier version, or a file is not a configuration.
+    """
+    given = [word[2:].partition("=")[0].removesuffix("+") for word in args if word.startswith("--")]
+    renamed = {name: "" for name in given if current_option(name) != name}
+    for path in named_files(args):
+        renamed |= {name: f"{place}: " for name, place in places(path).items() if name in OPTIONS}
+    if renamed:
+        raise UsageError(
+            "; ".join(f"{place}{name} is now {current_option(name)}" for name, place in renamed.items())
+        )
+
+
 def places(path: Path) -> dict[str, str]:
-    """The place of every option in a file, as `file:line` by dotted name.
+    """The place of every option in a file, as `file:line` by dotted name, current ones if abaw wrote it.
 
     Raises:
         UsageError: The file is not YAML, or not a mapping of options to values.
@@ -98,7 +131,8 @@ def places(path: Path) -> dict[str, str]:
         raise UsageError(f"{path}: is nested too deeply; correct it") from error
     if not isinstance(root, yaml.MappingNode):
         raise UsageError(f"{path}:1: holds no options; a configuration has lines such as `data:`")
-    return {name: f"{path}:{line}" for name, line in _options(root, "", [])}
+    current = current_option if text.startswith(_OURS) else str
+    return {current(name): f"{path}:{line}" for name, line in _options(root, "", [])}
 
 
 def _options(node: yaml.MappingNode, prefix: str, above: list[yaml.Node]) -> Iterator[tuple[str, int]]:

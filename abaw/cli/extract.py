@@ -73,10 +73,10 @@ class ExtractTrainer(Trainer):
         extractor = Extractor(
             backbone,
             index=datamodule.index,
-            frames=open_frames(datamodule.index, size=datamodule.frame_size),
+            frames=open_frames(datamodule.index, size=datamodule.loading.frame_size),
             folder=Path(datamodule.features[0]),
             workers=default_workers(self.num_devices) if workers is None else workers,
-            skip_bad_frames=datamodule.on_bad_frame == "skip",
+            skip_bad_frames=datamodule.loading.on_bad_frame == "skip",
         )
         warnings.filterwarnings("ignore", "Total length of `DataLoader`")  # all videos may be done
         self.predict(extractor, return_predictions=False)

@@ -52,11 +52,8 @@ _OPTIONS = (  # option, description, subcommands
     ("--data.root DIR", "the data set; or set the variable ABAW_ROOT", _ALL),
     ("--data.features [DIR]", "folder of the feature cache, in quotes: '[DIR]'", ("extract",)),
     ("--data.tasks [va,expr,au]", "what to predict: any of the three", ("fit",)),
-    (
-        "--data.predict_split SPLIT",
-        "train, val, test or all (default: val where it is annotated)",
-        ("predict",),
-    ),
+    ("--data.evaluation.predict_split SPLIT", "", ("predict",)),
+    ("", "train, val, test or all (default: val where it is annotated)", ("predict",)),
     ("--data.workers N", "number of processes that read frames", _ALL),
     ("--data.batch_size N", "windows per training batch and device", _TRAINS),
     ("--model.optimizer.lr X", "learning rate", ("fit",)),
@@ -96,7 +93,7 @@ def front_page(plain: Mapping[str, Callable[..., object]]) -> str:
 
 def configured_page(name: str) -> str:
     """The common options of a configured subcommand; `--help-all` shows the hundreds of others."""
-    options = [f"  {option:<30} {does}" for option, does, names in _OPTIONS if name in names]
+    options = [f"  {option:<30} {does}".rstrip() for option, does, names in _OPTIONS if name in names]
     examples = [f"  {line}" for line in _EXAMPLES.get(name, (f"abaw {name} --run runs/demo",))]
     return _PAGE.format(
         name=name, summary=CONFIGURED[name], options="\n".join(options), examples="\n".join(examples)

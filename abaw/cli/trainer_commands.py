@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 import yaml
+from jsonargparse import set_parsing_settings
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -32,7 +33,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_warn
 
 import abaw
-from abaw.cli.config_files import YAML, named_files, places, with_location, with_own_config, with_shipped
+from abaw.cli.config_files import YAML, refuse_old_options, with_location, with_own_config, with_shipped
 from abaw.cli.messages import (
     Seed,
     as_list,
@@ -85,6 +86,8 @@ class AbawCLI(LightningCLI):
     def __init__(self, subcommand: str, args: list[str]) -> None:
         header = [f"abaw {abaw.__version__}"]
         short: dict[str, Any] = {"exit_on_error": False, "dump_header": header, "parser_mode": YAML}
+        if "--help" in args:  # takes a second
+            set_parsing_settings(docstring_parse_attribute_docstrings=True)
         super().__init__(
             self.module_type,
             AffectDataModule,
@@ -131,9 +134,8 @@ class AbawCLI(LightningCLI):
         self._starts_from_weights = any(word.partition("=")[0] == "--init_from" for word in args)
         if self._starts_from_weights and args[0] not in ("fit", "bench"):
             raise UsageError(f"{args[0]}: --init_from is for fit; name a checkpoint with --ckpt_path")
-        for path in named_files(args):
-            places(path)
         options = self._subcommand_parsers[args[0]]
+        refuse_old_options(args)
         try:
             self.config = parser.parse_args(args)
             refuse_nulls(options, self.config[args[0]])

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,12 @@ from abaw.errors import AbawError
 
 KEY = b"abaw"
 """Key in the metadata of the Parquet schema; the value is JSON."""
+
+
+_RENAMED = {
+    "hide_frames": "drop_frames",
+}
+"""Settings of earlier versions, with their current names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +88,13 @@ def read_metadata(path: Path) -> TrackMetadata | None:
     """
     try:
         plain = (pq.read_schema(path).metadata or {}).get(KEY)
-        return None if plain is None else TrackMetadata(**json.loads(plain))
+        if plain is None:
+            return None
+        found = TrackMetadata(**json.loads(plain))
+        return replace(found, settings={_RENAMED.get(key, key): n for key, n in found.settings.items()})
     except (OSError, pa.ArrowException) as error:
         raise AbawError(f"{path}: cannot be read as a track ({error}); predict it again") from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise AbawError(f"{path}: its metadata cannot be read ({error}); predict it again") from error
 
 

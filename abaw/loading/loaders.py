@@ -187,7 +187,7 @@ class LoaderFactory:
         index: The data set.
         source: Its pixels or cached features.
         seed: Keys all that is random.
-        hide: Share of each video's visible frames that is made invisible outside training.
+        drop_frames: Share of each video's visible frames that is made invisible outside training.
         rank: Number of this process.
         world_size: Number of processes.
         workers: Loader processes of this process.
@@ -199,7 +199,7 @@ class LoaderFactory:
     index: Index
     source: FrameSource | FeatureStore
     seed: int = 0
-    hide: float = 0.0
+    drop_frames: float = 0.0
     rank: int = 0
     world_size: int = 1
     workers: int = 0
@@ -242,7 +242,7 @@ class LoaderFactory:
             video=windows.video, batch_size=batch_size, rank=self.rank, world_size=self.world_size
         )
         options = loader_options(workers=self.workers, pin_memory=self.pin_memory)
-        clips = self._clips(windows, tasks, split=split, drop_frames=self.hide)
+        clips = self._clips(windows, tasks, split=split, drop_frames=self.drop_frames)
         return ClipLoader(clips, batch_size=batch_size, sampler=sampler, **options)
 
     def _clips(self, windows: WindowTable, tasks: Sequence[Task], **kwargs: Any) -> ClipDataset:

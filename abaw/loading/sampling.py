@@ -71,7 +71,7 @@ class TrainSampler(DistributedSampler[Slot]):
         if not self.n_batches:
             raise AbawError(
                 f"the {n_windows} training windows do not fill one batch of {batch_size} on each of"
-                f" {world_size} devices; lower data.batch_size or data.stride"
+                f" {world_size} devices; lower data.batch_size or data.windows.stride"
             )
         self.n_windows = n_windows
         self.batch_size = batch_size

@@ -79,13 +79,15 @@ class SplitSelection:
         if not videos and stage == "test" and split == "test":
             raise AbawError(
                 f"there are no test labels of {', '.join(self.tasks)} in this data set, or only placeholders,"
-                " so nothing to score: `abaw validate` scores the validation videos, as --data.test_split val"
-                " does; `abaw predict --data.predict_split test` predicts those of the test"
+                " so nothing to score: `abaw validate` scores the validation videos, as"
+                " --data.evaluation.test_split val does;"
+                " `abaw predict --data.evaluation.predict_split test` predicts those of the test"
             )
         if not videos:
+            choice = f"data.evaluation.{'predict' if stage == 'predict' else 'test'}_split"
             raise AbawError(
-                f"there is no video {what} to {stage}; correct data.root, data.annotations or the choice of"
-                f" videos (data.{'predict' if stage == 'predict' else 'test'}_split, data.folds)"
+                f"there is no video {what} to {stage}; correct data.root, data.source.annotations or the"
+                f" choice of videos ({choice}, data.folds)"
             )
         return videos
 
@@ -109,7 +111,9 @@ class SplitSelection:
         try:
             lines = path.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise AbawError(f"{path}: cannot be read ({error}); correct data.predict_videos") from error
+            raise AbawError(
+                f"{path}: cannot be read ({error}); correct data.evaluation.predict_videos"
+            ) from error
         cells = {line.partition(",")[0].strip(' "') for line in lines} - {"", "image", "image_location"}
         names = {cell.partition("/")[0].removesuffix(".txt") for cell in cells}
         if unknown := sorted(names - set(self.index.videos)):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from abaw.errors import UsageError
+from abaw.errors import check_settings
 from abaw.randomness import Purpose, keyed_generator
 
 
@@ -52,17 +52,15 @@ class ClipAugmentation:
     box: float = 0.3
 
     def __post_init__(self) -> None:
-        shares = ("brightness_contrast", "shift", "scale", "box")
-        for name in (*shares, *(field for field in self.__dataclass_fields__ if field.startswith("p_"))):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"data.augmentation.{name} is between 0 and 1, got {getattr(self, name)}")
+        shares = ["brightness_contrast", "shift", "scale", "box"]
+        shares += [name for name in self.__dataclass_fields__ if name.startswith("p_")]
+        rules = {name: (0 <= getattr(self, name) <= 1, "between 0 and 1") for name in shares}
         small, large = self.blur
-        if not (3 <= small <= large and small % 2 and large % 2):
-            raise UsageError(f"data.augmentation.blur is two odd numbers from 3, ascending, got {self.blur}")
-        if self.n_boxes < 1 or self.rotate < 0:
-            raise UsageError(
-                f"data.augmentation needs n_boxes >= 1 and rotate >= 0, got {self.n_boxes} and {self.rotate}"
-            )
+        is_odd = bool(small % 2 and large % 2)
+        rules["blur"] = (3 <= small <= large and is_odd, "two odd numbers from 3, ascending")
+        rules["n_boxes"] = (self.n_boxes >= 1, "at least 1")
+        rules["rotate"] = (self.rotate >= 0, "at least 0")
+        check_settings("data.loading.augmentation", self, rules)
 
     def __call__(self, clip: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
         """Returns the augmented clip, uint8 (T, H, W, 3); it may share memory with the input.

@@ -46,7 +46,7 @@ class TrackWriter(Callback):
         self._metadata = TrackMetadata(
             run=self.run,
             weights=weights_fingerprint(cast(Any, pl_module).network.state_dict()),
-            settings={**data.windows, "hide_frames": data.hide_frames},
+            settings={**data.eval_window_sizes, "drop_frames": data.evaluation.drop_frames},
         )
         check_fits(self.folder, list_tracks(self.folder), self._metadata)
 

@@ -4,14 +4,16 @@ A run that is killed at any moment and resumed with `--ckpt_path last` ends with
 uninterrupted one. Checkpoints are therefore taken between two steps, never between the last step of an epoch
 and the validation that belongs to it.
 
-Files of earlier versions call classes by the paths they had then; `CLASS_PATHS` translates them.
+Files of earlier versions call classes and options by the names they had then; `CLASS_PATHS` and `OPTIONS`
+translate them.
 """
 
 import io
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,56 @@ _CLASSES = {old.rpartition(".")[2]: new.rpartition(".")[2] for old, new in CLASS
 def with_current_class_paths(text: str) -> str:
     """A configuration, or an argument of the command line, with current class paths; lines stay in place."""
     return _CLASS_PATH.sub(lambda found: CLASS_PATHS[found[0]], text)
+
+
+OPTIONS = {
+    "data.label_set": "data.source.label_set",
+    "data.image_roots": "data.source.image_roots",
+    "data.annotations": "data.source.annotations",
+    "data.stride": "data.windows.stride",
+    "data.step": "data.windows.step",
+    "data.jitter": "data.windows.jitter",
+    "data.balance": "data.windows.balance",
+    "data.augmentation": "data.loading.augmentation",
+    "data.frame_size": "data.loading.frame_size",
+    "data.on_bad_frame": "data.loading.on_bad_frame",
+    "data.eval_window": "data.evaluation.window",
+    "data.eval_stride": "data.evaluation.stride",
+    "data.eval_batch_size": "data.evaluation.batch_size",
+    "data.hide_frames": "data.evaluation.drop_frames",
+    "data.test_split": "data.evaluation.test_split",
+    "data.predict_split": "data.evaluation.predict_split",
+    "data.predict_videos": "data.evaluation.predict_videos",
+}
+"""Every option of an earlier version that has another name now, with that name."""
+
+
+def current_option(name: str) -> str:
+    """The current name of an option, which may be one of a renamed group: `data.augmentation.p_flip`."""
+    for old, new in OPTIONS.items():
+        if f"{name}.".startswith(f"{old}."):
+            return new + name.removeprefix(old)
+    return name
+
+
+def with_current_options(settings: Any) -> Any:
+    """All settings, nested plain values, with every option under its current name."""
+    settings = deepcopy(settings)
+    for old, new in OPTIONS.items():
+        group, name = _group_of(old, settings)
+        if name in group:
+            value = group.pop(name)
+            group, name = _group_of(new, settings, dict.setdefault)
+            group.setdefault(name, value)
+    return settings
+
+
+def _group_of(option: str, settings: Any, find: Callable[..., Any] = dict.get) -> tuple[dict[str, Any], str]:
+    """The settings that an option stands among, and its name there."""
+    *groups, name = option.split(".")
+    for group in groups:
+        settings = find(settings, group, {}) if isinstance(settings, dict) else None
+    return settings if isinstance(settings, dict) else {}, name
 
 
 def by_current_class(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -87,7 +87,7 @@ class Extractor(LightningModule):
         """
         if not any(has_images(self.index, video) for video in self.videos):
             raise AbawError(
-                "there are no images to extract features from; correct data.root or data.image_roots"
+                "there are no images to extract features from; correct data.root or data.source.image_roots"
             )
         frame_size = list(self.frames.read(0, []).pixels.shape[1:3])
         parts = backbone_parts(self.backbone) | {

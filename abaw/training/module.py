@@ -259,8 +259,8 @@ class AffectModule(LightningModule):
                 "network": self.network.describe(),
                 "labels": {str(task): list(task.names) for task in self.tasks},
                 "masking": None if self.masking is None else asdict(self.masking),
-                "windows": self._data.windows,
-                "frame_size": self._data.frame_size,
+                "windows": self._data.eval_window_sizes,
+                "frame_size": self._data.loading.frame_size,
                 "scores": self.scores,
             }
         )

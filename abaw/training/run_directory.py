@@ -17,12 +17,13 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from abaw.errors import AbawError, UsageError
 from abaw.files import atomic_path, check_writable
 from abaw.model.checkpoints import load_checkpoint, newest_checkpoint
-from abaw.training.checkpointing import by_current_class, with_current_class_paths
+from abaw.training.checkpointing import by_current_class, with_current_class_paths, with_current_options
 
 _MAY_CHANGE = """
     run config ckpt_path weights_only checkpoint nonfinite
-    data.root data.image_roots data.annotations data.folds data.cache_dir data.workers data.on_bad_frame
-    data.eval_batch_size data.test_split data.predict_split data.predict_videos
+    data.root data.folds data.cache_dir data.workers data.source.image_roots data.source.annotations
+    data.loading.on_bad_frame data.evaluation.batch_size data.evaluation.test_split
+    data.evaluation.predict_split data.evaluation.predict_videos
     model.backbone.chunk model.backbone.compile model.backbone.gradient_checkpointing model.temporal.compile
     trainer.accelerator trainer.strategy trainer.devices trainer.num_nodes trainer.plugins trainer.benchmark
     trainer.deterministic trainer.default_root_dir trainer.use_distributed_sampler trainer.model_registry
@@ -100,7 +101,7 @@ def trained_settings(path: Path, checkpoint: Mapping[str, Any]) -> Settings | No
         path: Path of the checkpoint.
         checkpoint: Its content.
     """
-    stored: Settings | None = checkpoint["abaw"].get("settings")
+    stored: Settings | None = with_current_options(checkpoint["abaw"].get("settings"))
     if stored is not None:
         trainer = stored.get("trainer", {})
         callbacks = {"callbacks": by_current_class(trainer["callbacks"])} if "callbacks" in trainer else {}
@@ -135,7 +136,8 @@ def changed_settings(config: Path, now: Settings, defaults: Settings) -> Setting
 
 def _read_config(path: Path) -> Settings:
     try:
-        settings = yaml.safe_load(with_current_class_paths(path.read_text(encoding="utf-8")))
+        text = with_current_class_paths(path.read_text(encoding="utf-8"))
+        settings = with_current_options(yaml.safe_load(text))
         if not isinstance(settings, dict):
             raise TypeError(f"{type(settings).__name__} instead of options")
     except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError) as error:

@@ -10,11 +10,12 @@ import pytest
 import yaml
 
 from abaw.__main__ import main
-from abaw.cli.config_files import places, with_location
+from abaw.cli.config_files import places, refuse_old_options, with_location
 from abaw.cli.trainer_commands import AbawCLI
 from abaw.data.formats.annotations import parse_image
 from abaw.errors import AbawError, UsageError
 from abaw.evaluation.submission.formats import Sample, VideoList, read_sample
+from abaw.training.checkpointing import OPTIONS, current_option
 from tests.support.mutated_files import mutated
 from tests.support.project import PROJECT
 
@@ -134,7 +135,10 @@ BAD = {
         "model:\n  masking:\n    ratoi: 0.5\n",
         "bad.yaml:3: there is no option 'model.masking.ratoi'",
     ),
-    "a choice": ("data:\n  on_bad_frame: ignore\n", "bad.yaml:2: .*data.on_bad_frame.*ignore"),
+    "a choice": (
+        "data:\n  loading:\n    on_bad_frame: ignore\n",
+        "bad.yaml:3: .*data.loading.on_bad_frame.*ignore",
+    ),
     "a class": (
         "trainer:\n  callbacks:\n  - class_path: abaw.Nothing\n",
         "bad.yaml:2: trainer.callbacks: .*Noth",
@@ -173,9 +177,10 @@ OLD_NAMES = """trainer:
   - class_path: abaw.averaging.MovingAverage
     init_args: {decay: 0.5}
 data:
-  augmentation:
-    class_path: abaw.data.transforms.ClipAugmentation
-    init_args: {p_flip: 0.25}
+  loading:
+    augmentation:
+      class_path: abaw.data.transforms.ClipAugmentation
+      init_args: {p_flip: 0.25}
 model:
   masking: {class_path: abaw.masking.RandomFrameMasking, init_args: {ratio: 0.3}}
 """
@@ -190,7 +195,7 @@ def test_class_paths_of_earlier_versions_are_read(tmp_path: Path, capsys: pytest
     average, signals = settings["trainer"]["callbacks"]
     assert average == {"class_path": "abaw.training.callbacks.EMA", "init_args": {"decay": 0.5}}
     assert signals["class_path"] == "abaw.training.preemption.EndOnSignal"
-    assert "'p_flip': 0.25" in str(settings["data"]["augmentation"])
+    assert "'p_flip': 0.25" in str(settings["data"]["loading"]["augmentation"])
     assert "'ratio': 0.3" in str(settings["model"]["masking"])
 
 
@@ -205,6 +210,48 @@ def test_a_mistake_under_an_earlier_name_is_told_with_its_line(
     assert "decya" in message
 
 
+@pytest.mark.parametrize(("old", "new"), OPTIONS.items())
+def test_an_earlier_name_of_an_option_is_answered_with_the_current_one(
+    old: str, new: str, tmp_path: Path
+) -> None:
+    for words in ([f"--{old}=1"], [f"--{old}", "1"], [f"--{old}+=1"]):
+        with pytest.raises(UsageError, match=rf"^{old} is now {new}$"):
+            refuse_old_options(["fit", *words])
+    path = tmp_path / "mine.yaml"
+    group, name = old.split(".")
+    path.write_text(f"{group}:\n  window: 8\n  {name}: 1\n")
+    with pytest.raises(UsageError, match=rf"^{path}:3: {old} is now {new}$"):
+        refuse_old_options(["fit", f"--config={path}"])
+    path.write_text(f"# abaw 0.1.0\n{path.read_text()}")
+    refuse_old_options(["fit", f"--config={path}"])
+    assert places(path)[new] == f"{path}:4"
+
+
+def test_all_earlier_names_are_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("data:\n  augmentation: {p_flip: 0.5}\n  hide_frames: 0.5\n")
+    assert main(["fit", f"--config={path}", "--data.augmentation.p_blur=0.5", "--data.root=x"]) == 2
+    assert capsys.readouterr().err == (
+        "abaw: data.augmentation.p_blur is now data.loading.augmentation.p_blur;"
+        f" {path}:2: data.augmentation is now data.loading.augmentation;"
+        f" {path}:3: data.hide_frames is now data.evaluation.drop_frames\n"
+    )
+
+
+def test_a_configuration_that_an_earlier_version_wrote_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    old = PROJECT / "tests/data/v0_1/run/config.yaml"
+    given, words = yaml.safe_load(old.read_text())["data"], [f"--config={old}", "--print_config"]
+    assert main(["fit", *words, "--data.evaluation.window=5"]) == 0
+    data = yaml.safe_load(capsys.readouterr().out)["data"]
+    assert data["evaluation"].pop("window") == 5
+    for name, value in given.items():
+        *groups, key = current_option(f"data.{name}").split(".")[1:]
+        if name != "eval_window":
+            assert (data[groups[0]] if groups else data)[key] == value
+    n_values = sum(len(value) if isinstance(value, dict) else 1 for value in data.values())
+    assert n_values == len(given) - 1  # and there are no others
+
+
 def test_what_the_command_line_says_is_no_file_s_fault(tmp_path: Path) -> None:
     config = tmp_path / "a.yaml"
     config.write_text("data:\n  window: 3\ntrainer:\n  callbacks+:\n  - x\n")
@@ -212,7 +259,7 @@ def test_what_the_command_line_says_is_no_file_s_fault(tmp_path: Path) -> None:
     assert places(config)["trainer.callbacks"] == f"{config}:4"
     words = [f"--config={config}"]
     assert with_location("data.window is bad", words) == f"{config}:2: data.window is bad"
-    assert with_location("data.stride is bad", words) == f"{config}:1: data.stride is bad"
+    assert with_location("data.windows.stride is bad", words) == f"{config}:1: data.windows.stride is bad"
     assert with_location("data.window is bad", [*words, "--data.window=0"]) == "data.window is bad"
     assert with_location("data.window is bad", [*words, "--data.window", "0"]) == "data.window is bad"
     assert with_location("all is bad", words) == "all is bad"

@@ -107,7 +107,7 @@ def test_a_run_records_and_keeps_its_precision(
     run = tmp_path / "run"
     limits = {"limit_train_batches": 2, "limit_val_batches": 1, "limit_predict_batches": 1}
     trainer = limits | {"precision": ..., "num_sanity_val_steps": 0}
-    configs = tiny_config(tmp_path, over=None, data={"stride": 8}, trainer=trainer)
+    configs = tiny_config(tmp_path, over=None, data={"windows": {"stride": 8}}, trainer=trainer)
     whole = [*configs, f"--data.root={synth_root}"]
     here, other = (4.0, None) if recorded == "bf16-mixed" else (None, 4.0)
     chosen_elsewhere = "32-true" if recorded == "bf16-mixed" else "bf16-mixed"

@@ -97,7 +97,7 @@ def test_scoring_uses_the_best_checkpoint_and_the_run_s_own_configuration(
     run: Path, subcommand: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     before, n_rows = (run / "scores.json").read_bytes(), len(rows(run / "metrics.csv"))
-    changed = {"data.test_split": "val"} if subcommand == "test" else {}
+    changed = {"data.evaluation.test_split": "val"} if subcommand == "test" else {}
     words = [f"--{name}={value}" for name, value in changed.items()]
     assert main([subcommand, f"--run={run}", *words]) == 0
     own = json.loads((run / f"scores-{'val' if subcommand == 'validate' else subcommand}.json").read_text())
@@ -112,9 +112,9 @@ def test_scoring_uses_the_best_checkpoint_and_the_run_s_own_configuration(
 
 def test_scores_under_other_settings_say_so_and_leave_those_of_the_training(run: Path) -> None:
     before = (run / "scores.json").read_bytes()
-    assert main(["validate", f"--run={run}", "--data.hide_frames=0.5"]) == 0
+    assert main(["validate", f"--run={run}", "--data.evaluation.drop_frames=0.5"]) == 0
     own = json.loads((run / "scores-val.json").read_text())
-    assert own["settings"] == {"data.hide_frames": 0.5}
+    assert own["settings"] == {"data.evaluation.drop_frames": 0.5}
     assert own["total"] != json.loads(before)["total"]
     assert (run / "scores.json").read_bytes() == before
 
@@ -432,8 +432,8 @@ def test_a_folder_takes_the_tracks_of_one_checkpoint(
     content = load_checkpoint(run / "checkpoints/best.ckpt")
     assert made_by.weights == weights_fingerprint(network_weights(content))
     assert (made_by.run, made_by.version) == (str(run), abaw.__version__)
-    assert made_by.settings == {**content["abaw"]["windows"], "hide_frames": 0}
-    for change in (f"--ckpt_path={other_weights}", "--data.hide_frames=0.5"):
+    assert made_by.settings == {**content["abaw"]["windows"], "drop_frames": 0}
+    for change in (f"--ckpt_path={other_weights}", "--data.evaluation.drop_frames=0.5"):
         capfd.readouterr()
         assert main(["predict", f"--run={run}", change]) == 1
         error = capfd.readouterr().err

@@ -87,7 +87,10 @@ def test_grey_and_trailing_bytes_are_fine(folder: RawFolder) -> None:
             lambda data: cv2.imencode(".jpg", picture(1, 112, 96))[1].tobytes(),
             "96×112 pixels instead of 112×112",
         ),
-        (lambda data: cv2.imencode(".jpg", picture(1, 224, 224))[1].tobytes(), "--data.frame_size 224"),
+        (
+            lambda data: cv2.imencode(".jpg", picture(1, 224, 224))[1].tobytes(),
+            "--data.loading.frame_size 224",
+        ),
     ],
 )
 def test_a_bad_file_is_named_and_the_rest_of_the_clip_is_read(

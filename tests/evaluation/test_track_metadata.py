@@ -17,10 +17,10 @@ from abaw.evaluation.tracks import ensemble_tracks, find_tracks, read_track, wri
 from abaw.model.checkpoints import weights_fingerprint
 from tests.support.tracks import make_track
 
-ONE = TrackMetadata(run="runs/one", weights="1" * 64, settings={"window": 8, "hide_frames": 0.0})
+ONE = TrackMetadata(run="runs/one", weights="1" * 64, settings={"window": 8, "drop_frames": 0.0})
 OTHERS = {
     "weights": replace(ONE, run="runs/two", weights="2" * 64),
-    "settings": replace(ONE, settings={"window": 8, "hide_frames": 0.5}),
+    "settings": replace(ONE, settings={"window": 8, "drop_frames": 0.5}),
     "unknown": None,
 }
 
@@ -46,6 +46,18 @@ def test_metadata_is_read_back_and_the_track_stays_a_table(tmp_path: Path) -> No
 def test_a_moved_run_or_a_newer_version_goes_with_the_old(tmp_path: Path) -> None:
     folder = write(tmp_path, a=ONE, b=replace(ONE, run="elsewhere", version="0"))
     assert common_metadata(folder, find_tracks(folder)) == ONE
+
+
+def test_a_track_of_an_earlier_version_goes_with_a_new_one(tmp_path: Path) -> None:
+    earlier = replace(ONE, settings={"window": 8, "hide_frames": 0.0}, version="0.1.0")
+    folder = write(tmp_path, a=earlier, b=ONE)
+    assert b"hide_frames" in pq.read_schema(folder / "a.parquet").metadata[KEY]
+    check_fits(folder, find_tracks(folder), ONE)
+    common = common_metadata(folder, find_tracks(folder))
+    assert common is not None
+    assert common.settings == ONE.settings
+    with pytest.raises(AbawError, match=r"drop_frames 0\)"):
+        check_fits(folder, find_tracks(folder), replace(ONE, settings={"window": 8, "drop_frames": 0.5}))
 
 
 def test_tracks_of_unknown_origin_are_legal_among_themselves(tmp_path: Path) -> None:

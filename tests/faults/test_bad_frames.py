@@ -33,7 +33,8 @@ def broken(synth_root: Path, tmp_path: Path) -> tuple[Path, set[str]]:
 
 @pytest.fixture
 def words(broken: tuple[Path, set[str]], tmp_path: Path) -> list[str]:
-    data = {"window": 16, "stride": 16, "step": 1, "jitter": False, "batch_size": 1, "workers": 2}
+    windows = {"stride": 16, "step": 1, "jitter": False}
+    data = {"window": 16, "windows": windows, "batch_size": 1, "workers": 2}
     configs = tiny_config(tmp_path, data=data)
     return ["fit", *configs, f"--data.root={broken[0]}", f"--run={tmp_path / 'run'}"]
 
@@ -44,7 +45,7 @@ def test_skipping_counts_every_damaged_image(
     root, bad = broken
     in_use = {path.stem for path in root.glob("*/*/*_Set/*.txt")} - {"Train_Set", "Validation_Set"}
     expected = {path for path in bad if Path(path).parent.name in in_use}
-    assert main([*words, "--data.on_bad_frame=skip"]) == 0
+    assert main([*words, "--data.loading.on_bad_frame=skip"]) == 0
     log = tmp_path / "run/bad_frames.txt"
     assert set(log.read_text().splitlines()) == expected
     curves = pd.read_csv(tmp_path / "run/metrics.csv")

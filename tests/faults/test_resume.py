@@ -300,9 +300,9 @@ CHANGES = {  # option: what the message says of it
     "--model.loss.task_weights={va: 2}": "model.loss.task_weights",
     "--data.batch_size=1": "data.batch_size: the run was trained with 2, now it is 1",
     "--seed_everything=1": "seed_everything",
-    "--data.balance=0.5": "data.balance",
-    "--data.jitter=false": "data.jitter: the run was trained with true, now it is false",
-    "--data.stride=8": "data.stride",
+    "--data.windows.balance=0.5": "data.windows.balance",
+    "--data.windows.jitter=false": "data.windows.jitter: the run was trained with true, now it is false",
+    "--data.windows.stride=8": "data.windows.stride",
     "--model.masking=null": 'model.masking: the run was trained with {"ratio": 0.75, ',
     "--model.temporal.layers=2": "model.temporal.layers",
     "--trainer.accumulate_grad_batches=2": "trainer.accumulate_grad_batches",
@@ -338,7 +338,7 @@ def relabelled(root: Path, folder: Path, *, fewer: bool) -> str:
             continue
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text("\n".join(lines) + "\n")
-    return f"--data.annotations={folder}"
+    return f"--data.source.annotations={folder}"
 
 
 @pytest.mark.parametrize("place", ["in mid-epoch", "at the end of an epoch"])
@@ -426,7 +426,12 @@ def test_a_killed_training_ends_as_one_left_alone(
     words: Words, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A short form of `python -m tests.faults.kill_and_resume`."""
-    long = ["--data.workers=2", "--data.stride=1", "--data.batch_size=1", "--trainer.limit_train_batches=60"]
+    long = [
+        "--data.workers=2",
+        "--data.windows.stride=1",
+        "--data.batch_size=1",
+        "--trainer.limit_train_batches=60",
+    ]
     options = words(tmp_path, *long, "--checkpoint.every_n_steps=2")[1:]
     assert kill_and_resume(options, tmp_path, runs=3) > 0
     print(capsys.readouterr().out)

@@ -29,7 +29,7 @@ Start = Callable[..., Job]
 @pytest.fixture
 def start(synth_root: Path, tmp_path: Path) -> Start:
     """Starts a subcommand in `tmp_path / "run"`: `job = start("fit", "--more=words", launcher=TORCHRUN)`."""
-    data = {"stride": 1, "batch_size": 1, "workers": 2}
+    data = {"windows": {"stride": 1}, "batch_size": 1, "workers": 2}
     configs = tiny_config(tmp_path, data=data, trainer={"max_epochs": 100})
     numbers = count()
 

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from abaw.__main__ import main
-from abaw.loading.datamodule import AffectDataModule
+from abaw.loading.datamodule import AffectDataModule, LoadingSettings
 from abaw.model.backbone import Backbone, BackboneSettings
 from abaw.model.temporal import TemporalSettings
 from abaw.training.module import AffectModule
@@ -112,7 +112,7 @@ def test_the_images_may_be_gone(synth_root: Path, cache: Path, tmp_path: Path) -
     runs = {root: tmp_path / f"run_{root.name}" for root in (synth_root, labels)}
     for root, run in runs.items():
         assert main(words("fit", root, cache, f"--run={run}", *PER_FRAME)) == 0
-    with_images, without = (tracks(run, "--data.predict_split=all") for run in runs.values())
+    with_images, without = (tracks(run, "--data.evaluation.predict_split=all") for run in runs.values())
     assert with_images.keys() == without.keys() == {path.stem for path in cache.glob("*.safetensors")}
     for video, track in with_images.items():
         np.testing.assert_array_equal(track, without[video])
@@ -149,8 +149,8 @@ def train(
         features=None if features is None else [str(features)],
         window=16,
         batch_size=2,
-        augmentation=None,
         workers=0,
+        loading=LoadingSettings(augmentation=None),
     )
     losses = Losses()
     Trainer(

@@ -29,8 +29,8 @@ SMALL = {
     "data.workers": 0,
     "data.batch_size": 2,
     "data.window": 4,
-    "data.stride": 4,
-    "data.step": 1,
+    "data.windows.stride": 4,
+    "data.windows.step": 1,
     "model.backbone.name": "vit_tiny_patch16_224",
     "model.backbone.weights": "none",
     "model.backbone.image_size": 32,
@@ -79,19 +79,22 @@ def test_every_configuration_takes_a_step(
 ) -> None:
     path = CONFIGS / f"{config}.yaml"
     said = yaml.safe_load(path.read_text())
-    static = said["data"].get("label_set") == "mtl"
+    static = said["data"].get("source") == {"label_set": "mtl"}
     root = write_tiny_mtl_set(tmp_path / "mtl") if static else synth_root
     options = SMALL | {"data.root": root, "run": tmp_path / "run"}
     if static:
-        options["data.frame_size"] = SIZE
-        for name in ("data.window", "data.stride", "model.temporal.layers", "model.temporal.width"):
+        options["data.loading.frame_size"] = SIZE
+        for name in ("data.window", "data.windows.stride", "model.temporal.layers", "model.temporal.width"):
             del options[name]
     scaled = {"trainer.plugins": SCALED, "trainer.precision": "auto"}  # the plugin decides
     options |= scaled if precision == "16-mixed" else {"trainer.precision": precision}
     words = [f"--config={path}", *(f"--{name}={value}" for name, value in options.items())]
     if said["data"].get("features"):
         words.append(f"--data.features=[{tmp_path / 'features'}]")
-        assert main(["extract", *words, "--trainer.precision=32-true", "--data.predict_split=all"]) == 0
+        assert (
+            main(["extract", *words, "--trainer.precision=32-true", "--data.evaluation.predict_split=all"])
+            == 0
+        )
     losses: list[Tensor] = []
     step = AffectModule.training_step
 

@@ -20,7 +20,7 @@ from abaw.data.formats.features import open_features
 from abaw.data.frames import RawFolder
 from abaw.data.index import build_index
 from abaw.data.layout import DataSource
-from abaw.loading.datamodule import AffectDataModule
+from abaw.loading.datamodule import AffectDataModule, LoadingSettings, WindowSettings
 from abaw.loading.masking import RandomFrameMasking
 from abaw.model.backbone import Backbone, BackboneSettings
 from abaw.model.heads import HeadSettings
@@ -63,8 +63,8 @@ def some_outputs(b: int = 2, t: int = 6) -> dict[Task, Tensor]:
 
 def training_clips(root: Path, **settings: Any) -> tuple[AffectDataModule, list[Batch]]:
     """All training clips of a data set, unmoved and unchanged, and what made them."""
-    options = {"window": 8, "batch_size": 1, "frame_size": SIZE, "workers": 0, "augmentation": None}
-    options |= {"jitter": False}
+    options = {"window": 8, "batch_size": 1, "workers": 0, "windows": WindowSettings(jitter=False)}
+    options |= {"loading": LoadingSettings(frame_size=SIZE, augmentation=None)}
     data = AffectDataModule(root=str(root), **options | settings)
     data.prepare_data()
     data.setup("fit")
@@ -143,7 +143,7 @@ def test_a_mask_that_zeroes_feature_elements() -> None:
 
 
 def test_one_mask_for_the_whole_batch(synth_root: Path) -> None:
-    _, batches = training_clips(synth_root, batch_size=4, frame_size=112)
+    _, batches = training_clips(synth_root, batch_size=4, loading=LoadingSettings(augmentation=None))
     noise = batches[0].mask_noise
     assert noise is not None
     masks = RandomFrameMasking(0.5)(torch.ones(4, 8, dtype=torch.bool), noise)
@@ -214,7 +214,9 @@ def test_a_whole_window_thrown_away_for_one_unlabelled_row(numbered: Path) -> No
 
 def test_validation_on_surviving_windows_only(tmp_path: Path) -> None:
     root = write_tiny_set(tmp_path)  # c_val misses two crops, d_val is shorter than a window
-    data = AffectDataModule(root=str(root), window=8, batch_size=2, frame_size=SIZE, workers=0)
+    data = AffectDataModule(
+        root=str(root), window=8, batch_size=2, workers=0, loading=LoadingSettings(frame_size=SIZE)
+    )
     tiny = BackboneSettings(
         name="vit_tiny_patch16_224",
         weights="none",

@@ -21,7 +21,9 @@ from abaw.model.checkpoints import load_checkpoint
 from abaw.training.module import AffectModule
 from tests.support.tiny_run import tiny_config
 
-STILL = "data: {window: 1, stride: 1}\nmodel: {temporal: {layers: 0, width: null}}\n"  # no sequence
+STILL = (
+    "data: {window: 1, windows: {stride: 1}}\nmodel: {temporal: {layers: 0, width: null}}\n"  # no sequence
+)
 FOLDERS = {
     "va": "VA_Estimation_Challenge",
     "expr": "EXPR_Recognition_Challenge",
@@ -153,11 +155,11 @@ def test_however_the_work_is_divided_the_scores_are_the_same(
     workers: int,
     split_by: str | None,
 ) -> None:
-    words = [f"--data.eval_batch_size={batch_size}", f"--data.workers={workers}"]
+    words = [f"--data.evaluation.batch_size={batch_size}", f"--data.workers={workers}"]
     root = synth_root
     if split_by is not None:
         root = copy_of(synth_root, tmp_path / "data")
-        words.append(f"--data.image_roots={json.dumps(split_over_two_roots(root, split_by))}")
+        words.append(f"--data.source.image_roots={json.dumps(split_over_two_roots(root, split_by))}")
     validated, scored = validate_and_predict(run, root, capsys, *words)
     assert {"va", "expr", "au", "total"} <= set(validated)
     same_scores(validated, scored)

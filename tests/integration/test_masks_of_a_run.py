@@ -12,7 +12,7 @@ from abaw.batch import Batch
 from abaw.data.frames import RawFolder
 from abaw.data.index import Index, build_index
 from abaw.data.layout import DataSource
-from abaw.loading.datamodule import AffectDataModule
+from abaw.loading.datamodule import AffectDataModule, EvaluationSettings, LoadingSettings
 from abaw.loading.loaders import LoaderFactory
 from abaw.loading.masking import RandomFrameMasking
 from abaw.loading.sampling import training_windows
@@ -99,7 +99,12 @@ class Recorder(AffectModule):
 
 def test_hide_nothing_in_evaluation(root: Path, tmp_path: Path) -> None:
     data = AffectDataModule(
-        root=str(root), test_split="val", window=16, batch_size=2, workers=0, frame_size=SIZE
+        root=str(root),
+        window=16,
+        batch_size=2,
+        workers=0,
+        loading=LoadingSettings(frame_size=SIZE),
+        evaluation=EvaluationSettings(test_split="val"),
     )
     module = Recorder()
     trainer = Trainer(

@@ -13,17 +13,17 @@ from tests.support.project import PROJECT
 PAPER = PROJECT / "configs" / "paper"
 COMMON = {  # Min, Yang, Lim (2024)
     "data.window": 100,
-    "data.stride": 100,
-    "data.jitter": False,
-    "data.augmentation.p_brightness_contrast": 0.3,
-    "data.augmentation.brightness_contrast": 0.2,
-    "data.augmentation.p_flip": 0.5,
-    "data.augmentation.p_blur": 0.3,
-    "data.augmentation.blur": [3, 7],
-    "data.augmentation.p_sharpen": 0.3,
-    "data.augmentation.p_affine": 0.0,
-    "data.augmentation.p_boxes": 0.0,
-    "data.frame_size": 112,
+    "data.windows.stride": 100,
+    "data.windows.jitter": False,
+    "data.loading.augmentation.p_brightness_contrast": 0.3,
+    "data.loading.augmentation.brightness_contrast": 0.2,
+    "data.loading.augmentation.p_flip": 0.5,
+    "data.loading.augmentation.p_blur": 0.3,
+    "data.loading.augmentation.blur": [3, 7],
+    "data.loading.augmentation.p_sharpen": 0.3,
+    "data.loading.augmentation.p_affine": 0.0,
+    "data.loading.augmentation.p_boxes": 0.0,
+    "data.loading.frame_size": 112,
     "model.backbone.name": "vit_base_patch16_224.orig_in21k",
     "model.backbone.weights": "hub",
     "model.backbone.image_size": 224,
@@ -93,7 +93,7 @@ def test_trains(task: str, cached: bool, synth_root: Path, tmp_path: Path) -> No
     words = [f"--config={PAPER / task}.yaml", *(f"{name}={given}" for name, given in small.items())]
     if cached:
         words.append(f"--data.features=[{tmp_path / 'features'}]")
-        assert main(["extract", *words, "--data.predict_split=all"]) == 0
+        assert main(["extract", *words, "--data.evaluation.predict_split=all"]) == 0
     assert main(["fit", *words, f"--run={tmp_path / 'run'}", "--trainer.max_steps=3"]) == 0
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())
     assert scores[task]["score"] == pytest.approx(scores["total"])

@@ -93,7 +93,12 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     config = tiny_config(
         folder,
         over=None,
-        data={"tasks": ["va", "expr", "au"], "frame_size": 16, "batch_size": ..., "eval_batch_size": 2},
+        data={
+            "tasks": ["va", "expr", "au"],
+            "batch_size": ...,
+            "loading": {"frame_size": 16},
+            "evaluation": {"batch_size": 2},
+        },
         model={  # without dropout, which every process draws for itself
             "temporal": {"dropout": 0},
             "heads": {"dropout": 0},

@@ -15,7 +15,13 @@ from abaw.batch import Batch
 from abaw.data.formats.annotations import write_task_file
 from abaw.data.labels import Labels
 from abaw.errors import AbawError, UsageError
-from abaw.loading.datamodule import AffectDataModule
+from abaw.loading.datamodule import (
+    AffectDataModule,
+    EvaluationSettings,
+    LoadingSettings,
+    SourceSettings,
+    WindowSettings,
+)
 from abaw.loading.splits import write_folds
 from abaw.tasks import Task
 from tests.support.project import PROJECT
@@ -36,7 +42,7 @@ def root(tmp_path_factory):
 
 
 def make(root, stage=None, **kwargs):
-    settings = {"window": 8, "batch_size": 2, "frame_size": SIZE, "workers": 0}
+    settings = {"window": 8, "batch_size": 2, "workers": 0, "loading": LoadingSettings(frame_size=SIZE)}
     data = AffectDataModule(root=str(root), **settings | kwargs)
     if stage is not None:
         data.prepare_data()
@@ -60,12 +66,12 @@ def frames_of(loader):
     return seen, order
 
 
-@pytest.mark.parametrize(
-    "settings", [{}, {"eval_window": 5}, {"eval_window": 4, "eval_stride": 4}, {"step": 2}]
-)
+@pytest.mark.parametrize("step", [1, 2])
+@pytest.mark.parametrize("sizes", [{}, {"window": 5}, {"window": 4, "stride": 4}])
 @pytest.mark.parametrize("stage", ["validate", "test"])
-def test_evaluation_covers_every_frame_of_every_annotated_video(root, stage, settings):
-    data = make(root, stage, test_split="val", **settings)
+def test_evaluation_covers_every_frame_of_every_annotated_video(root, stage, sizes, step):
+    evaluation = EvaluationSettings(test_split="val", **sizes)
+    data = make(root, stage, evaluation=evaluation, windows=WindowSettings(step=step))
     loader = data.val_dataloader() if stage == "validate" else data.test_dataloader()
     seen, order = frames_of(loader)
     assert names(data, dict.fromkeys(order)) == ["c_val", "d_val"] == names(data, data.eval_videos(stage))
@@ -77,13 +83,15 @@ def test_evaluation_covers_every_frame_of_every_annotated_video(root, stage, set
 def test_without_test_labels_nothing_is_tested(root):
     """Scores of other videos must not pass for those of the test."""
     data = make(root, "test")
-    with pytest.raises(AbawError, match=r"no test labels of va.*`abaw validate`.*--data\.test_split val"):
+    with pytest.raises(
+        AbawError, match=r"no test labels of va.*`abaw validate`.*--data\.evaluation\.test_split val"
+    ):
         data.test_dataloader()
 
 
 def test_windows_overlap_outside_training_unless_told_otherwise(root):
     data = make(root, "validate")
-    assert data.windows == {"window": 8, "stride": 4, "step": 1}
+    assert data.eval_window_sizes == {"window": 8, "stride": 4, "step": 1}
     starts = [window.start for batch in data.val_dataloader() for window in batch.where]
     assert starts == [0, 4, 8, 12, 13, 0]
 
@@ -122,7 +130,8 @@ def test_training_loader(root):
 
 
 def test_balance_draws_with_weights(root):
-    weights = make(root, "fit", balance=0.5).train_dataloader().sampler._weights
+    data = make(root, "fit", windows=WindowSettings(balance=0.5))
+    weights = data.train_dataloader().sampler._weights
     assert weights.std() > 0
     assert make(root, "fit").train_dataloader().sampler._weights is None
 
@@ -138,7 +147,7 @@ def test_any_tasks(root, tasks):
 
 def test_mtl_scores_every_labelled_frame_and_predicts_all(tmp_path):
     write_tiny_mtl_set(tmp_path)
-    data = make(tmp_path, "validate", label_set="mtl", window=1, batch_size=3)
+    data = make(tmp_path, "validate", source=SourceSettings(label_set="mtl"), window=1, batch_size=3)
     ((video, frames),) = frames_of(data.val_dataloader())[0].items()
     assert data.video_name(video) == "q"
     assert frames == [0, 7, 14, 21]
@@ -171,7 +180,7 @@ def test_predict_without_any_annotation_is_for_all_videos(root):
     ],
 )
 def test_predict_split(root, split, videos):
-    data = make(root, "predict", predict_split=split)
+    data = make(root, "predict", evaluation=EvaluationSettings(predict_split=split))
     assert names(data, data.eval_videos("predict")) == videos
     assert not any(batch.va_valid.any() for batch in data.predict_dataloader())
 
@@ -188,13 +197,13 @@ def test_predict_split(root, split, videos):
 def test_predict_what_a_list_or_a_sample_asks_for(text, root, tmp_path):
     wanted = tmp_path / "videos.txt"
     wanted.write_bytes(text.encode())
-    data = make(root, "predict", predict_videos=str(wanted))
+    data = make(root, "predict", evaluation=EvaluationSettings(predict_videos=str(wanted)))
     assert names(data, data.eval_videos("predict")) == ["a_train", "e_free"]
 
 
 def test_a_list_that_cannot_be_predicted_is_an_error(root, tmp_path):
     wanted = tmp_path / "videos.txt"
-    data = make(root, "predict", predict_videos=str(wanted))
+    data = make(root, "predict", evaluation=EvaluationSettings(predict_videos=str(wanted)))
     wanted.write_text("e_fre\n")
     with pytest.raises(AbawError, match=r"videos\.txt: .*'e_fre'; did you mean e_free"):
         data.eval_videos("predict")
@@ -227,11 +236,14 @@ def test_root_from_the_environment(root, monkeypatch):
     ("settings", "named"),
     [
         ({"window": 0}, r"data\.window is at least 1, got 0"),
-        ({"stride": 9}, r"data\.stride is from 1 to the window's 8, got 9"),
-        ({"eval_window": 4, "eval_stride": 5}, r"data\.eval_stride is from 1 to the window's 4"),
+        ({"windows": WindowSettings(stride=9)}, r"data\.windows\.stride is from 1 to the window's 8, got 9"),
+        (
+            {"evaluation": EvaluationSettings(window=4, stride=5)},
+            r"data\.evaluation\.stride is from 1 to the window's 4",
+        ),
         ({"workers": -1, "batch_size": 0}, r"data\.batch_size .*data\.workers"),
         ({"seed": -1}, r"data\.seed"),
-        ({"balance": 1.0, "tasks": ["va"]}, r"data\.balance is 0 unless"),
+        ({"windows": WindowSettings(balance=1.0), "tasks": ["va"]}, r"data\.windows\.balance is 0 unless"),
         ({"fold": 1}, r"data\.fold is given together with data\.folds"),
         ({"tasks": ["smile"]}, "smile"),
     ],
@@ -310,7 +322,7 @@ def trainer(tmp_path, **kwargs):
 def test_stages_under_lightning(root, tmp_path, workers):
     module = Stub()
     run = trainer(tmp_path, max_epochs=2)
-    data = make(root, workers=workers, test_split="val")
+    data = make(root, workers=workers, evaluation=EvaluationSettings(test_split="val"))
     run.fit(module, datamodule=data)
     run.validate(module, datamodule=data, verbose=False)
     run.test(module, datamodule=data, verbose=False)
@@ -396,9 +408,9 @@ def test_a_test_split_of_placeholders_is_not_labelled(labels, is_labelled, tmp_p
     assert data.eval_split("test") == "test"
     with nullcontext() if is_labelled else pytest.raises(AbawError, match="or only placeholders"):
         assert names(data, data.eval_videos("test")) == ["a_train", "e_free"]
-    asked = make(root, "test", tasks=["va"], test_split="test")
+    asked = make(root, "test", tasks=["va"], evaluation=EvaluationSettings(test_split="test"))
     assert names(asked, asked.eval_videos("test")) == ["a_train", "e_free"]
-    predicted = make(root, "predict", tasks=["va"], predict_split="test")
+    predicted = make(root, "predict", tasks=["va"], evaluation=EvaluationSettings(predict_split="test"))
     assert names(predicted, predicted.eval_videos("predict")) == ["a_train", "e_free"]
 
 
@@ -416,7 +428,8 @@ def test_overfit_batches_is_refused(root, tmp_path):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_bad_frames_are_named_in_the_run_directory(tmp_path, workers):
     root = write_tiny_set(tmp_path / "set")
-    data = make(root, "validate", on_bad_frame="skip", workers=workers)
+    loading = LoadingSettings(frame_size=SIZE, on_bad_frame="skip")
+    data = make(root, "validate", loading=loading, workers=workers)
     bad = root / "cropped_aligned" / "c_val" / "00007.jpg"
     bad.write_bytes(b"")
     run = trainer(tmp_path / "run")

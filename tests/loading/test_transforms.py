@@ -115,7 +115,7 @@ def test_worker_gets_the_settings_alone(clip):
     [("p_flip", 1.5), ("blur", (4, 7)), ("blur", (7, 3)), ("n_boxes", 0), ("rotate", -1.0), ("box", 2.0)],
 )
 def test_impossible_settings_are_named(setting, value):
-    with pytest.raises(UsageError, match=rf"data\.augmentation.*{setting}"):
+    with pytest.raises(UsageError, match=rf"data\.loading\.augmentation.*{setting}"):
         ClipAugmentation(**{setting: value})
 
 

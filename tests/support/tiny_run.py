@@ -9,7 +9,7 @@ import yaml
 from tests.support.project import PROJECT
 
 TINY: dict[str, Any] = {
-    "data": {"window": 8, "stride": 4, "batch_size": 2, "workers": 0},
+    "data": {"window": 8, "windows": {"stride": 4}, "batch_size": 2, "workers": 0},
     "model": {
         "backbone": {
             "name": "vit_tiny_patch16_224",

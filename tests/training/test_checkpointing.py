@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, Trainer
 from abaw.__main__ import main
 from abaw.cli.trainer_commands import AbawCLI
 from abaw.model.checkpoints import load_checkpoint
+from abaw.training.checkpointing import current_option, with_current_options
 from tests.support.tiny_run import tiny_config
 
 NO_BACKBONE = ["--model.backbone=null", "--model.dim=192"]
@@ -80,7 +81,7 @@ CASES = {  # from, options, what is new, what is said
         (),
         ["heads.au 2", "not in the network, left: heads.va 2 (1.weight, 1.bias), heads.expr 2"],
     ),
-    "another window": ("images", ["--data.window=12", "--data.step=2"], (), []),
+    "another window": ("images", ["--data.window=12", "--data.windows.step=2"], (), []),
     "another head": (
         "images",
         ["--model.heads.hidden=5"],
@@ -209,3 +210,34 @@ def test_a_job_s_script_starts_from_weights_once(
         assert load_checkpoint(run / "checkpoints/last.ckpt")["global_step"] == 2 * epochs
         assert yaml.safe_load((run / "config.yaml").read_text())["init_from"] == str(path)
     assert main(words(run, last, "--init_from=another.ckpt", "--trainer.max_epochs=4")) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "current"),
+    [
+        ({"data": {"stride": 4, "window": 8}}, {"data": {"window": 8, "windows": {"stride": 4}}}),
+        ({"data": {"augmentation": {"p_flip": 1}}}, {"data": {"loading": {"augmentation": {"p_flip": 1}}}}),
+        ({"data": {"stride": 4, "windows": {"stride": 2}}}, {"data": {"windows": {"stride": 2}}}),
+        ({"data": {"stride": 4, "windows": None}}, {"data": {"windows": None}}),
+        ({"data": None, "stride": 1}, {"data": None, "stride": 1}),
+        ({"seed_everything": 0}, {"seed_everything": 0}),
+        ("text", "text"),
+    ],
+)
+def test_settings_get_their_current_names(settings: Any, current: Any) -> None:
+    assert with_current_options(settings) == current
+
+
+@pytest.mark.parametrize(
+    ("name", "current"),
+    [
+        ("data.eval_window", "data.evaluation.window"),
+        ("data.augmentation.p_flip", "data.loading.augmentation.p_flip"),
+        ("data.step", "data.windows.step"),
+        ("data.window", "data.window"),
+        ("data.steps", "data.steps"),
+        ("data", "data"),
+    ],
+)
+def test_options_get_their_current_names(name: str, current: str) -> None:
+    assert current_option(name) == current

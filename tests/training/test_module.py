@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from abaw.batch import Batch
-from abaw.loading.datamodule import AffectDataModule
+from abaw.loading.datamodule import AffectDataModule, LoadingSettings, WindowSettings
 from abaw.loading.masking import RandomFrameMasking
 from abaw.model.backbone import BackboneSettings
 from abaw.model.temporal import TemporalSettings
@@ -78,7 +78,13 @@ def train(root: Path, module: AffectModule, **settings: Any) -> Watch:
         **settings,
     )
     data = AffectDataModule(
-        root=str(root), tasks=["va"], window=8, stride=8, batch_size=2, workers=0, frame_size=SIZE
+        root=str(root),
+        tasks=["va"],
+        window=8,
+        batch_size=2,
+        workers=0,
+        windows=WindowSettings(stride=8),
+        loading=LoadingSettings(frame_size=SIZE),
     )
     trainer.fit(module, data)
     return watch

@@ -97,6 +97,15 @@ def test_many_changes_are_counted() -> None:
     assert "and 4 more" in said
 
 
+def test_settings_under_earlier_names_are_the_same() -> None:
+    given = {"window": 8, "stride": 4, "eval_window": None, "hide_frames": 0.0}
+    stored = {"data": given, "trainer": {"callbacks": {}}}
+    data = {"window": 8, "windows": {"stride": 4}, "evaluation": {"window": None, "drop_frames": 0.0}}
+    trained = trained_settings(Path("a.ckpt"), {"abaw": {"settings": stored}})
+    assert trained == fixed_settings({"data": data, "trainer": {"callbacks": None}})
+    assert given["stride"] == 4  # the checkpoint itself stays
+
+
 def test_settings_that_name_a_callback_by_its_earlier_name_are_the_same() -> None:
     stored = {"seed_everything": 0, "trainer": {"callbacks": {"MovingAverage": {"decay": 0.5}}}}
     trained = trained_settings(Path("a.ckpt"), {"abaw": {"settings": stored}})

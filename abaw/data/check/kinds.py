@@ -37,7 +37,7 @@ KINDS = {
     "image size": KindInfo(
         True,
         "use the cropped_aligned images, which are 112×112; or give the size of all images, for 224×224: "
-        "`abaw check --size 224`, `abaw fit --data.frame_size 224`",
+        "`abaw check --size 224`, `abaw fit --data.loading.frame_size 224`",
     ),
     "missing images": KindInfo(True, "download the images of this video again; they seem incomplete"),
     "missing tail": KindInfo(
@@ -72,7 +72,9 @@ KINDS = {
     "trailing spaces": KindInfo(True, _TIDY + "remove the spaces"),
     "half-labelled row": KindInfo(True, "mark both valence and arousal with -5; it counts as unlabelled"),
     "seven classes": KindInfo(False, "an EXPR file of 2021; it has no labels of the class Other"),
-    "constant labels": KindInfo(False, "placeholders, not labels; data.test_split: auto ignores them"),
+    "constant labels": KindInfo(
+        False, "placeholders, not labels; data.evaluation.test_split: auto ignores them"
+    ),
     # consistency
     "annotated twice": KindInfo(True, "keep one of the files, or choose one annotation folder"),
     "subject in two splits": KindInfo(

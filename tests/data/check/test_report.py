@@ -32,7 +32,7 @@ def test_crops_of_another_size_tell_both_commands(tree: Tree) -> None:
     write_image(tree.image("a", 1), 7, size=224)
     table = tree.check().table()
     assert "224×224 pixels instead of 112×112" in table
-    assert "`abaw check --size 224`, `abaw fit --data.frame_size 224`" in table
+    assert "`abaw check --size 224`, `abaw fit --data.loading.frame_size 224`" in table
 
 
 def test_json_holds_every_finding_with_its_cure(tree: Tree) -> None:

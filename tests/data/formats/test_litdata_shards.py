@@ -283,7 +283,7 @@ def test_a_stopped_training_on_a_stream_ends_as_an_unbroken_one_on_files(
     end(start("files"), 0)
     n_steps = len(logged("files", "train/loss"))
     storage.every, before = 9, storage.n_broken
-    stream = f"--data.image_roots=[{URL_TEXT}]"
+    stream = f"--data.source.image_roots=[{URL_TEXT}]"
     with start("stream", stream) as process:
         middle = tmp_path / f"stream/checkpoints/step-{n_steps // 2 + 3:09d}.ckpt"  # of the second epoch
         while process.poll() is None and not middle.exists():
