@@ -113,6 +113,10 @@ def _run_configured(subcommand: str, args: list[str]) -> int:
         print(configured_page(subcommand), end="")
         return 0
     words = ["--help" if word == "--help-all" else word for word in args]
+    if "--help" in words:
+        from jsonargparse import set_parsing_settings
+
+        set_parsing_settings(docstring_parse_attribute_docstrings=True)  # takes a second
     if subcommand == "extract":
         from abaw.cli.extract import extract
 

@@ -22,7 +22,6 @@ from typing import Any
 
 import torch
 import yaml
-from jsonargparse import set_parsing_settings
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -86,8 +85,6 @@ class AbawCLI(LightningCLI):
     def __init__(self, subcommand: str, args: list[str]) -> None:
         header = [f"abaw {abaw.__version__}"]
         short: dict[str, Any] = {"exit_on_error": False, "dump_header": header, "parser_mode": YAML}
-        if "--help" in args:  # takes a second
-            set_parsing_settings(docstring_parse_attribute_docstrings=True)
         super().__init__(
             self.module_type,
             AffectDataModule,

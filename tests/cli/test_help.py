@@ -33,3 +33,18 @@ def test_the_front_page_names_every_subcommand(capsys: pytest.CaptureFixture[str
     page = capsys.readouterr().out
     assert all(f"  {subcommand} " in page for subcommand in (*CONFIGURED, *SUBCOMMANDS))
     assert all(len(line) <= 110 for line in page.splitlines())
+
+
+def test_help_all_shows_the_sentences_under_the_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--help-all"]) == 0
+    page = " ".join(capsys.readouterr().out.split())
+    for option, says in {
+        "--data.window": "Frames in a training window; 1 trains on single images.",
+        "--data.source.annotations": "Folder with the annotations, instead of what is found below root.",
+        "--data.windows.stride": "Frames from one training window to the next; null is half a window.",
+        "--data.loading.frame_size": "Height and width of the images, in pixels.",
+        "--data.evaluation.drop_frames": "Share of each video's visible frames that is dropped, at random.",
+        "--model.heads.hidden": "Width of a hidden layer; null: no hidden layer.",
+    }.items():
+        name = option.rpartition(".")[2].upper()
+        assert f" {option} {name} {says} (type: " in page
