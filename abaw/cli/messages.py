@@ -114,6 +114,9 @@ def check_training(trainer: Any) -> None:
 def refuse_nulls(parser: ArgumentParser, settings: Mapping[str, Any]) -> None:
     """Raises a UsageError if an option is null that needs a value; the parser accepts null for any option."""
     for action in parser._actions:
+        group = action.dest.removesuffix(".help").rpartition(".")[0]
+        if group and settings.get(group, "") is None:
+            raise UsageError(f"{group} is null, but is a group of options; leave it out for their defaults")
         kind = getattr(action, "_typehint", action.type)
         optional = kind is None or NoneType in get_args(kind)
         if not optional and action.default is not None and settings.get(action.dest, "") is None:

@@ -131,6 +131,7 @@ BAD = {
     "a misspelt part": ("dat:\n  window: 3\n", "bad.yaml:2: there is no option 'dat.window"),
     "a wrong kind": ("data:\n  seed: 0\n  window: long\n", "bad.yaml:3: .*data.window.*long"),
     "null": ("data:\n  window: null\n", "bad.yaml:2: data.window is null, but needs a value such as 64"),
+    "a group that is null": ("data:\n  windows: null\n", "bad.yaml:2: data.windows is null, but is a group"),
     "in an optional part": (
         "model:\n  masking:\n    ratoi: 0.5\n",
         "bad.yaml:3: there is no option 'model.masking.ratoi'",
