@@ -1,4 +1,4 @@
-"""A file is the old one or the new one, and a place that cannot be written is refused with a cure."""
+"""A file is the old one or the new one; a place that cannot be written or listed is refused with a cure."""
 
 import errno
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from abaw.errors import AbawError
-from abaw.files import CURES, atomic_path, check_writable, not_written
+from abaw.files import CURES, atomic_path, check_writable, listing, not_written
 
 
 def test_what_is_written_takes_the_place_of_the_old_file(tmp_path: Path) -> None:
@@ -53,3 +53,8 @@ def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(AbawError, match="a part of the path is a file"):
         check_writable(tmp_path / "file" / "run")
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path) -> None:
+    with pytest.raises(AbawError, match=f"{tmp_path / 'gone'}: cannot be listed "), listing():
+        os.listdir(tmp_path / "gone")  # noqa: PTH208 - as the package does

@@ -18,6 +18,8 @@ from abaw.tasks import Task
 
 LabelSet = Literal["challenge", "mtl"]
 
+SPLITS = ("train", "val", "test")
+
 
 @dataclass(frozen=True)
 class DataSource:
@@ -72,9 +74,6 @@ def _absolute(path: Path) -> Path:
     return path if _address(path) else Path(path).expanduser().resolve()
 
 
-SPLITS = ("train", "val", "test")
-
-
 @dataclass(frozen=True)
 class AnnotationFile:
     """An annotation file, with the task, split and video that its path names.
@@ -97,8 +96,7 @@ class DataFiles:
     """Image roots and annotation files of a data set.
 
     Attributes:
-        image_roots: Folders with one folder of images per video, in search order,
-            with the names of the videos.
+        image_roots: Names of the videos by image root, in search order.
         annotations: Annotation files sorted by path, those reached through symbolic links last.
         other_texts: Other .txt files, whose path does not name a task and a split.
     """

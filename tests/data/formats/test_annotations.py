@@ -11,6 +11,7 @@ from abaw.data.check.kinds import KINDS
 from abaw.data.formats.annotations import (
     AnnotationError,
     columns_of,
+    parse_annotations,
     parse_image,
     read_annotations,
     read_rows,
@@ -153,6 +154,18 @@ def test_every_defect_of_a_file_is_found_not_only_the_first() -> None:
     body = b"0,0\nx,2\n\n0\n"
     found = [(defect.line, defect.kind) for defect in row_defects(body, columns_of(Task.VA))]
     assert found == [(3, "number"), (3, "range"), (4, "blank line"), (5, "columns")]
+
+
+def test_what_is_wrong_but_tolerated_is_a_remark_beside_the_labels() -> None:
+    parsed = parse_annotations(b"valence,arousal\r\n0,-5\r\n0,0\r\n\r\n", Task.VA, "v")
+    assert list(parsed.labels) == ["v"]
+    assert not parsed.defects
+    found = [(remark.line, remark.kind) for remark in parsed.remarks]
+    assert found == [(1, "carriage returns"), (4, "blank line"), (2, "half-labelled row")]
+    broken = parse_annotations(b"valence,arousal \n0,-5\n0\n", Task.VA, "v")
+    assert not broken.labels
+    assert [(defect.line, defect.kind) for defect in broken.defects] == [(3, "columns")]
+    assert [remark.kind for remark in broken.remarks] == ["trailing spaces"]
 
 
 def test_mtl_file_reads_back_and_lists_only_labelled_frames(tmp_path: Path) -> None:
