@@ -1,4 +1,4 @@
-"""The command line: `main(args)` runs one subcommand; importing it is fast."""
+"""The command line: `main(args)` runs one subcommand."""
 
 import os
 import re
@@ -19,8 +19,8 @@ def main(args: list[str] | None = None) -> int:
     """Runs one subcommand.
 
     Args:
-        args: The arguments after `abaw`; None takes those of the process. `sys.argv` is not changed, because
-            training on several devices starts further processes from it.
+        args: The arguments after `abaw`; None: those of the process. `sys.argv` is not changed, because
+            Lightning starts further processes with it.
 
     Returns:
         The exit code: 0 success, 1 findings or failure, 2 usage, 75 pre-empted, 130 interrupted by Ctrl-C.
@@ -46,7 +46,7 @@ def _run(args: list[str]) -> int:
         return _fail(str(error), 2)
     except AbawError as error:
         return _fail(str(error), 1)
-    except OSError as error:  # from files without a message of their own, such as metrics.csv
+    except OSError as error:  # of files that other packages write, such as metrics.csv
         cure = CURES.get(error.errno or 0)
         if cure is None:
             raise

@@ -24,8 +24,8 @@ def synth(
         videos: Number of videos in training, validation and test together.
         frames: Mean number of frames of a video.
         seed: The same seed gives the same bytes.
-        jobs: Number of processes; null takes one per core.
-        preset: `demo` is mild and quickly learnt, `real` as imbalanced as Aff-Wild2.
+        jobs: Number of processes; null: one per core.
+        preset: `demo` is easy to learn, `real` as imbalanced as Aff-Wild2.
     """
     from abaw.data.synth.writer import write_dataset
 
@@ -55,7 +55,7 @@ def check(
         sample: Sample submission, or list of videos, whose images must exist.
         size: Expected height and width of the images, in pixels.
         ignore: Kinds of findings that do not count as defects.
-        jobs: Number of processes that read images; null takes one per core.
+        jobs: Number of processes that read images; null: one per core.
         json: Print everything as JSON.
     """
     from abaw.data.check.check import check_dataset
@@ -83,7 +83,7 @@ def folds(
     annotations: Path | None = None,
     label_set: Literal["challenge", "mtl"] = "challenge",
 ) -> None:
-    """Divide the annotated videos into folds alike in labels and length, each recording in one of them.
+    """Divide the annotated videos into folds of whole recordings, similar in labels and length.
 
     `abaw fit --data.folds OUT --data.fold 0` then validates on the first fold.
 
@@ -92,7 +92,7 @@ def folds(
         out: JSON file to write.
         k: Number of folds.
         seed: Seed of the assignment to folds.
-        annotations: Folder with the annotations, instead of what is found below the root.
+        annotations: Folder with the annotations, instead of those found below the root.
         label_set: Labels of the single-task challenges, or of the multi-task one.
     """
     from abaw.data.index import build_index

@@ -38,30 +38,33 @@ def extract(args: list[str]) -> int:
 
 
 class ExtractTrainer(Trainer):
-    """A trainer with the method `extract`, whose arguments become options."""
+    """A trainer with the method `extract`, whose parameters become options."""
 
     def extract(
         self,
         model: AffectModule,
         datamodule: AffectDataModule,
         ckpt_path: str | None = None,
-        weights_only: bool | None = None,  # noqa: ARG002 - a training's config.yaml has it
+        weights_only: bool | None = None,  # noqa: ARG002 - in the config.yaml of a training
     ) -> Extractor:
-        """Writes the features of a backbone to the first of `datamodule.features`.
+        """Caches the features of a backbone in the first folder of `datamodule.features`.
 
         Args:
-            model: Has the backbone.
-            datamodule: Has the frames.
-            ckpt_path: A checkpoint with the weights of the backbone, instead of those its settings name.
+            model: Module with the backbone.
+            datamodule: Data module with the frames.
+            ckpt_path: Checkpoint with the weights of the backbone, instead of those that its settings name.
             weights_only: Without effect: checkpoints never execute code.
+
+        Returns:
+            The extractor, with the extracted videos in `todo`.
 
         Raises:
             UsageError: The configuration has no backbone.
-            AbawError: The weights are not those of the backbone, or the folder holds other features.
+            AbawError: The weights do not fit the backbone, or the folder holds other features.
         """
         backbone = model.network.backbone
         if backbone is None:
-            raise UsageError("model.backbone: there is none whose features could be extracted")
+            raise UsageError("model.backbone is null; extract needs the backbone whose features it caches")
         if ckpt_path is None:
             backbone.load_pretrained()
         else:
@@ -78,33 +81,33 @@ class ExtractTrainer(Trainer):
             workers=default_workers(self.num_devices) if workers is None else workers,
             skip_bad_frames=datamodule.loading.on_bad_frame == "skip",
         )
-        warnings.filterwarnings("ignore", "Total length of `DataLoader`")  # all videos may be done
+        warnings.filterwarnings("ignore", "Total length of `DataLoader`")  # which may be 0
         self.predict(extractor, return_predictions=False)
         return extractor
 
 
 class ExtractCLI(AbawCLI):
-    """Builds what `fit` is configured with, and runs `extract`."""
+    """Builds the model and data of `fit`, and runs `extract`."""
 
     trainer_type = ExtractTrainer
     trainer: ExtractTrainer
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Returns the name, and the arguments that are no options."""
+        """The subcommand, and the parameters of its method that are not options."""
         return {"extract": {"model", "datamodule"}}
 
     def before_instantiate_classes(self) -> None:
-        """Finds folder and checkpoint, and leaves out what only a training needs.
+        """Finds run directory and checkpoint, and removes callbacks of the training.
 
         Raises:
-            UsageError: No folder is named.
+            UsageError: `data.features` is not given.
             AbawError: The checkpoint is missing or damaged.
         """
         settings = self.config.extract
         if not settings.data.features:
             raise UsageError(
-                "data.features: name the folder that the features go to, as --data.features '[DIR]'"
+                "data.features is not given; name the folder of the cache with --data.features '[DIR]'"
             )
         self.fitting, self.quick = False, False
         self.files = Run.named(settings.run, settings.config or [])
@@ -123,13 +126,13 @@ class ExtractCLI(AbawCLI):
         return [self.writer, EndOnSignal()]
 
     def extract(self, **kwargs: Any) -> None:
-        """Writes the features, and prints how many videos are done."""
+        """Caches the features, and prints the number of videos."""
         extractor = self.trainer.extract(**kwargs | {"ckpt_path": self.ckpt_path})
         if self.trainer.is_global_zero:
             n_before = len(extractor.videos) - len(extractor.todo)
             print(
                 f"{extractor.folder}: features of {len(extractor.todo)} videos written"
-                + (f", {n_before} were there" if n_before else "")
+                + (f", {n_before} were cached already" if n_before else "")
                 + (f"; {self.writer.n_bad_frames} frames skipped" if self.writer.n_bad_frames else "")
             )
 

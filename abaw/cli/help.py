@@ -1,4 +1,4 @@
-"""Help texts: the list of subcommands, and the subcommands that take a whole configuration."""
+"""Help texts: the list of subcommands, and the common options of those with a configuration."""
 
 import inspect
 from collections.abc import Callable, Mapping

@@ -10,10 +10,10 @@ PLACEHOLDERS = {int: "N", float: "X", Path: "PATH", str: "NAME"}
 
 
 def parser_of(name: str, does: Callable[..., Any]) -> Any:
-    """The argument parser of a subcommand: a function's signature gives the options, its docstring the help.
+    """The argument parser of a function: options from its signature, help from its docstring.
 
-    Parameters before the `*` are positional arguments, those after it options, required if they have no
-    default. A list takes several values; a bool is a flag.
+    Keyword-only parameters are options, required if they have no default; other parameters are positional
+    arguments. A list takes several values; a bool is a flag.
     """
     import docstring_parser
     from jsonargparse import ArgumentParser, DefaultHelpFormatter

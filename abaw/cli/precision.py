@@ -19,7 +19,7 @@ AUTO = "auto"
 BF16, FLOAT32 = "bf16-mixed", "32-true"
 
 WORTH_IT = 1.25
-"""Speedup of matrix products from which bf16 pays on a CPU, where other operations get slower."""
+"""Speedup of matrix products above which bf16 is used on a CPU, where other operations are slower in it."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class PrecisionChoice:
 
     Attributes:
         precision: Name of the precision, as the trainer accepts it.
-        reason: Clause for the message.
+        reason: Reason, for the message.
     """
 
     precision: str
@@ -65,9 +65,8 @@ def best_precision(accelerator: Any = AUTO) -> PrecisionChoice:
 def cpu_has_bf16() -> bool:
     """Whether torch and oneDNN use bf16 instructions of this processor.
 
-    The processor's flags are not enough: ATEN_CPU_CAPABILITY and ONEDNN_MAX_CPU_ISA restrict the instruction
-    set, and oneDNN reports support on every AVX-512. False on other architectures than x86, which are not
-    measured.
+    Its flags are not enough: ATEN_CPU_CAPABILITY and ONEDNN_MAX_CPU_ISA restrict the instruction set, and
+    oneDNN reports support on every AVX-512. False on architectures other than x86, which were not measured.
     """
     return (
         torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
@@ -81,8 +80,8 @@ def cpu_has_bf16() -> bool:
 def bf16_speed() -> float:
     """Speed of a matrix product in bfloat16 relative to float32, on one core of this CPU.
 
-    Measured, because with AMX it is several times that of float32, with AVX-512-BF16 alone about half.
-    Takes 50 ms, in CPU time of the thread, so that other processes do not affect the result.
+    With AMX several times that of float32, with AVX-512-BF16 alone about half. Takes 50 ms, in CPU time of
+    the thread, which other processes do not affect.
     """
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -106,7 +105,7 @@ def settle_precision(trainer: Any, *, recorded: str | None = None) -> None:
     """Replaces `auto` by a concrete precision and prints the reason.
 
     Args:
-        trainer: The parsed settings of the trainer; changed in place.
+        trainer: Parsed settings of the trainer; changed in place.
         recorded: Precision of a resumed run, which is kept.
     """
     if trainer.precision != AUTO:
@@ -116,7 +115,7 @@ def settle_precision(trainer: Any, *, recorded: str | None = None) -> None:
         return
     choice = best_precision(trainer.accelerator)
     if recorded is not None and recorded != choice.precision:
-        choice = PrecisionChoice(recorded, f"as the run began; this machine would choose {choice.precision}")
+        choice = PrecisionChoice(recorded, f"as recorded; this machine would choose {choice.precision}")
     trainer.precision = choice.precision
     choice.announce()
 

@@ -1,4 +1,4 @@
-"""Subcommands about tracks and submissions: typed functions, as in `commands`."""
+"""Subcommands for tracks and submissions: typed functions, as in `commands`."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -24,19 +24,19 @@ def score(
     seed: int = 0,
     json: bool = False,
 ) -> None:
-    """Score tracks officially, with 95 % intervals by bootstrap over recordings.
+    """Compute the official scores of tracks, with 95 % bootstrap intervals over recordings.
 
     Args:
-        tracks: Folder of tracks, as `abaw predict` leaves them.
+        tracks: Folder of tracks written by `abaw predict`.
         root: The data set.
-        split: Whose labels to score against; every video annotated there needs a track.
-        against: Tracks of another run, or the same raw ones, to say how much better these are.
-        calibration: A checkpoint or JSON file whose calibration is applied to `tracks`; null scores them raw.
-        against_calibration: Likewise for the tracks of `against`.
-        per_video: Also give the scores of every video.
-        annotations: Folder with the annotations, instead of what is found below the root.
+        split: Split whose labels are used; every video annotated in it needs a track.
+        against: Tracks to compare with, of another run or without calibration.
+        calibration: Checkpoint or JSON file with a calibration for `tracks`; null: none.
+        against_calibration: The same for the tracks of `against`.
+        per_video: Also print the scores of every video.
+        annotations: Folder with the annotations, instead of those found below the root.
         label_set: Labels of the single-task challenges, or of the multi-task one.
-        draws: Number of bootstrap draws; 0 gives no intervals.
+        draws: Number of bootstrap draws; 0: no intervals.
         seed: Seed of the bootstrap.
         json: Print everything as JSON.
     """
@@ -77,8 +77,8 @@ def score(
     print(score_table(result, labels=True))
     if known:
         print(
-            f"optimistic: the calibration was chosen on {len(known)} of these {len(sums.videos)} videos; "
-            "`abaw calibrate` says what to expect on new ones"
+            f"optimistic: the calibration was fitted on {len(known)} of these {len(sums.videos)} videos; "
+            "`abaw calibrate` estimates the score on new ones"
         )
     for video, scores in result.get("videos", {}).items():
         parts = "  ".join(f"{task} {part['score']:.4f}" for task, part in scores.items() if task != "total")
@@ -106,16 +106,16 @@ def calibrate(
     seed: int = 0,
     json: bool = False,
 ) -> None:
-    """Choose smoothing, AU thresholds, EXPR prior and temperature on held-out folds of recordings.
+    """Fit smoothing, AU thresholds, EXPR prior and temperature on held-out folds of recordings.
 
     Args:
-        tracks: Folder of raw tracks, as `abaw predict` leaves them.
+        tracks: Folder of tracks written by `abaw predict`.
         root: The data set.
-        ckpt: Checkpoint to store the calibration with.
-        out: JSON file to store it in.
-        split: Whose labels to choose on; every video annotated there needs a track.
+        ckpt: Checkpoint in which the calibration is stored.
+        out: JSON file in which it is stored.
+        split: Split whose labels are used; every video annotated in it needs a track.
         folds: Number of folds; all videos of a recording are in one.
-        annotations: Folder with the annotations, instead of what is found below the root.
+        annotations: Folder with the annotations, instead of those found below the root.
         label_set: Labels of the single-task challenges, or of the multi-task one.
         seed: Seed of the bootstrap that decides which corrections are kept.
         json: Print everything as JSON.
@@ -133,7 +133,7 @@ def calibrate(
     stored = [path for path in (ckpt, out) if path is not None]
     if out is not None and out.suffix != ".json":
         raise UsageError(f"calibrate: --out {out} is a JSON file; give it the suffix .json")
-    if ckpt is not None:  # a wrong one is better found now than after the search
+    if ckpt is not None:  # checked before the search, which takes minutes
         used = weights_fingerprint(network_weights(load_checkpoint(ckpt)))
         made_by = common_metadata(tracks, find_tracks(tracks))
         if made_by is not None and made_by.weights != used:
@@ -159,7 +159,7 @@ def calibrate(
             f"on the videos it was chosen on {report.optimistic:.4f} (optimistic)"
         )
         print(*(f"      {note}" for note in report.notes), sep="\n")
-    print("a gain on new videos allows for having chosen the best of several corrections; theirs do not")
+    print("the gain of a task accounts for the choice among corrections; those of single corrections do not")
     print(f"stored in {' and '.join(map(str, stored))}" if stored else "not stored: give --ckpt or --out")
 
 
@@ -167,9 +167,9 @@ def ensemble(tracks: list[Path], out: Path, *, weights: list[float] | None = Non
     """Average the tracks of several checkpoints, window lengths or folds.
 
     Args:
-        tracks: Folders of tracks of the same videos, two or more.
-        out: Folder for the mean tracks.
-        weights: One weight per folder; null weighs all folders equally.
+        tracks: Two or more folders of tracks of the same videos.
+        out: Folder of the mean tracks.
+        weights: One weight per folder; null: equal weights.
     """
     from abaw.evaluation.tracks import ensemble_tracks
 
@@ -187,15 +187,15 @@ def submit(
     allow_missing: bool = False,
     json: bool = False,
 ) -> None:
-    """Write the submission of one task, or of all three as mtl; only a valid one is written.
+    """Write the verified submission of one task, or of all three (mtl).
 
     Args:
-        tracks: Folder of tracks, as `abaw predict` leaves them.
-        out: The file; for a list of videos (3rd edition) the folder that gets a file for each.
+        tracks: Folder of tracks written by `abaw predict`.
+        out: File to write; for a list of videos (3rd edition), folder of a file per video.
         sample: The organisers' sample file, or their list of videos.
         task: The submitted task.
-        calibration: A checkpoint or JSON file whose calibration is applied; null submits raw decisions.
-        allow_missing: Also submit videos whose track ends long before their rows do.
+        calibration: Checkpoint or JSON file with a calibration; null: none.
+        allow_missing: Also submit videos whose track ends long before their rows.
         json: Print the number of rows per video and origin as JSON.
     """
     from json import dumps
@@ -225,12 +225,12 @@ def verify(
     task: Literal["va", "expr", "au", "mtl"] | None = None,
     json: bool = False,
 ) -> int:
-    """Compare a submission with the organisers' sample; exits with 1 if there are findings.
+    """Check a submission against the organisers' sample; exits with 1 if there are findings.
 
     Args:
-        file: The submission; for a list of videos (3rd edition) the folder of its files.
+        file: The submission; for a list of videos (3rd edition), the folder of its files.
         sample: The organisers' sample file, or their list of videos.
-        task: The submitted task; null infers it from the file.
+        task: The submitted task; null: inferred from the file.
         json: Print all findings as JSON.
     """
     from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""Feature extraction: every visible frame through the backbone once, whole videos per device, resumable."""
+"""Feature extraction: a `LightningModule` for the backbone, and callbacks that write and check caches."""
 
 import hashlib
 from collections.abc import Sequence
@@ -32,29 +32,29 @@ from abaw.loading.loaders import loader_options
 from abaw.loading.sampling import EvalSampler
 from abaw.model.backbone import Backbone
 
-_CHUNK = 256  # frames at once where the settings leave it open
+_CHUNK = 256  # frames per forward pass if the settings have no limit
 
-_CPU_CHUNK = 32  # as fast there as any larger one, and the progress bar moves
+_CPU_CHUNK = 32  # larger ones are not faster on a CPU, and the progress bar would stand still
 
 
 class Extractor(LightningModule):
-    """Shows a backbone the visible frames of videos; `trainer.predict` with a `FeatureWriter` caches them.
+    """Backbone on the visible frames of videos, for `trainer.predict` with a `FeatureWriter`.
 
-    Videos that the folder already has are left out. The frames of a chunk are of one video, so the file of
-    a video is the same however the work is divided and wherever it was interrupted.
+    Cached videos are skipped. All frames of a chunk are from one video, so that the files do not depend on
+    the number of devices or on interruptions.
 
     Args:
-        backbone: With its final weights.
-        index: The data set.
-        frames: Where its pixels are.
-        folder: The cache.
-        videos: Which videos; None: all that have frames.
-        workers: Loader processes.
-        skip_bad_frames: Count a frame that cannot be read as not visible, instead of raising.
+        backbone: Backbone with its final weights.
+        index: Index of the data set.
+        frames: Source of the frames.
+        folder: Folder of the cache.
+        videos: Videos to extract; None: all.
+        workers: Number of loader processes.
+        skip_bad_frames: Treat unreadable frames as not visible, instead of raising an error.
 
     Attributes:
-        key: Name of all that the features depend on; every file carries it.
-        todo: The videos that are still missing, known after `setup`.
+        key: Fingerprint of everything that the features depend on, stored in each file.
+        todo: Videos that are not cached yet; set by `setup`.
     """
 
     def __init__(
@@ -80,10 +80,10 @@ class Extractor(LightningModule):
         self.todo: list[int] = []
 
     def setup(self, stage: str) -> None:  # noqa: ARG002
-        """Takes possession of the folder and finds what is left to do.
+        """Checks the folder, writes its metadata and finds the videos that are not cached.
 
         Raises:
-            AbawError: There are no images, or the folder holds features of another kind.
+            AbawError: There are no images, or the folder holds other features.
         """
         if not any(has_images(self.index, video) for video in self.videos):
             raise AbawError(
@@ -97,11 +97,11 @@ class Extractor(LightningModule):
         self.key = fingerprint_of(parts)
         self._claim(parts)
         todo = [video for video in self.videos if self.index.n_frames[video] and not self._is_done(video)]
-        # decided once: another process may see the first new file before it has looked for old ones
+        # from one process: others may already see files that it writes
         self.todo = self.trainer.strategy.broadcast(todo)
 
     def predict_dataloader(self) -> DataLoader[Chunk]:
-        """The chunks of this device's share of the videos."""
+        """A loader of the chunks of this device's videos."""
         size = self.backbone.settings.chunk or _CHUNK
         if self.device.type == "cpu":
             size = min(size, _CPU_CHUNK)
@@ -119,14 +119,14 @@ class Extractor(LightningModule):
         return DataLoader(chunks, batch_size=1, sampler=sampler, **options | {"collate_fn": _only})
 
     def predict_step(self, chunk: Chunk, batch_idx: int) -> Tensor:  # noqa: ARG002
-        """Gives the features, float16 (m, D)."""
+        """The features of a chunk, float16 (m, D)."""
         return cast(Tensor, self.backbone(chunk.pixels)).half()
 
     def _claim(self, parts: dict[str, Any]) -> None:
         cached = read_metadata(self.folder)
         if cached is None and any(self.folder.glob(f"*{SUFFIX}")):
             raise AbawError(
-                f"{self.folder}: holds features that were made elsewhere; name another folder with"
+                f"{self.folder}: holds features of another program; name another folder with"
                 " --data.features '[FOLDER]'"
             )
         if cached is not None and (found := differences(cached, parts)):
@@ -134,7 +134,7 @@ class Extractor(LightningModule):
                 f"{self.folder}: holds features made with {'; '.join(found)}; {rebuild(self.folder)}"
             )
         if self.trainer.is_global_zero:
-            for abandoned in self.folder.glob(f".*{SUFFIX}.*.tmp"):  # by a run that was killed
+            for abandoned in self.folder.glob(f".*{SUFFIX}.*.tmp"):  # of a killed run
                 abandoned.unlink()
             write_metadata(self.folder, parts)
 
@@ -149,14 +149,13 @@ class Extractor(LightningModule):
 
 
 class FeatureWriter(Callback):
-    """Writes the features of a video as soon as its last chunk is there.
+    """Writes the features of a video after its last chunk.
 
-    Every video lives on one device, so every file has one writer; until a video is complete its features
-    stay on that device.
+    Each video is processed by one device, on which its features stay until the video is complete.
 
     Attributes:
-        n_frames: Frames whose features this device has written.
-        n_bad_frames: Frames it could not read.
+        n_frames: Number of frames written by this device.
+        n_bad_frames: Number of frames that it could not read.
     """
 
     def __init__(self) -> None:
@@ -197,12 +196,12 @@ class FeatureWriter(Callback):
 
 
 def _only(chunks: list[Chunk]) -> Chunk:
-    """A batch is one chunk."""
+    """The only chunk of a batch."""
     return chunks[0]
 
 
 def weights_hash(module: nn.Module) -> str:
-    """SHA-256 over the names, types, shapes and bytes of all weights, wherever they lie."""
+    """SHA-256 of the names, types, shapes and bytes of all weights, independent of their device."""
     total = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -211,7 +210,7 @@ def weights_hash(module: nn.Module) -> str:
 
 
 def backbone_parts(backbone: Backbone) -> dict[str, Any]:
-    """All of a backbone that its features depend on, as plain values; how it is trained is left out."""
+    """Everything of a backbone that its features depend on, as plain values."""
     settings = backbone.settings.describe()
     return {
         "format": FORMAT,
@@ -222,30 +221,29 @@ def backbone_parts(backbone: Backbone) -> dict[str, Any]:
 
 
 class FeatureCheck(Callback):
-    """Refuses, once the weights are loaded, features that the run's backbone would not have made.
+    """Checks, after weights are loaded, that cached features are those of the run's backbone.
 
-    Without it a checkpoint could hold a backbone that its own transformer has never met. Runs on images,
-    and networks without a backbone, pass.
+    Otherwise a checkpoint could hold a backbone on whose features its transformer was not trained.
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Checks before training.
 
         Raises:
-            UsageError: The backbone is to be trained, which features do not allow.
+            UsageError: The backbone is not frozen.
             AbawError: See `FeatureStore.check_metadata`.
         """
         backbone = cast(Any, pl_module).network.backbone
         trained = backbone is not None and any(weight.requires_grad for weight in backbone.parameters())
         if trained and cast(Any, trainer).datamodule.features:
             raise UsageError(
-                "model.backbone.frozen: cached features train nothing of the backbone; set it to all, or"
+                "model.backbone.frozen: the backbone cannot be trained on cached features; set it to all, or"
                 " leave out data.features to train on images"
             )
         self._check(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Checks before a validation that is no part of a training."""
+        """Checks before a validation outside of training."""
         if trainer.state.fn == "validate":
             self._check(trainer, pl_module)
 

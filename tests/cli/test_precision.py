@@ -111,7 +111,7 @@ def test_a_run_records_and_keeps_its_precision(
     whole = [*configs, f"--data.root={synth_root}"]
     here, other = (4.0, None) if recorded == "bf16-mixed" else (None, 4.0)
     chosen_elsewhere = "32-true" if recorded == "bf16-mixed" else "bf16-mixed"
-    kept = f"precision: {recorded} (as the run began; this machine would choose {chosen_elsewhere})"
+    kept = f"precision: {recorded} (as recorded; this machine would choose {chosen_elsewhere})"
 
     machine.has(cpu=here)
     precision_used, said = does("fit", *whole)

@@ -477,7 +477,7 @@ def test_a_calibration_is_stored_with_the_checkpoint_and_applied_on_request(
     assert main(["score", tracks, root, f"--calibration={kept}", f"--against={tracks}", "--draws=9"]) == 0
     said = capsys.readouterr().out
     n_videos = len(validated)
-    assert f"optimistic: the calibration was chosen on {n_videos} of these {n_videos} videos" in said
+    assert f"optimistic: the calibration was fitted on {n_videos} of these {n_videos} videos" in said
     assert f"{tracks} calibrated" in said
     assert main(["score", tracks, root, f"--against={tracks}", "--draws=9"]) == 0
     assert "optimistic" not in capsys.readouterr().out

@@ -183,7 +183,7 @@ def test_a_folder_of_another_backbone_is_refused(
 
 def test_features_made_elsewhere_are_not_overwritten(root: Path, tmp_path: Path) -> None:
     (tmp_path / "alpha.safetensors").touch()
-    with pytest.raises(AbawError, match="made elsewhere; name another folder"):
+    with pytest.raises(AbawError, match="of another program; name another folder"):
         extract(root, tmp_path)
 
 
