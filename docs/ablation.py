@@ -38,7 +38,7 @@ class Row:
 
 NO_MASK = {"model.masking": "null"}
 ONE_FRAME = {"model.temporal.layers": 0, "model.temporal.width": "null"} | NO_MASK
-PAPER_FILL = {"model.temporal.fill": "zero", "model.temporal.attend_masked": True}
+PAPER_TOKEN = {"model.temporal.mask_token": "zero", "model.temporal.attend_masked": True}
 CROSS_ENTROPY = {"model.loss.expr": "ce", "model.loss.au": "bce"}
 SHORT = {"data.windows.stride": 16, "trainer.max_epochs": 8, "trainer.check_val_every_n_epoch": 8}
 SEQUENCE = ("one-frame", "p0", "p25", "p50", "p75")  # drawn in the figure
@@ -48,8 +48,8 @@ ROWS = [
     Row("p25", "p = .25", {"model.masking.ratio": 0.25}),
     Row("p50", "**p = .5**, the base of the other rows"),
     Row("p75", "p = .75", {"model.masking.ratio": 0.75}),
-    Row("zero", "zero fill", {"model.temporal.fill": "zero"}),
-    Row("paper-fill", "zero fill, and attended, as in the paper", PAPER_FILL),
+    Row("zero", "zero mask token", {"model.temporal.mask_token": "zero"}),
+    Row("paper-token", "zero mask token, attended, as in the paper", PAPER_TOKEN),
     Row("span", "spans of 8 frames", {"model.masking.span": 8}),
     Row("mse", "VA by MSE", {"model.loss.va": "mse"}),
     *(Row(f"only-{task}", "one network per task", {"data.tasks": f"[{task}]"}, task=task) for task in TASKS),

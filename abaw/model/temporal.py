@@ -14,6 +14,9 @@ from abaw.model.positions import LearnedPositions, RotaryEmbedding, rotary_embed
 Positions = Literal["sinusoidal", "learned", "rotary", "none"]
 POSITIONS = get_args(Positions)
 
+MASK_TOKEN = "fill"
+"""Key of the mask token in state dicts, as in version 0.1.0: fingerprints of checkpoints depend on it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TemporalSettings:
@@ -43,8 +46,8 @@ class TemporalSettings:
     """No output depends on a later frame."""
     context: int | None = None
     """Number of frames before, and after unless causal, that a block attends to; null: the whole window."""
-    fill: Literal["learned", "zero"] = "learned"
-    """Mask token in place of the features of masked, missing and padded frames: learned, or zero."""
+    mask_token: Literal["learned", "zero"] = "learned"
+    """Vector in place of the features of masked, missing and padded frames: learned, or zero."""
     attend_masked: bool = False
     """Whether frames attend to masked and missing ones too, as in the paper; to padding they never do."""
     compile: bool = False
@@ -64,7 +67,7 @@ class TemporalSettings:
             "positions": (self.positions in POSITIONS, f"one of {', '.join(POSITIONS)}"),
             "max_length": (self.max_length >= 1, "1 or more"),
             "context": (self.context is None or self.context >= 0, "a number of frames, or null"),
-            "fill": (self.fill in ("learned", "zero"), "learned or zero"),
+            "mask_token": (self.mask_token in ("learned", "zero"), "learned or zero"),
         }
         check_settings("model.temporal", self, rules)
         if self.width is not None:
@@ -76,8 +79,9 @@ class TemporalSettings:
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Self:
-        """The settings of a description, with `compile` off."""
-        return cls(**{**description, "compile": False})
+        """The settings of a description, with `compile` off; those of 0.1.0 call the mask token `fill`."""
+        current = {"mask_token" if name == "fill" else name: value for name, value in description.items()}
+        return cls(**current | {"compile": False})
 
     def check_width(self, width: int) -> None:
         """Raises UsageError if a width does not fit the heads and positions."""
@@ -151,9 +155,9 @@ class Blocks(nn.Module):
 class TemporalEncoder(nn.Module):
     """Transformer encoder from features of frames to states that depend on the whole window.
 
-    The features of invisible frames are replaced by the mask token (`fill`). They attend to visible frames
-    and themselves; other frames do not attend to them (with `attend_masked` they do, but never to padding).
-    So no output depends on padding or on the content of invisible frames, and all outputs are finite.
+    The features of invisible frames are replaced by the mask token. They attend to visible frames and
+    themselves; other frames do not attend to them (with `attend_masked` they do, but never to padding). So no
+    output depends on padding or on the content of invisible frames, and all outputs are finite.
 
     Attributes:
         settings: As given.
@@ -166,11 +170,11 @@ class TemporalEncoder(nn.Module):
         self.settings = settings
         self.width = width = settings.width or dim
         settings.check_width(width)
-        if settings.fill == "learned":
-            self.fill = nn.Parameter(torch.empty(dim))
-            nn.init.normal_(self.fill, std=0.02)
+        if settings.mask_token == "learned":
+            self.register_parameter(MASK_TOKEN, nn.Parameter(torch.empty(dim)))
+            nn.init.normal_(self.mask_token, std=0.02)
         else:
-            self.register_buffer("fill", torch.zeros(dim), persistent=False)
+            self.register_buffer(MASK_TOKEN, torch.zeros(dim), persistent=False)
         self.project = nn.Identity() if width == dim else nn.Linear(dim, width)
         self.learned = (
             LearnedPositions(length=settings.max_length, width=width)
@@ -181,6 +185,12 @@ class TemporalEncoder(nn.Module):
         self.blocks = Blocks(settings, width=width)
         if settings.compile:
             self.blocks.compile()  # in place: the keys of the state dict stay
+
+    @property
+    def mask_token(self) -> Tensor:
+        """The mask token, float (D,)."""
+        token: Tensor = getattr(self, MASK_TOKEN)
+        return token
 
     def forward(
         self, features: Tensor, *, visible: Tensor, present: Tensor, complete: bool = False
@@ -197,7 +207,7 @@ class TemporalEncoder(nn.Module):
             float (B, T, width).
         """
         settings = self.settings
-        x: Tensor = torch.where(visible[..., None], features.float(), self.fill)  # (B, T, D)
+        x: Tensor = torch.where(visible[..., None], features.float(), self.mask_token)  # (B, T, D)
         x = self.project(x).float()  # (B, T, width); the residual stream stays float32
         if not settings.layers:
             return x

@@ -78,6 +78,7 @@ OPTIONS = {
     "data.test_split": "data.evaluation.test_split",
     "data.predict_split": "data.evaluation.predict_split",
     "data.predict_videos": "data.evaluation.predict_videos",
+    "model.temporal.fill": "model.temporal.mask_token",
 }
 """Every option of an earlier version that has another name now, with that name."""
 

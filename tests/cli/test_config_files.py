@@ -219,13 +219,15 @@ def test_an_earlier_name_of_an_option_is_answered_with_the_current_one(
         with pytest.raises(UsageError, match=rf"^{old} is now {new}$"):
             refuse_old_options(["fit", *words])
     path = tmp_path / "mine.yaml"
-    group, name = old.split(".")
-    path.write_text(f"{group}:\n  window: 8\n  {name}: 1\n")
-    with pytest.raises(UsageError, match=rf"^{path}:3: {old} is now {new}$"):
+    *groups, name = old.split(".")
+    lines = [f"{'  ' * depth}{group}:" for depth, group in enumerate(groups)]
+    lines += [f"{'  ' * len(groups)}{option}: 1" for option in ("window", name)]
+    path.write_text("\n".join(lines))
+    with pytest.raises(UsageError, match=rf"^{path}:{len(lines)}: {old} is now {new}$"):
         refuse_old_options(["fit", f"--config={path}"])
     path.write_text(f"# abaw 0.1.0\n{path.read_text()}")
     refuse_old_options(["fit", f"--config={path}"])
-    assert places(path)[new] == f"{path}:4"
+    assert places(path)[new] == f"{path}:{len(lines) + 1}"
 
 
 def test_all_earlier_names_are_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

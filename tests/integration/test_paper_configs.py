@@ -36,7 +36,7 @@ COMMON = {  # Min, Yang, Lim (2024)
     "model.temporal.positions": "sinusoidal",
     "model.temporal.norm": "post",
     "model.temporal.activation": "relu",
-    "model.temporal.fill": "zero",
+    "model.temporal.mask_token": "zero",
     "model.temporal.attend_masked": True,
     "model.heads.hidden": 768,
     "model.heads.dropout": 0.5,

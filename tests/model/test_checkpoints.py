@@ -7,8 +7,16 @@ import pytest
 import torch
 
 from abaw.errors import AbawError
-from abaw.model.checkpoints import FORMAT, load_checkpoint, newest_checkpoint
+from abaw.model.checkpoints import (
+    FORMAT,
+    load_checkpoint,
+    network_weights,
+    newest_checkpoint,
+    weights_fingerprint,
+)
+from abaw.model.network import Network
 from abaw.training.checkpointing import AtomicCheckpointIO
+from tests.support.project import PROJECT
 
 
 def content(step: int = 0) -> dict:
@@ -80,3 +88,12 @@ def test_the_newest_whole_checkpoint_is_taken(tmp_path: Path) -> None:
 def test_without_any_checkpoint_the_cure_is_named(tmp_path: Path) -> None:
     with pytest.raises(AbawError, match="without --ckpt_path last"):
         newest_checkpoint(tmp_path)
+
+
+def test_a_network_of_0_1_0_keeps_its_fingerprint() -> None:
+    """Tracks record it: those that one checkpoint wrote before and after a change stay together."""
+    content = load_checkpoint(PROJECT / "tests/data/v0_1/run/checkpoints/last.ckpt")
+    network = Network.from_description(content["abaw"]["network"])
+    network.load_state_dict(network_weights(content))
+    made = "bde22b8caa40dd6351fec4de441923b8f5e0764d79975f3448968b949c58a82b"
+    assert weights_fingerprint(network.state_dict()) == made

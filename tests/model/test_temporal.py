@@ -16,9 +16,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "learned": {"positions": "learned", "max_length": 8},
     "rotary": {"positions": "rotary"},
     "no positions": {"positions": "none"},
-    "zero fill": {"fill": "zero"},
+    "zero mask token": {"mask_token": "zero"},
     "attend masked": {"attend_masked": True},
-    "paper": {"attend_masked": True, "fill": "zero", "norm": "post", "width": None},
+    "paper": {"attend_masked": True, "mask_token": "zero", "norm": "post", "width": None},
     "causal": {"causal": True},
     "context": {"context": 2},
     "causal context": {"causal": True, "context": 2, "attend_masked": True},
@@ -112,7 +112,7 @@ def test_a_block_is_the_transformer_layer_of_torch(norm: str, activation: str) -
     theirs = nn.TransformerEncoderLayer(
         16, 2, 24, 0.0, activation, batch_first=True, norm_first=norm == "pre"
     ).train()  # in evaluation mode it takes a fast path that leaves out padded frames
-    x = torch.where(visible[..., None], features, ours.fill) + sinusoidal(5, 16)
+    x = torch.where(visible[..., None], features, ours.mask_token) + sinusoidal(5, 16)
     for block in ours.blocks.blocks:
         theirs.load_state_dict(as_torch(block))
         seen = visible[:, None, :] | torch.eye(5, dtype=torch.bool)  # (B, query, key)
@@ -185,8 +185,9 @@ def test_compiling_keeps_the_keys() -> None:
     "wrong",
     [
         {"layers": -1}, {"heads": 3}, {"width": 0}, {"dropout": 1.0}, {"drop_path": -0.1}, {"norm": "mid"},
-        {"positions": "rotory"}, {"context": -1}, {"fill": "mean"}, {"activation": "silu"}, {"max_length": 0},
-        {"width": 6, "heads": 2, "positions": "rotary"}, {"width": 5, "heads": 1}, {"feedforward": 0},
+        {"positions": "rotory"}, {"context": -1}, {"mask_token": "mean"}, {"activation": "silu"},
+        {"max_length": 0}, {"width": 6, "heads": 2, "positions": "rotary"}, {"width": 5, "heads": 1},
+        {"feedforward": 0},
     ],
 )  # fmt: skip
 def test_settings_that_mean_nothing_are_named(wrong: dict[str, Any]) -> None:
@@ -202,3 +203,11 @@ def test_a_width_taken_from_the_features_is_checked_too() -> None:
 def test_settings_come_back_from_their_description() -> None:
     settings = replace(SMALL_TEMPORAL, compile=True, context=3, width=None)
     assert TemporalSettings.from_description(settings.describe()) == replace(settings, compile=False)
+
+
+def test_a_description_of_0_1_0_has_its_mask_token_under_the_earlier_name() -> None:
+    described = replace(SMALL_TEMPORAL, mask_token="zero").describe()
+    earlier = {"fill" if name == "mask_token" else name: value for name, value in described.items()}
+    assert TemporalSettings.from_description(earlier).mask_token == "zero"
+    assert "fill" in small_temporal(mask_token="learned").state_dict()
+    assert "fill" not in small_temporal(mask_token="zero").state_dict()
