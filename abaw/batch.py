@@ -1,13 +1,14 @@
 """Immutable, typed batch of clips, as passed from the data loader to the network."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from abaw.tasks import Task, TaskLabels
 from abaw.windows import Window
 
 
@@ -22,12 +23,7 @@ class Batch:
         features: float (B, T, D), cached backbone features.
         present: bool (B, T), False for padding after a short clip.
         visible: bool (B, T), True where the frame has an image or features: a subset of `present`.
-        va: float32 (B, T, 2), valence and arousal in [-1, 1].
-        va_valid: bool (B, T).
-        expr: int64 (B, T), class number.
-        expr_valid: bool (B, T).
-        au: float32 (B, T, 12), 0 or 1.
-        au_valid: bool (B, T, 12).
+        labels: The labels of every task, (B, T, ...) each; see `TaskLabels`.
         where: The windows of the B clips; `PADDING` for a clip that pads a rank.
         mask_noise: float32 (B, T), uniform in [0, 1); only in training.
         keep: int64 (M,), flat indices b * T + t of the visible frames; set by `with_visible`.
@@ -38,12 +34,7 @@ class Batch:
     features: Tensor | None = None
     present: Tensor
     visible: Tensor
-    va: Tensor
-    va_valid: Tensor
-    expr: Tensor
-    expr_valid: Tensor
-    au: Tensor
-    au_valid: Tensor
+    labels: Mapping[Task, TaskLabels[Tensor]] = field(default_factory=dict)
     where: tuple[Window, ...]
     mask_noise: Tensor | None = None
     keep: Tensor | None = None
@@ -53,17 +44,17 @@ class Batch:
         if (self.frames is None) == (self.features is None):
             raise ValueError("a batch holds either frames or features")
         b, t = self.visible.shape
-        want: dict[str, tuple[int, ...]] = dict.fromkeys(
-            ("present", "va_valid", "expr", "expr_valid"), (b, t)
-        )
-        want |= {"va": (b, t, 2), "au": (b, t, 12), "au_valid": (b, t, 12), "n_bad_frames": (b,)}
-        if self.mask_noise is not None:
-            want["mask_noise"] = (b, t)
-        for name, shape in want.items():
-            if getattr(self, name).shape != shape:
-                raise ValueError(
-                    f"batch.{name} has shape {tuple(getattr(self, name).shape)}, expected {shape}"
-                )
+        checked = [
+            ("present", self.present, (b, t)),
+            ("mask_noise", self.mask_noise, (b, t)),
+            ("n_bad_frames", self.n_bad_frames, (b,)),
+        ]
+        for task, labels in self.labels.items():
+            checked.append((f"labels[{task}].values", labels.values, (b, t, *task.value_shape)))
+            checked.append((f"labels[{task}].valid", labels.valid, (b, t, *task.valid_shape)))
+        for name, tensor, shape in checked:
+            if tensor is not None and tensor.shape != shape:
+                raise ValueError(f"batch.{name} has shape {tuple(tensor.shape)}, expected {shape}")
         pixels = self.frames if self.frames is not None else self.features
         if pixels is None or pixels.shape[:2] != (b, t) or len(self.where) != b:
             raise ValueError(f"frames or features, and where, must hold {b} clips of {t} frames")
@@ -74,9 +65,9 @@ class Batch:
         Each tensor in shared memory needs a connection, together a tenth of the loading time.
         """
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        small = {name for name, value in values.items() if isinstance(value, Tensor)} - {"frames", "features"}
         if self.present.device.type == "cpu":
-            values |= {name: values[name].numpy() for name in small}
+            small = {name: value for name, value in values.items() if name not in ("frames", "features")}
+            values |= _mapped(small, Tensor, Tensor.numpy)
         return _rebuilt, (values,)
 
     def __len__(self) -> int:
@@ -93,6 +84,11 @@ class Batch:
             values = [getattr(clip, name) for clip in clips]
             if name == "where":
                 return tuple(window for value in values for window in value)
+            if name == "labels":
+                return {
+                    task: TaskLabels(*map(torch.cat, zip(*(each[task] for each in values), strict=True)))
+                    for task in values[0]
+                }
             return None if values[0] is None else torch.cat(values)
 
         return cls(**{field.name: join(field.name) for field in fields(cls)})
@@ -103,7 +99,7 @@ class Batch:
 
     def _map(self, change: Any) -> "Batch":
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{k: change(v) for k, v in values.items() if isinstance(v, Tensor)})
+        return Batch(**_mapped(values, Tensor, change))
 
     def to(self, device: torch.device | str, **kwargs: Any) -> "Batch":
         """A copy on a device; copies to a GPU are non-blocking."""
@@ -121,7 +117,14 @@ class Batch:
 
 
 def _rebuilt(values: dict[str, Any]) -> Batch:
-    tensors = {
-        name: torch.from_numpy(value) for name, value in values.items() if isinstance(value, np.ndarray)
-    }
-    return Batch(**values | tensors)
+    return Batch(**_mapped(values, np.ndarray, torch.from_numpy))
+
+
+def _mapped(values: Mapping[str, Any], kind: type, change: Callable[[Any], Any]) -> dict[str, Any]:
+    """The fields of a batch, with all arrays of a type changed, those of the labels too."""
+
+    def changed(value: Any) -> Any:
+        return change(value) if isinstance(value, kind) else value
+
+    labels = {task: TaskLabels(*map(changed, each)) for task, each in values["labels"].items()}
+    return {name: changed(value) for name, value in values.items()} | {"labels": labels}

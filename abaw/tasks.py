@@ -1,50 +1,146 @@
-"""The three tasks: names of their labels in the official order, sizes and markers.
+"""Tasks: what is predicted, where its labels are found, and how it is trained and scored.
 
-Source: the ABAW challenge papers and the headers of the official annotation files.
+Source of the three tasks: the ABAW challenge papers and the headers of the official annotation files.
 """
 
-from collections.abc import Iterable
-from enum import StrEnum
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from abaw.errors import UsageError
 
-VA_NAMES = ("valence", "arousal")
-EXPR_NAMES = ("Neutral", "Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Other")
-AU_NAMES = ("AU1", "AU2", "AU4", "AU6", "AU7", "AU10", "AU12", "AU15", "AU23", "AU24", "AU25", "AU26")
+Array = TypeVar("Array")
 
 
-class Task(StrEnum):
-    """One of the three tasks. A member equals its short name, so it can be used as a key."""
+class TaskLabels(NamedTuple, Generic[Array]):
+    """Labels of one task for frames (...), as arrays or tensors.
 
-    VA = "va"
-    """Valence and arousal: two numbers in [-1, 1] per frame."""
-    EXPR = "expr"
-    """One of eight mutually exclusive expressions per frame."""
-    AU = "au"
-    """Twelve action units per frame, each absent (0) or present (1)."""
+    Attributes:
+        values: float32 (..., K) of a `real` or `binary` task, int64 (...) of a `class` task; where not valid,
+            any value.
+        valid: bool (...), of a `binary` task (..., K); True where labelled.
+    """
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the outputs, in the order of the official header."""
-        return _NAMES[self]
+    values: Array
+    valid: Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A prediction task. Its name is its key in options, JSON and weights.
+
+    Attributes:
+        name: Lower-case identifier.
+        kind: `real`: K numbers in [low, high]. `class`: one of K classes. `binary`: K labels, each absent (0)
+            or present (1).
+        names: Names of the K outputs, which are the header of its annotation files.
+        per: Whether every `frame` has a label, or a `clip` has one for all its frames.
+        low: Smallest label of a `real` task.
+        high: Largest label of a `real` task.
+        unlabelled: Marker of a missing label in annotation files.
+        words: Words, lower-case, by which a folder is that of the task; its name is one of them.
+        loss: Name of a loss in `training.losses.LOSSES`, or a function.
+        scores: Names in `evaluation.scores.SCORES`, or values of `Score`; the first is the official one.
+        score_key: Key of the scores of the single outputs in JSON; empty: they stand beside the task's score.
+        column_prefix: What the names of its columns in a track begin with.
+    """
+
+    name: str
+    kind: Literal["real", "class", "binary"]
+    names: tuple[str, ...]
+    per: Literal["frame", "clip"] = "frame"
+    low: float = 0.0
+    high: float = 1.0
+    unlabelled: int = -1
+    words: tuple[str, ...] = ()
+    loss: str | Callable[..., Any]
+    scores: tuple[Any, ...]
+    score_key: str = "per_label"
+    column_prefix: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier() or not self.names or not self.scores:
+            raise UsageError(f"task {self.name!r}: needs an identifier as name, and names and scores")
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __str__(self) -> str:
+        return self.name
 
     @property
     def size(self) -> int:
-        """Number of outputs of the task: 2, 8 or 12."""
-        return len(_NAMES[self])
-
-    @property
-    def unlabelled(self) -> int:
-        """The marker of a missing label in the official files."""
-        return -5 if self is Task.VA else -1
+        """Number of outputs (K)."""
+        return len(self.names)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The task's columns in a track file."""
-        return tuple(f"expr_{name}" for name in EXPR_NAMES) if self is Task.EXPR else self.names
+        return tuple(f"{self.column_prefix}{name}" for name in self.names)
+
+    @property
+    def value_shape(self) -> tuple[int, ...]:
+        """Shape of the label of one frame: () or (K,)."""
+        return () if self.kind == "class" else (self.size,)
+
+    @property
+    def valid_shape(self) -> tuple[int, ...]:
+        """Shape of the validity mask of one frame: () or (K,)."""
+        return (self.size,) if self.kind == "binary" else ()
 
 
-_NAMES = {Task.VA: VA_NAMES, Task.EXPR: EXPR_NAMES, Task.AU: AU_NAMES}
+VA = Task(
+    name="va",
+    kind="real",
+    names=("valence", "arousal"),
+    low=-1.0,
+    high=1.0,
+    unlabelled=-5,
+    words=("valence", "arousal"),
+    loss="ccc",
+    scores=("ccc",),
+    score_key="",
+)
+"""Valence and arousal: two numbers in [-1, 1] per frame."""
+
+EXPR = Task(
+    name="expr",
+    kind="class",
+    names=("Neutral", "Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Other"),
+    words=("expression", "expressions"),
+    loss="focal",
+    scores=("class_f1",),
+    score_key="per_class",
+    column_prefix="expr_",
+)
+"""One of eight mutually exclusive expressions per frame."""
+
+AU = Task(
+    name="au",
+    kind="binary",
+    names=("AU1", "AU2", "AU4", "AU6", "AU7", "AU10", "AU12", "AU15", "AU23", "AU24", "AU25", "AU26"),
+    words=("aus", "action", "actionunit", "actionunits"),
+    loss="focal",
+    scores=("binary_f1",),
+    score_key="per_au",
+)
+"""Twelve action units per frame, each absent (0) or present (1)."""
+
+TASKS = (VA, EXPR, AU)
+"""The three tasks of the challenge, in the official order."""
+
+_BY_NAME = {task.name: task for task in TASKS}
+
+
+def task_named(name: str) -> Task:
+    """The task with a name.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if name not in _BY_NAME:
+        raise UsageError(f"tasks: {name!r} is not a task; choose from {', '.join(_BY_NAME)}")
+    return _BY_NAME[name]
 
 
 def parse_tasks(names: Iterable[str]) -> tuple[Task, ...]:
@@ -54,7 +150,9 @@ def parse_tasks(names: Iterable[str]) -> tuple[Task, ...]:
         UsageError: A name is unknown, or no task is named.
     """
     asked = list(names)
-    unknown = [name for name in asked if name not in set(Task)]
+    unknown = [name for name in asked if name not in _BY_NAME]
     if unknown or not asked:
-        raise UsageError(f"tasks: {asked!r} is not a choice of tasks; name at least one of {', '.join(Task)}")
-    return tuple(task for task in Task if task in asked)
+        raise UsageError(
+            f"tasks: {asked!r} is not a choice of tasks; name at least one of {', '.join(_BY_NAME)}"
+        )
+    return tuple(task for task in TASKS if task.name in asked)

@@ -23,12 +23,12 @@ from abaw.loading.dataset import Draw
 from abaw.loading.loaders import LoaderFactory, TrainLoader
 from abaw.loading.sampling import training_windows
 from abaw.loading.transforms import ClipAugmentation
-from abaw.tasks import Task
+from abaw.tasks import TASKS
 from abaw.training.throughput import loader_parts, time_parts
 from benchmarks.rows import Row, in_turns, ratio
 
 LENGTH, BATCH = 32, 8
-TASKS = tuple(Task)
+TASKS = tuple(TASKS)
 
 
 class Replay:

@@ -12,7 +12,7 @@ from abaw.loading.datamodule import AffectDataModule
 from abaw.model.heads import HeadSettings
 from abaw.model.network import Network
 from abaw.model.temporal import TemporalSettings
-from abaw.tasks import Task
+from abaw.tasks import TASKS
 from abaw.training.losses import LossSettings, TaskLosses
 from abaw.training.module import AffectModule
 from abaw.windows import Window
@@ -78,14 +78,14 @@ def _epoch(folder: Path) -> float:
         workers=0,
         cache_dir=str(folder),
     )
-    module = AffectModule(tasks=list(Task), backbone=None, dim=DIM, temporal=SMALL)
+    module = AffectModule(tasks=list(TASKS), backbone=None, dim=DIM, temporal=SMALL)
     return median(epoch_seconds(module, data, epochs=1))
 
 
 def _window_seconds(temporal: TemporalSettings, batch_frames: int) -> dict[int, float]:
     """Seconds of a training step per window, by its length, with equally many frames in a batch."""
-    network = Network(tasks=tuple(Task), backbone=None, temporal=temporal, heads=HeadSettings(), dim=DIM)
-    losses = TaskLosses(LossSettings(expr_weights="none", au_weights="none"), tuple(Task))
+    network = Network(tasks=tuple(TASKS), backbone=None, temporal=temporal, heads=HeadSettings(), dim=DIM)
+    losses = TaskLosses(LossSettings(expr_weights="none", au_weights="none"), tuple(TASKS))
     batches = [_random(batch_frames // length, length) for length in LENGTHS]
 
     def train(batch: Batch) -> None:

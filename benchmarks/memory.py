@@ -65,7 +65,7 @@ def write_large_set(root: Path, cache: Path, *, videos: int, frames: int, dim: i
     from abaw.data.formats.annotations import write_task_file
     from abaw.data.formats.features import features_path, write_features
     from abaw.data.labels import Labels
-    from abaw.tasks import Task
+    from abaw.tasks import TASKS
 
     rng = np.random.default_rng(0)
     everything = np.ones(frames + 1, bool)
@@ -77,7 +77,7 @@ def write_large_set(root: Path, cache: Path, *, videos: int, frames: int, dim: i
         au=rng.integers(0, 2, (frames + 1, 12)).astype(np.float32),
         au_valid=np.ones((frames + 1, 12), bool),
     )
-    paths = {task: root / f"{task.upper()}_Set" / "Train_Set" for task in Task}
+    paths = {task: root / f"{task.upper()}_Set" / "Train_Set" for task in TASKS}
     for task, folder in paths.items():
         folder.mkdir(parents=True)
         write_task_file(folder / "video0.txt", task, labels)

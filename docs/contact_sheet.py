@@ -14,7 +14,7 @@ from abaw.data.synth.landmarks import MOVEMENTS
 from abaw.data.synth.presets import PRESETS
 from abaw.data.synth.script import PROTOTYPES
 from abaw.files import atomic_path
-from abaw.tasks import AU_NAMES, EXPR_NAMES
+from abaw.tasks import AU, EXPR
 
 _WIDTH, _LINE = 960, 20  # pixels of the sheet, and of a line of names
 
@@ -29,17 +29,17 @@ def contact_sheet(path: Path | str, *, seed: int = 0) -> None:
     Raises:
         AbawError: The file cannot be written.
     """
-    rng = np.random.default_rng((seed, len(EXPR_NAMES)))
+    rng = np.random.default_rng((seed, len(EXPR.names)))
     crowd = [draw_identity(rng) for _ in range(100)]
     people = [
         next(who for who in crowd if who.hair_style == style) for style in HAIR_STYLES if style != "bald"
     ]
     plain = next(who for who in crowd if who.beard == "none" and not who.glasses and who not in people)
-    expressions = np.stack([_prototype(name) for name in EXPR_NAMES])
-    units = np.eye(len(AU_NAMES), len(MOVEMENTS), dtype=np.float32)
-    rows = [_names(EXPR_NAMES)]
+    expressions = np.stack([_prototype(name) for name in EXPR.names])
+    units = np.eye(len(AU.names), len(MOVEMENTS), dtype=np.float32)
+    rows = [_names(EXPR.names)]
     rows += [_row(_still(who, expressions, scene=k)) for k, who in enumerate(people)]
-    rows += [_names(AU_NAMES), _row(_still(plain, units, scene=5))]
+    rows += [_names(AU.names), _row(_still(plain, units, scene=5))]
     rows += [_names(("as filmed: twelve frames in a row",)), _row(_filmed(people[0], rng))]
     sheet = np.concatenate(rows) & 0xFC  # two bits less halve the file and do not show
     _, data = cv2.imencode(".png", sheet, (cv2.IMWRITE_PNG_COMPRESSION, 9))
@@ -65,7 +65,7 @@ def _still(who: Identity, moves: NDArray[np.float32], *, scene: int) -> list[Ima
 
 def _filmed(who: Identity, rng: np.random.Generator) -> list[Image]:
     """Gives consecutive frames of a growing smile."""
-    n = len(AU_NAMES)
+    n = len(AU.names)
     moves = np.linspace(0, 1, n, dtype=np.float32)[:, None] * _prototype("Happiness")
     camera = Camera(rng, n_frames=n, conditions=PRESETS["demo"].conditions, skin=who.skin)
     canvases = Face(who, scene=0).draw(moves, np.zeros((n, 2), np.float32))

@@ -9,20 +9,25 @@ import torch
 from torch import Tensor
 
 from abaw.batch import Batch
+from abaw.tasks import AU, VA, TaskLabels
 from tests.support.clips import random_batch
 
 
 def assert_equal(one: Batch, other: Batch) -> None:
     for field in fields(Batch):
         a, b = getattr(one, field.name), getattr(other, field.name)
-        assert torch.equal(a, b) if isinstance(a, Tensor) else a == b, field.name
+        if field.name == "labels":
+            assert a.keys() == b.keys()
+            assert all(torch.equal(x, y) for task in a for x, y in zip(a[task], b[task], strict=True))
+        else:
+            assert torch.equal(a, b) if isinstance(a, Tensor) else a == b, field.name
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"va": torch.zeros(2, 6, 3)},
-        {"au_valid": torch.ones(2, 5, 12, dtype=torch.bool)},
+        {"labels": {VA: TaskLabels(torch.zeros(2, 6, 3), torch.ones(2, 6, dtype=torch.bool))}},
+        {"labels": {AU: TaskLabels(torch.zeros(2, 6, 12), torch.ones(2, 5, 12, dtype=torch.bool))}},
         {"mask_noise": torch.zeros(2, 5)},
         {"where": ()},
         {"frames": None},
@@ -42,8 +47,8 @@ def test_joined_clips_stand_one_after_the_other(dim: int | None) -> None:
     both = Batch.cat([first, second])
     assert len(both) == 3
     assert both.where == (*first.where, *second.where)
-    assert torch.equal(both.va[:2], first.va)
-    assert torch.equal(both.va[2:], second.va)
+    assert torch.equal(both.labels[VA].values[:2], first.labels[VA].values)
+    assert torch.equal(both.labels[VA].values[2:], second.labels[VA].values)
     assert (both.frames is None) == (dim is not None)
     assert Batch.cat([first]) is first
 
@@ -67,6 +72,6 @@ def test_copies_share_no_memory() -> None:
     batch = random_batch(2, 3)
     copy = batch.copied()
     assert_equal(copy, batch)
-    copy.va.zero_()
-    assert batch.va.any()
+    copy.labels[VA].values.zero_()
+    assert batch.labels[VA].values.any()
     assert_equal(batch.to("cpu"), batch)

@@ -1,19 +1,19 @@
 """The tasks in the official order, with their names and the markers of missing labels."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import pytest
 
 from abaw.errors import UsageError
-from abaw.tasks import Task, parse_tasks
+from abaw.tasks import AU, EXPR, TASKS, VA, Task, parse_tasks
 
 
 @pytest.mark.parametrize(
     ("task", "size", "first", "last", "unlabelled"),
     [
-        (Task.VA, 2, "valence", "arousal", -5),
-        (Task.EXPR, 8, "Neutral", "Other", -1),
-        (Task.AU, 12, "AU1", "AU26", -1),
+        (VA, 2, "valence", "arousal", -5),
+        (EXPR, 8, "Neutral", "Other", -1),
+        (AU, 12, "AU1", "AU26", -1),
     ],
 )
 def test_a_task_knows_its_outputs(task: Task, size: int, first: str, last: str, unlabelled: int) -> None:
@@ -22,15 +22,15 @@ def test_a_task_knows_its_outputs(task: Task, size: int, first: str, last: str, 
 
 
 def test_no_two_tasks_share_a_column_of_a_track() -> None:
-    columns = [column for task in Task for column in task.columns]
+    columns = [column for task in TASKS for column in task.columns]
     assert len(columns) == len(set(columns)) == 22
 
 
 @pytest.mark.parametrize(
     ("names", "tasks"),
-    [(["va"], ("va",)), (["au", "va"], ("va", "au")), (["expr", "expr"], ("expr",)), (Task, tuple(Task))],
+    [(["va"], (VA,)), (["au", "va"], (VA, AU)), (["expr", "expr"], (EXPR,)), (map(str, TASKS), TASKS)],
 )
-def test_named_tasks_come_once_in_the_official_order(names: Sequence[str], tasks: tuple[str, ...]) -> None:
+def test_named_tasks_come_once_in_the_official_order(names: Iterable[str], tasks: tuple[Task, ...]) -> None:
     assert parse_tasks(names) == tasks
 
 

@@ -155,7 +155,7 @@ def calibrate(
         gain = f"{report.cross_fitted - report.raw:+.4f}"
         gain += "" if ends is None else f", 95 % [{ends[0]:+.4f}, {ends[1]:+.4f}]"
         print(
-            f"{task:<5} raw {report.raw:.4f}   on new videos {report.cross_fitted:.4f} ({gain})   "
+            f"{task.name:<5} raw {report.raw:.4f}   on new videos {report.cross_fitted:.4f} ({gain})   "
             f"on the videos it was chosen on {report.optimistic:.4f} (optimistic)"
         )
         print(*(f"      {note}" for note in report.notes), sep="\n")

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,36 +15,32 @@ from abaw.data.formats.annotations import read_annotations
 from abaw.data.formats.arrays import DamagedFileError, open_arrays
 from abaw.data.formats.features import features_path, open_features
 from abaw.data.formats.flat_shards import images_in
-from abaw.data.labels import Labels
+from abaw.data.labels import Labels, count_labels, unlabelled
 from abaw.data.layout import SPLITS, AnnotationFile, DataFiles, DataSource, find_files
 from abaw.errors import AbawError
-from abaw.tasks import Task
+from abaw.tasks import TASKS, VA, Task, TaskLabels
 
 Parts = dict[str, list[NDArray[Any]]]
 
 NO_SOURCE = -1
 
-_TASKS = list(Task)
 
-
-def pack(labels: Labels) -> dict[str, NDArray[Any]]:
-    """Labels as 21 bytes per row: `va` float32 (R, 2), `expr` int8 (R,), `au` int8 (R, 12); NaN, -1: none."""
-    return {
-        "va": np.where(labels.va_valid[:, None], labels.va, np.float32(np.nan)),
-        "expr": np.where(labels.expr_valid, labels.expr, -1).astype(np.int8),
-        "au": np.where(labels.au_valid, labels.au, -1).astype(np.int8),
-    }
+def pack(task: Task, labels: TaskLabels[NDArray[Any]]) -> NDArray[Any]:
+    """Labels of a task as one array: float32, or int8; NaN or -1 where unlabelled."""
+    values, valid = labels
+    dtype, marker = (np.float32, np.nan) if task.kind == "real" else (np.int8, -1)
+    return np.where(valid[:, None] if values.ndim > valid.ndim else valid, values, marker).astype(dtype)
 
 
 def unpack(packed: Mapping[Task, NDArray[Any]], n_rows: int) -> Labels:
-    """Unpacks the first `n_rows` rows; rows and tasks that are absent are unlabelled."""
+    """Unpacks the first `n_rows` rows; rows that are absent are unlabelled."""
     labels = Labels.unlabelled(n_rows)
     for task, values in packed.items():
-        n = min(len(values), n_rows)
-        values = values[:n]
-        valid = ~np.isnan(values[:, 0]) if task is Task.VA else values >= 0
-        labels.valid(task)[:n] = valid
-        labels.values(task)[:n] = np.where(valid[:, None] if task is Task.VA else valid, values, 0)
+        values = values[:n_rows]
+        n = len(values)
+        valid = ~np.isnan(values).any(1) if task.kind == "real" else values >= 0
+        labels[task].valid[:n] = valid
+        labels[task].values[:n][valid] = values[valid]
     return labels
 
 
@@ -83,11 +79,10 @@ def _read_labels(annotations: Iterable[AnnotationFile], progress: bool) -> dict[
     labelled: dict[str, _Annotated] = {}
     for file in tqdm(annotations, desc="annotations", unit="file", disable=not progress):
         for video, labels in read_annotations(file.path, file.task).items():
-            rows = pack(labels)
-            packed = {task: rows[task] for task in ([file.task] if file.task else _TASKS)}
+            packed = {task: pack(task, of_task) for task, of_task in labels.by_task.items()}
             first, _ = labelled.setdefault(video, {}).setdefault(file.task, (file, packed))
             if first is not file:
-                kind = "MTL" if file.task is None else file.task.upper()
+                kind = "MTL" if file.task is None else file.task.name.upper()
                 raise AbawError(
                     f"{file.path}: {video} is annotated for {kind} a second time, after {first.path}; remove"
                     " one of them, or choose one folder with annotations"
@@ -101,19 +96,19 @@ def _row(annotated: _Annotated, numbers: Mapping[int, NDArray[np.int64]]) -> dic
     n_frames = max(n_rows - 1, min(n_rows, 1))  # official files have one line too many
     if None in annotated:
         annotated = {None: annotated[None]}  # an MTL file takes precedence
-        n_frames = n_rows = len(annotated[None][1][Task.VA])  # it lists images: its last row is a frame
+        n_frames = n_rows = len(annotated[None][1][VA])  # it lists images: its last row is a frame
     n_frames = max([n_frames, *(int(n.max(initial=0)) for n in numbers.values())])
-    split = np.full((1, len(_TASKS)), -1, np.int8)
+    split = np.full((1, len(TASKS)), -1, np.int8)
     source = np.full(n_frames, NO_SOURCE, np.int8)
-    labels = pack(Labels.unlabelled(n_rows))
+    labels = {task: pack(task, unlabelled(task, n_rows)) for task in TASKS}
     for file, packed in annotated.values():
         for task, rows in packed.items():
             labels[task][: len(rows)] = rows
-            split[0, _TASKS.index(task)] = SPLITS.index(file.split)
+            split[0, TASKS.index(task)] = SPLITS.index(file.split)
     for k in reversed(list(numbers)):  # the first root that holds a frame overwrites the others
         source[numbers[k] - 1] = k
     lengths = {"n_frames": np.array([n_frames]), "n_rows": np.array([n_rows])}
-    return {**lengths, "split": split, "source": source, **labels}
+    return {**lengths, "split": split, "source": source, **{task.name: rows for task, rows in labels.items()}}
 
 
 def _numbers(root: Path, video: str) -> NDArray[np.int64]:
@@ -124,12 +119,8 @@ def _numbers(root: Path, video: str) -> NDArray[np.int64]:
     return np.flatnonzero(open_features(features_path(root, video)).visible) + 1
 
 
-class LabelCounts(TypedDict, total=False):
-    """Labelled frames per task asked for."""
-
-    va: int
-    expr: NDArray[np.int64]  # (8,) by class
-    au: NDArray[np.int64]  # (12, 2): without and with the action unit
+LabelCounts = dict[Task, NDArray[np.int64]]
+"""Labelled frames per task: a number; of a class task (K,), of a binary one (K, 2), absent and present."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +153,7 @@ class Index:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_frame_starts", [0, *np.cumsum(self.n_frames).tolist()])
         object.__setattr__(self, "_row_starts", [0, *np.cumsum(self.n_rows).tolist()])
-        lengths = {"source": self._frame_starts[-1], **{str(task): self._row_starts[-1] for task in Task}}
+        lengths = {"source": self._frame_starts[-1], **{task.name: self._row_starts[-1] for task in TASKS}}
         per_video = len(self.videos) == len(self.n_frames) == len(self.n_rows) == len(self.split)
         if not per_video or any(len(self.arrays[name]) != n for name, n in lengths.items()):
             raise DamagedFileError(f"{self.path}: the arrays do not fit each other")
@@ -192,7 +183,7 @@ class Index:
 
     def splits(self, video: int) -> dict[Task, str]:
         """Per annotated task of a video, its split."""
-        return {task: SPLITS[k] for task, k in zip(Task, self.split[video].tolist(), strict=True) if k >= 0}
+        return {task: SPLITS[k] for task, k in zip(TASKS, self.split[video].tolist(), strict=True) if k >= 0}
 
     def labels(self, video: int, split: str | None = None, start: int = 0, stop: int | None = None) -> Labels:
         """Labels of frames `start` to `stop` of a video.
@@ -207,7 +198,7 @@ class Index:
         n_rows = max((last - first if stop is None else stop) - start, 0)
         begin = min(first + start, last)
         packed = {
-            task: self.arrays[task][begin : min(begin + n_rows, last)]
+            task: self.arrays[task.name][begin : min(begin + n_rows, last)]
             for task, its_split in self.splits(video).items()
             if split is None or its_split == split
         }
@@ -224,21 +215,10 @@ class Index:
 
     def label_counts(self, split: str | None, tasks: Iterable[Task]) -> LabelCounts:
         """Number of frames per label in a split, including frames without a crop."""
-        asked = set(tasks)
-        n_va, expr, au = 0, np.zeros(8, np.int64), np.zeros((12, 2), np.int64)
-        for video in self.annotated(split, asked):
+        counts = {task: np.zeros((), np.int64) for task in tasks}
+        for video in self.annotated(split, counts):
             labels = self.labels(video, split)
-            n_va += int(labels.va_valid.sum())
-            expr += np.bincount(labels.expr[labels.expr_valid], minlength=8)
-            present = (labels.au == 1).sum(0)
-            au += np.stack([labels.au_valid.sum(0) - present, present], axis=1)
-        counts: LabelCounts = {}
-        if Task.VA in asked:
-            counts["va"] = n_va
-        if Task.EXPR in asked:
-            counts["expr"] = expr
-        if Task.AU in asked:
-            counts["au"] = au
+            counts = {task: n + count_labels(task, labels[task]) for task, n in counts.items()}
         return counts
 
     def with_folds(self, folds: Mapping[str, int], fold: int) -> "Index":

@@ -1,14 +1,14 @@
 """Labels of consecutive frames with validity masks; names of images, videos and recordings."""
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from abaw.tasks import Task
+from abaw.tasks import TASKS, Task, TaskLabels
 
 _SIDE = re.compile(r"_(left|right)\Z")
 
@@ -42,99 +42,85 @@ IMAGE_NAME = re.compile(r"(\d{5}|[1-9]\d{5,6})\.jpg", re.ASCII)
 """Pattern of image names: the frame number from 1, with at least five digits."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Labels:
-    """Labels of R consecutive frames with validity masks (True = labelled); unlabelled values are 0.
+    """Labels of R consecutive frames by task, with validity masks; unlabelled values are 0.
 
     Attributes:
-        va: float32 (R, 2), valence and arousal in [-1, 1].
-        va_valid: bool (R,); True if both values are labelled.
-        expr: int64 (R,), class number.
-        expr_valid: bool (R,).
-        au: float32 (R, 12), 0 or 1.
-        au_valid: bool (R, 12).
+        n_rows: Number of frames (R).
+        by_task: The labels of every task, see `TaskLabels`.
     """
 
-    va: NDArray[np.float32]
-    va_valid: NDArray[np.bool_]
-    expr: NDArray[np.int64]
-    expr_valid: NDArray[np.bool_]
-    au: NDArray[np.float32]
-    au_valid: NDArray[np.bool_]
+    n_rows: int
+    by_task: Mapping[Task, TaskLabels[NDArray[Any]]]
 
     def __post_init__(self) -> None:
-        n = len(self.va)
-        want = {
-            "va": (n, 2),
-            "va_valid": (n,),
-            "expr": (n,),
-            "expr_valid": (n,),
-            "au": (n, 12),
-            "au_valid": (n, 12),
-        }
-        for name, shape in want.items():
-            if getattr(self, name).shape != shape:
-                raise ValueError(f"labels.{name} has shape {getattr(self, name).shape}, expected {shape}")
+        for task, labels in self.by_task.items():
+            shapes = ((self.n_rows, *task.value_shape), (self.n_rows, *task.valid_shape))
+            for array, shape in zip(labels, shapes, strict=True):
+                if array.shape != shape:
+                    raise ValueError(f"labels of {task} have shape {array.shape}, expected {shape}")
 
     @classmethod
-    def unlabelled(cls, n_rows: int) -> "Labels":
+    def unlabelled(cls, n_rows: int, tasks: Iterable[Task] = TASKS) -> "Labels":
         """Labels of `n_rows` unlabelled frames."""
-        return cls(
-            va=np.zeros((n_rows, 2), np.float32),
-            va_valid=np.zeros(n_rows, np.bool_),
-            expr=np.zeros(n_rows, np.int64),
-            expr_valid=np.zeros(n_rows, np.bool_),
-            au=np.zeros((n_rows, 12), np.float32),
-            au_valid=np.zeros((n_rows, 12), np.bool_),
-        )
+        return cls(n_rows, {task: unlabelled(task, n_rows) for task in tasks})
+
+    def __getitem__(self, task: Task) -> TaskLabels[NDArray[Any]]:
+        return self.by_task[task]
 
     def __len__(self) -> int:
-        return len(self.va)
+        """Number of frames (R)."""
+        return self.n_rows
 
-    def values(self, task: Task) -> NDArray[np.float32] | NDArray[np.int64]:
-        """The labels of a task: (R, 2), (R,) or (R, 12)."""
-        values: NDArray[np.float32] | NDArray[np.int64] = getattr(self, task)
-        return values
+    def labelled_rows(self, tasks: Iterable[Task]) -> NDArray[np.bool_]:
+        """Whether each frame has a label of at least one of some tasks, bool (R,)."""
+        rows = np.zeros(self.n_rows, np.bool_)
+        for task in tasks:
+            valid = self[task].valid
+            rows |= valid.any(1) if valid.ndim == 2 else valid
+        return rows
 
-    def valid(self, task: Task) -> NDArray[np.bool_]:
-        """The mask of a task: (R,), for AU (R, 12)."""
-        valid: NDArray[np.bool_] = getattr(self, f"{task}_valid")
-        return valid
-
-    def labelled(self, task: Task) -> NDArray[np.float32] | NDArray[np.int64]:
-        """The labels of a task on labelled frames only: (n, 2), (n,) or (n, 12)."""
-        valid = self.valid(task)
-        values: NDArray[np.float32] | NDArray[np.int64]
-        values = self.values(task)[valid.any(1) if valid.ndim == 2 else valid]
-        return values
-
-    def rows(self, start: int, stop: int) -> "Labels":
+    def rows(self, start: int, stop: int, step: int = 1) -> "Labels":
         """The labels of frames `start` up to `stop` (excluded); frames after the last row are unlabelled."""
-        inside = {name: getattr(self, name)[start:stop] for name in self.__dataclass_fields__}
-        n_missing = max(stop - start, 0) - len(inside["va"])
-        if n_missing <= 0:
-            return Labels(**inside)
-        beyond = Labels.unlabelled(n_missing)
-        return Labels(
-            **{name: np.concatenate([part, getattr(beyond, name)]) for name, part in inside.items()}
-        )
+        n_rows = len(range(start, stop, step))
+        result = Labels.unlabelled(n_rows, self.by_task)
+        for task, labels in self.by_task.items():
+            for array, target in zip(labels, result[task], strict=True):
+                inside = array[start:stop:step]
+                target[: len(inside)] = inside
+        return result
 
-    def with_task(self, task: Task, other: "Labels") -> "Labels":
-        """A copy with the labels of one task taken from `other`, as long as the longer of the two."""
-        n_rows = max(len(self), len(other))
-        mine, theirs = self.rows(0, n_rows), other.rows(0, n_rows)
-        changes: dict[str, Any] = {str(task): theirs.values(task), f"{task}_valid": theirs.valid(task)}
-        return replace(mine, **changes)
+    def with_task(self, task: Task, labels: TaskLabels[NDArray[Any]]) -> "Labels":
+        """A copy with the labels of one task, as long as the longer of the two."""
+        n_rows = max(len(self), len(labels.valid))
+        added = Labels(len(labels.valid), {task: labels}).rows(0, n_rows)
+        return Labels(n_rows, {**self.rows(0, n_rows).by_task, **added.by_task})
 
 
-def constant_label(parts: Iterable[NDArray[np.float32] | NDArray[np.int64]]) -> tuple[float, ...] | None:
-    """The value of two or more equal labels, as in files of placeholders; None if labels differ.
+def unlabelled(task: Task, *shape: int) -> TaskLabels[NDArray[Any]]:
+    """Labels of a task for unlabelled frames of any shape."""
+    dtype = np.int64 if task.kind == "class" else np.float32
+    return TaskLabels(
+        np.zeros((*shape, *task.value_shape), dtype), np.zeros((*shape, *task.valid_shape), np.bool_)
+    )
 
-    Args:
-        parts: Labels of a task from `Labels.labelled`.
-    """
+
+def count_labels(task: Task, labels: TaskLabels[NDArray[Any]]) -> NDArray[np.int64]:
+    """Number of labelled frames, (); of a class task by class, (K,); of a binary one by value, (K, 2)."""
+    values, valid = labels
+    if task.kind == "class":
+        return np.bincount(values[valid], minlength=task.size)
+    if task.kind == "binary":
+        return np.stack([(valid & (values == value)).sum(0) for value in (0, 1)], axis=1)
+    return np.asarray(valid.sum())
+
+
+def constant_label(labels: Iterable[TaskLabels[NDArray[Any]]]) -> tuple[float, ...] | None:
+    """The value of two or more equal labels of a task, as in files of placeholders; None if labels differ."""
     n_labels, first = 0, None
-    for part in parts:
+    for values, valid in labels:
+        part = values[valid.any(1) if valid.ndim == 2 else valid]
         if not len(part):
             continue
         first = part[0] if first is None else first

@@ -14,7 +14,7 @@ from abaw.data.formats.litdata_shards import mirror
 from abaw.data.labels import IMAGE_NAME
 from abaw.errors import AbawError
 from abaw.files import listing
-from abaw.tasks import Task
+from abaw.tasks import AU, EXPR, VA, Task, task_named
 
 LabelSet = Literal["challenge", "mtl"]
 
@@ -167,9 +167,9 @@ _PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 MTL = "mtl"
 
 _MEANINGS: dict[str, str] = {
-    **dict.fromkeys(("va", "valence", "arousal"), Task.VA),
-    **dict.fromkeys(("expr", "expression", "expressions"), Task.EXPR),
-    **dict.fromkeys(("au", "aus", "action", "actionunit", "actionunits"), Task.AU),
+    **dict.fromkeys(("va", "valence", "arousal"), VA.name),
+    **dict.fromkeys(("expr", "expression", "expressions"), EXPR.name),
+    **dict.fromkeys(("au", "aus", "action", "actionunit", "actionunits"), AU.name),
     **dict.fromkeys(("mtl", "multi", "multitask"), MTL),
     **dict.fromkeys(("train", "training", "trainset", "trainingset"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "valset", "validationset", "dev"), "val"),
@@ -278,7 +278,7 @@ def _add_text(path: Path, place: _Place, found: DataFiles) -> None:
     """Adds a .txt file to the annotations or the other texts of `found`, by its path."""
     in_name = meaning(path.stem)
     if place.task is not None and place.task != MTL and place.split is not None:
-        found.annotations.append(AnnotationFile(path, place.split, Task(place.task), path.stem))
+        found.annotations.append(AnnotationFile(path, place.split, task_named(place.task), path.stem))
     elif MTL in (place.task, in_name[0]) and in_name[1] in ("train", "val"):
         found.annotations.append(AnnotationFile(path, in_name[1], None, None))
     else:

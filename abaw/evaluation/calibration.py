@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage, special
 
-from abaw.errors import AbawError
+from abaw.errors import AbawError, UsageError
 from abaw.evaluation.tracks import Track
 from abaw.files import atomic_path
 from abaw.model.checkpoints import load_checkpoint
-from abaw.tasks import AU_NAMES, EXPR_NAMES, Task
+from abaw.tasks import AU, EXPR, Task, task_named
 
 Filter = Literal["none", "box", "gaussian", "median"]
 
@@ -90,14 +90,14 @@ class Calibration:
 
     smoothing: Mapping[Task, Smoothing] = field(default_factory=dict)
     temperature: Mapping[Task, float] = field(default_factory=dict)
-    expr_prior: tuple[float, ...] = (1 / len(EXPR_NAMES),) * len(EXPR_NAMES)
+    expr_prior: tuple[float, ...] = (1 / len(EXPR.names),) * len(EXPR.names)
     expr_prior_strength: float = 0.0
-    au_thresholds: tuple[float, ...] = (0.5,) * len(AU_NAMES)
+    au_thresholds: tuple[float, ...] = (0.5,) * len(AU.names)
     chosen_on: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         shares = (*self.expr_prior, *self.au_thresholds)
-        sizes = (len(self.expr_prior), len(self.au_thresholds)) == (Task.EXPR.size, Task.AU.size)
+        sizes = (len(self.expr_prior), len(self.au_thresholds)) == (EXPR.size, AU.size)
         positive = all(0 < share < 1 for share in shares) and all(t > 0 for t in self.temperature.values())
         if not (sizes and positive and 0 <= self.expr_prior_strength < np.inf):
             raise AbawError(
@@ -108,30 +108,30 @@ class Calibration:
     def apply(self, track: Track) -> Track:
         """The calibrated track."""
         values = {task: self.smoothed(task, raw) for task, raw in track.values.items()}
-        if Task.EXPR in values:
-            values[Task.EXPR] = self._expr(values[Task.EXPR])
-        if Task.AU in values:
-            values[Task.AU] = self._au(values[Task.AU])
-        return track.with_values(values)
+        if EXPR in values:
+            values[EXPR] = self._expr(values[EXPR])
+        if AU in values:
+            values[AU] = self._au(values[AU])
+        return replace(track, values=values)
 
     def smoothed(self, task: Task, values: NDArray) -> NDArray:
         """Predictions (N, K) of a task after smoothing, without the other corrections."""
         smoothing = self.smoothing.get(task, Smoothing())
         values = smoothing(values)
-        if task is Task.EXPR and smoothing.kind == "median":  # medians do not sum to 1
+        if task.kind == "class" and smoothing.kind == "median":  # medians do not sum to 1
             values = values + np.float32(_TINY)
             values = values / values.sum(1, keepdims=True)
         return values
 
     def _expr(self, probabilities: NDArray) -> NDArray:
-        temperature = self.temperature.get(Task.EXPR, 1.0)
+        temperature = self.temperature.get(EXPR, 1.0)
         if temperature == 1 and self.expr_prior_strength == 0:
             return probabilities
         scores = log_probabilities(probabilities) - self.expr_prior_strength * np.log(self.expr_prior)
         return np.asarray(special.softmax(scores / temperature, axis=1), np.float32)
 
     def _au(self, probabilities: NDArray) -> NDArray:
-        temperature, thresholds = self.temperature.get(Task.AU, 1.0), np.asarray(self.au_thresholds)
+        temperature, thresholds = self.temperature.get(AU, 1.0), np.asarray(self.au_thresholds)
         if temperature == 1 and (thresholds == 0.5).all():
             return probabilities
         scores = log_odds(probabilities) - log_odds(thresholds)
@@ -142,10 +142,14 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for a checkpoint or JSON."""
-        plain = asdict(self)
-        plain["smoothing"] = {str(task): asdict(smoothing) for task, smoothing in self.smoothing.items()}
-        plain["temperature"] = {str(task): float(value) for task, value in self.temperature.items()}
-        return plain | {name: list(plain[name]) for name in ("expr_prior", "au_thresholds", "chosen_on")}
+        return {
+            "smoothing": {task.name: asdict(smoothing) for task, smoothing in self.smoothing.items()},
+            "temperature": {task.name: float(value) for task, value in self.temperature.items()},
+            "expr_prior": list(self.expr_prior),
+            "expr_prior_strength": self.expr_prior_strength,
+            "au_thresholds": list(self.au_thresholds),
+            "chosen_on": list(self.chosen_on),
+        }
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "Calibration":
@@ -156,13 +160,15 @@ class Calibration:
         """
         try:
             return cls(
-                smoothing={Task(task): Smoothing(**s) for task, s in plain["smoothing"].items()},
-                temperature={Task(task): float(value) for task, value in plain["temperature"].items()},
+                smoothing={task_named(task): Smoothing(**s) for task, s in plain["smoothing"].items()},
+                temperature={task_named(task): float(value) for task, value in plain["temperature"].items()},
                 expr_prior=tuple(plain["expr_prior"]),
                 expr_prior_strength=plain["expr_prior_strength"],
                 au_thresholds=tuple(plain["au_thresholds"]),
                 chosen_on=tuple(plain["chosen_on"]),
             )
+        except UsageError as error:
+            raise AbawError(f"calibration: {error}; calibrate again") from error
         except AbawError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:

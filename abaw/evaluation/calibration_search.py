@@ -11,9 +11,10 @@ from scipy import special
 
 from abaw.data.labels import Labels
 from abaw.evaluation.calibration import FILTERS, Calibration, Smoothing, log_odds, log_probabilities
-from abaw.evaluation.scores import SHAPES, Sums, compare, expr_confusion, extend, label_scores
-from abaw.evaluation.tracks import Track, video_sums
-from abaw.tasks import Task
+from abaw.evaluation.formulas import confusion, extend, label_scores, sums_shape, video_sums
+from abaw.evaluation.scores import Sums, compare
+from abaw.evaluation.tracks import Track
+from abaw.tasks import AU, EXPR, VA, Task
 
 # the first entry of every grid changes nothing, so that it wins ties
 _WIDE, _NARROW = (1, 2, 3, 5, 10, 20, 35, 50, 75, 100), (1, 2, 3, 5, 8, 12)
@@ -27,7 +28,7 @@ TEMPERATURES = tuple(float(np.exp(step / 8)) for step in sorted(range(-12, 13), 
 
 def smoothings(task: Task) -> list[Smoothing]:
     """The candidate smoothings of a task."""
-    widths = _NARROW if task is Task.AU else _WIDE
+    widths = _NARROW if task == AU else _WIDE
     return [Smoothing(), *(Smoothing(kind, width) for kind in FILTERS if kind != "none" for width in widths)]
 
 
@@ -66,8 +67,8 @@ class Grid:
         self.labels_of = labels_of
         self.fold_of = fold_of
         self.smoothings = smoothings(task)
-        self._priors = self._expected_classes() if task is Task.EXPR else {}
-        # (V, S, D, *SHAPES[task]): D decision rules, class priors of some strength or AU thresholds
+        self._priors = self._expected_classes() if task == EXPR else {}
+        # (V, S, D, *sums_shape(task)): D decision rules, class priors of some strength or AU thresholds
         self.sums = np.stack([self._video(track) for track in tracks])
 
     def choose(self, videos: NDArray[np.int64], *, without: int | None, smooth: bool, decide: bool) -> Choice:
@@ -82,30 +83,30 @@ class Grid:
         rules = self._rules(without) if decide else np.zeros(1, np.int64)
         tried = self.sums[np.ix_(videos, np.arange(len(self.smoothings) if smooth else 1), rules)]
         scores = label_scores(self.task, tried.sum(0))  # (S, D, K)
-        if self.task is Task.AU:  # every AU has its own threshold
+        if self.task == AU:  # every AU has its own threshold
             s = int(scores.max(1).mean(-1).argmax())
             return Choice(s, tuple(rules[scores[s].argmax(0)].tolist()))
         s, d = (int(place) for place in np.unravel_index(scores.mean(-1).argmax(), scores.shape[:2]))
         return Choice(s, (int(rules[d]),))
 
     def sums_of(self, choice: Choice, videos: NDArray[np.int64]) -> NDArray:
-        """Sums of some settings, (videos, *SHAPES[task])."""
+        """Sums of some settings, (videos, *sums_shape(task))."""
         sums = self.sums[videos, choice.smoothing]
-        if self.task is Task.AU:
+        if self.task == AU:
             return np.stack([sums[:, rule, unit] for unit, rule in enumerate(choice.rules)], axis=1)
         return np.asarray(sums[:, choice.rules[0]])
 
     @property
     def raw(self) -> NDArray:
-        """Sums of the uncalibrated tracks, (V, *SHAPES[task])."""
+        """Sums of the uncalibrated tracks, (V, *sums_shape(task))."""
         return np.asarray(self.sums[:, 0, 0])
 
     def calibration(self, choice: Choice) -> Calibration:
         """The calibration with some settings."""
         smoothing = {self.task: self.smoothings[choice.smoothing]}
-        if self.task is Task.AU:
+        if self.task == AU:
             return Calibration(smoothing=smoothing, au_thresholds=tuple(THRESHOLDS[r] for r in choice.rules))
-        if self.task is Task.VA or choice.rules == (0,):
+        if self.task == VA or choice.rules == (0,):
             return Calibration(smoothing=smoothing)
         prior, strength = list(product(self._priors.values(), STRENGTHS[1:]))[choice.rules[0] - 1]
         return Calibration(smoothing=smoothing, expr_prior=prior, expr_prior_strength=strength)
@@ -119,10 +120,10 @@ class Grid:
         for row, track in zip(result, self.tracks, strict=True):
             labels = self.labels_of(track.video)
             values = extend(calibration.smoothed(self.task, track.values[self.task]), len(labels))
-            target, valid = labels.values(self.task), labels.valid(self.task)
+            target, valid = labels[self.task]
             row[0] = valid.sum()
             for k, temperature in enumerate(TEMPERATURES, 1):
-                if self.task is Task.EXPR:
+                if self.task == EXPR:
                     logs = special.log_softmax(log_probabilities(values) / temperature, axis=1)
                     row[k] = -logs[np.flatnonzero(valid), target[valid]].sum()
                 else:
@@ -132,14 +133,14 @@ class Grid:
 
     def _rules(self, without: int | None) -> NDArray[np.int64]:
         """Indices of the decision rules to search, the one that changes nothing first."""
-        if self.task is not Task.EXPR:
+        if self.task != EXPR:
             return np.arange(self.sums.shape[2])
         n, place = len(STRENGTHS) - 1, list(self._priors).index(without)
         return np.array([0, *range(1 + place * n, 1 + (place + 1) * n)])
 
     def _expected_classes(self) -> dict[int | None, tuple[float, ...]]:
         """Mean predicted probabilities of the classes, over all tracks and without each fold."""
-        sums = np.stack([track.values[Task.EXPR].sum(0, dtype=np.float64) for track in self.tracks])
+        sums = np.stack([track.values[EXPR].sum(0, dtype=np.float64) for track in self.tracks])
         priors: dict[int | None, tuple[float, ...]] = {}
         for fold in (None, *sorted(set(self.fold_of.tolist()))):
             total = sums[self.fold_of != fold].sum(0) if fold is not None else sums.sum(0)
@@ -150,7 +151,7 @@ class Grid:
         return priors
 
     def _video(self, track: Track) -> NDArray:
-        """Sums of one track in all settings, (S, D, *SHAPES[task])."""
+        """Sums of one track in all settings, (S, D, *sums_shape(task))."""
         labels, values = self.labels_of(track.video), track.values[self.task]
         rows = []
         for smoothing in self.smoothings:
@@ -159,20 +160,21 @@ class Grid:
         return np.stack(rows)
 
     def _decisions(self, values: NDArray, labels: Labels) -> NDArray:
-        """Sums of smoothed values under all decision rules, (D, *SHAPES[task])."""
-        if self.task is Task.VA:
-            return video_sums(self.task, values, labels)[None]
-        if self.task is Task.AU:
-            return threshold_counts(values, labels.au, labels.au_valid)
-        logs = log_probabilities(values[labels.expr_valid])
+        """Sums of smoothed values under all decision rules, (D, *sums_shape(task))."""
+        if self.task == VA:
+            return video_sums(self.task, values, labels[self.task])[None]
+        if self.task == AU:
+            return threshold_counts(values, *labels[AU])
+        target, valid = labels[EXPR]
+        logs, target = log_probabilities(values[valid]), target[valid]
         shifts = [np.zeros(self.task.size)]
         shifts += [s * np.log(prior) for prior, s in product(self._priors.values(), STRENGTHS[1:])]
-        target, valid = labels.expr[labels.expr_valid], np.ones(len(logs), bool)
-        return np.stack([expr_confusion((logs - shift).argmax(1), target, valid) for shift in shifts])
+        every = np.ones(len(logs), bool)
+        return np.stack([confusion((logs - shift).argmax(1), target, every, EXPR.size) for shift in shifts])
 
 
 def threshold_counts(values: NDArray, target: NDArray, valid: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The counts of `scores.au_counts` (D, 12, 4) at each of `THRESHOLDS`, from probabilities (N, 12)."""
+    """The counts of `presence_counts` (D, 12, 4) at each of `THRESHOLDS`, from probabilities (N, 12)."""
     rising = np.sort(THRESHOLDS)
     reached = np.searchsorted(rising, values, side="right")  # number of thresholds at or below a value
     n_bins = len(rising) + 1
@@ -199,7 +201,7 @@ _PARTS = {
     "smoothing and decisions": {"smooth": True, "decide": True},
 }
 
-_DECISIONS = {Task.EXPR: "class prior", Task.AU: "thresholds"}
+_DECISIONS = {EXPR: "class prior", AU: "thresholds"}
 
 Choose = Callable[[NDArray[np.int64], int], Choice]
 """Function from the indices of tracks and the held-out fold to the settings chosen on the tracks."""
@@ -247,14 +249,14 @@ def run_trials(
         return []
     trials, raw = [], named_sums(grid, videos, grid.raw[videos])
     for name, parts in _PARTS.items():
-        if parts["decide"] and grid.task is Task.VA:
+        if parts["decide"] and grid.task == VA:
             continue
 
         def choose(rest: NDArray[np.int64], fold: int, parts: Mapping[str, bool] = parts) -> Choice:
             return grid.choose(rest, without=fold if without is None else without, **parts)
 
         what = name.replace("decisions", _DECISIONS.get(grid.task, ""))
-        gain = compare(cross_fit(grid, videos, fold_of, choose), raw, DRAWS, seed)[grid.task]
+        gain = compare(cross_fit(grid, videos, fold_of, choose), raw, DRAWS, seed)[grid.task.name]
         trials.append(Trial(what, parts, gain))
     return trials
 
@@ -266,7 +268,7 @@ def best_of(trials: Sequence[Trial]) -> Trial | None:
 
 def cross_fit(grid: Grid, videos: NDArray[np.int64], fold_of: NDArray[np.int64], choose: Choose) -> Sums:
     """Sums of some videos, those of each fold with the settings chosen on the other folds."""
-    sums = np.empty((len(videos), *SHAPES[grid.task]))
+    sums = np.empty((len(videos), *sums_shape(grid.task)))
     for fold in set(fold_of.tolist()):
         inside = fold_of == fold
         sums[inside] = grid.sums_of(choose(videos[~inside], fold), videos[inside])
@@ -275,4 +277,4 @@ def cross_fit(grid: Grid, videos: NDArray[np.int64], fold_of: NDArray[np.int64],
 
 def named_sums(grid: Grid, videos: NDArray[np.int64], sums: NDArray) -> Sums:
     """`Sums` of some tracks of a grid, from an array (videos, ...)."""
-    return Sums(tuple(grid.tracks[video].video for video in videos), **{str(grid.task): sums})
+    return Sums(tuple(grid.tracks[video].video for video in videos), {grid.task: sums})

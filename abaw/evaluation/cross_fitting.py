@@ -29,7 +29,7 @@ from abaw.evaluation.calibration_search import (
 )
 from abaw.evaluation.scores import compare, draw_recordings, official, resample
 from abaw.evaluation.tracks import Track, score_tracks
-from abaw.tasks import Task
+from abaw.tasks import AU, EXPR, TASKS, VA, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ class CalibrationResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        reports = {str(task): asdict(report) for task, report in self.reports.items()}
+        reports = {task.name: asdict(report) for task, report in self.reports.items()}
         return {"calibration": self.calibration.to_dict(), "reports": reports}
 
 
@@ -93,11 +93,11 @@ def calibrate(
         UsageError: There are fewer than two folds.
     """
     chosen, reports = Calibration(chosen_on=tuple(track.video for track in tracks)), {}
-    for task in Task:
+    for task in TASKS:
         labelled = [
-            track.with_values({task: track.values[task]})
+            replace(track, values={task: track.values[task]})
             for track in tracks
-            if task in track.values and labels_of(track.video).valid(task).any()
+            if task in track.values and labels_of(track.video)[task].valid.any()
         ]
         if labelled:
             grid = Grid(task, labelled, labels_of, _fold_of(labelled, folds))
@@ -134,7 +134,7 @@ def _calibrate_task(grid: Grid, folds: int | Mapping[str, int], seed: int) -> tu
     best, gain, notes = best_of(trials), None, []
     if best is not None:
         cross_fitted = cross_fit(grid, everything, grid.fold_of, _nested_choice(grid, folds, seed))
-        gain = compare(cross_fitted, raw, DRAWS, seed)[task]
+        gain = compare(cross_fitted, raw, DRAWS, seed)[task.name]
         if gain["difference"] <= 0:
             notes.append(f"{best.what}: no gain with its selection cross-fitted too: left out")
             best, gain, cross_fitted = None, None, raw
@@ -142,7 +142,7 @@ def _calibrate_task(grid: Grid, folds: int | Mapping[str, int], seed: int) -> tu
         notes.append("too few recordings for two folds: nothing was calibrated")
     notes = [*(trial.note(kept=trial is best) for trial in trials), *notes]
     settings = grid.calibration(grid.choose(everything, without=None, **(best.parts if best else NOTHING)))
-    if trials and task is not Task.VA:
+    if trials and task != VA:
         settings, note = _with_temperature(grid, settings, seed)
         notes.append(note)
     applied = score_tracks(map(settings.apply, grid.tracks), grid.labels_of, [task])
@@ -190,6 +190,6 @@ def _joined(all_tasks: Calibration, one: Calibration, task: Task) -> Calibration
         smoothing={**all_tasks.smoothing, task: one.smoothing.get(task, Smoothing())},
         temperature={**all_tasks.temperature, **one.temperature},
     )
-    if task is Task.EXPR:
+    if task == EXPR:
         return replace(joined, expr_prior=one.expr_prior, expr_prior_strength=one.expr_prior_strength)
-    return replace(joined, au_thresholds=one.au_thresholds) if task is Task.AU else joined
+    return replace(joined, au_thresholds=one.au_thresholds) if task == AU else joined

@@ -50,7 +50,7 @@ class LabelledTracks:
         videos = [self._index.videos[place] for place in places if self._index.n_frames[place]]
         if not videos:
             raise AbawError(
-                f"{self._source.root}: no video is annotated for {', '.join(tasks)} in the split"
+                f"{self._source.root}: no video is annotated for {', '.join(map(str, tasks))} in the split"
                 f" {self._split}"
             )
         if missing := [video for video in videos if video not in paths]:

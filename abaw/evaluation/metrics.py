@@ -1,10 +1,9 @@
-"""The official scores as torchmetrics metrics, with the sums and formulas of `scores`.
+"""The official scores as a torchmetrics metric, with the sums and formulas of `scores`.
 
-States are sums per video in float64 or int64, independent of the model's precision, and are summed over
-devices. They stay on the CPU if the device has no float64.
+States are sums per video in float64, independent of the model's precision, and are summed over devices.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,123 +12,55 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
-from abaw.evaluation.scores import SHAPES, Sums, label_scores, summarise
+from abaw.evaluation.formulas import sums_shape, video_sums
+from abaw.evaluation.scores import Sums, summarise
 from abaw.evaluation.stitching import Stitched
-from abaw.tasks import Task
+from abaw.tasks import Task, TaskLabels
 
 
 class Labelled(Protocol):
     """Labels of all rows of a video, such as `data.labels.Labels`."""
 
-    def values(self, task: Task) -> NDArray:
-        """(R, 2), (R,) or (R, 12)."""
-
-    def valid(self, task: Task) -> NDArray[np.bool_]:
-        """(R,), for AU (R, 12)."""
+    def __getitem__(self, task: Task, /) -> TaskLabels[NDArray[Any]]:
+        """Arrays (R, ...)."""
 
 
-class VideoSums(Metric):
-    """Base class of the metrics: sums per task and video, reduced over devices.
-
-    Args:
-        tasks: The tasks.
-        n_videos: Number of videos with sums of their own.
-    """
-
-    full_state_update = False
-    higher_is_better = True
-    is_differentiable = False
-
-    def __init__(self, tasks: Sequence[Task], n_videos: int = 1) -> None:
-        super().__init__()
-        self.tasks = tuple(tasks)
-        for task in self.tasks:
-            dtype = torch.float64 if task is Task.VA else torch.int64
-            self.add_state(task, torch.zeros(n_videos, *SHAPES[task], dtype=dtype), dist_reduce_fx="sum")
-
-    def set_dtype(self, dst_type: str | torch.dtype) -> "VideoSums":  # noqa: ARG002
-        """Keeps the dtype of the states: a count in half precision stops growing."""
-        return self
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> torch.nn.Module:
-        def move(tensor: Tensor) -> Tensor:  # changes the device, never the dtype
-            device = fn(torch.empty(0, device=tensor.device)).device
-            return tensor.to("cpu" if device.type == "mps" else device)
-
-        return super()._apply(move, exclude_state)
-
-    def _add(self, task: Task, video: int, prediction: Tensor, target: Tensor, valid: Tensor) -> None:
-        """Adds frames: predictions (N, K) and labels as in `Labelled`, moved to the device of the states."""
-        state: Tensor = getattr(self, task)
-        prediction = prediction.detach().to(state.device).float()  # (N, K)
-        target, valid = target.to(state.device), valid.to(state.device)
-        state[video] += _SUMS[task](prediction, target, valid)
-
-    def _score(self, task: Task) -> Tensor:
-        state: Tensor = getattr(self, task)
-        return torch.tensor(label_scores(task, state.sum(0).cpu().numpy()).mean(), device=state.device)
-
-
-class CCC(VideoSums):
-    """The official VA score: mean CCC of valence and arousal over all frames."""
-
-    def __init__(self, n_videos: int = 1) -> None:
-        super().__init__([Task.VA], n_videos)
-
-    def update(self, prediction: Tensor, target: Tensor, valid: Tensor, video: int = 0) -> None:
-        """Adds frames: prediction and target (N, 2), valid bool (N,)."""
-        self._add(Task.VA, video, prediction, target, valid)
-
-    def compute(self) -> Tensor:
-        """The score, a scalar; 0 if undefined."""
-        return self._score(Task.VA)
-
-
-class ExpressionF1(VideoSums):
-    """The official EXPR score: F1 averaged over all eight classes."""
-
-    def __init__(self, n_videos: int = 1) -> None:
-        super().__init__([Task.EXPR], n_videos)
-
-    def update(self, prediction: Tensor, target: Tensor, valid: Tensor, video: int = 0) -> None:
-        """Adds frames: prediction (N, 8) probabilities or logits, target int (N,), valid bool (N,)."""
-        self._add(Task.EXPR, video, prediction, target, valid)
-
-    def compute(self) -> Tensor:
-        """The score, a scalar."""
-        return self._score(Task.EXPR)
-
-
-class ActionUnitF1(VideoSums):
-    """The official AU score: F1 of presence averaged over twelve AUs."""
-
-    def __init__(self, n_videos: int = 1) -> None:
-        super().__init__([Task.AU], n_videos)
-
-    def update(self, prediction: Tensor, target: Tensor, valid: Tensor, video: int = 0) -> None:
-        """Adds frames: prediction (N, 12) probabilities, target 0 or 1 and valid bool (N, 12)."""
-        self._add(Task.AU, video, prediction, target, valid)
-
-    def compute(self) -> Tensor:
-        """The score, a scalar."""
-        return self._score(Task.AU)
-
-
-class OfficialScores(VideoSums):
+class OfficialScores(Metric):
     """All official scores of a set of videos with intervals, as in `scores.json`.
 
     Args:
         tasks: The predicted tasks.
         videos: Names of all videos of the set, the same on every device.
         draws: Number of bootstrap draws for the intervals.
+        device: Device of the states; the CPU instead of one without float64.
     """
 
-    def __init__(self, tasks: Sequence[Task], videos: Sequence[str], draws: int = 1000) -> None:
-        super().__init__(tasks, len(videos))
+    full_state_update = False
+    higher_is_better = True
+    is_differentiable = False
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        videos: Sequence[str],
+        draws: int = 1000,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__()
+        device = torch.device(device)
+        self.tasks = tuple(tasks)
         self.videos = tuple(videos)
         self.draws = draws
+        for task in self.tasks:
+            sums = torch.zeros(len(self.videos), *sums_shape(task), dtype=torch.float64)
+            sums = sums.to("cpu" if device.type == "mps" else device)
+            self.add_state(task.name, sums, dist_reduce_fx="sum")
 
-    def update(self, position: int, video: Stitched[Task], labels: Labelled) -> None:
+    def set_dtype(self, dst_type: str | torch.dtype) -> "OfficialScores":  # noqa: ARG002
+        """Keeps the dtype of the states: a count in half precision stops growing."""
+        return self
+
+    def update(self, position: int, video: Stitched, labels: Labelled) -> None:
         """Adds one whole video.
 
         Label rows beyond the last frame are scored with the last prediction; frames in no window, as with
@@ -141,44 +72,48 @@ class OfficialScores(VideoSums):
             labels: Labels of its R rows.
         """
         for task in self.tasks:
-            target, valid = (torch.from_numpy(np.array(a)) for a in (labels.values(task), labels.valid(task)))
+            state: Tensor = getattr(self, task.name)
+            target, valid = (torch.from_numpy(np.array(array)) for array in labels[task])
             rows = torch.arange(len(target)).clamp(max=len(video.covered) - 1)
             covered = video.covered.cpu()[rows]
             valid &= covered if valid.ndim == 1 else covered[:, None]
-            prediction = video.predictions[task]
-            self._add(task, position, prediction[rows.to(prediction.device)], target, valid)
+            prediction = video.predictions[task].detach().to(state.device).float()
+            if task.per == "clip" or not set(task.scores) <= set(_SUMS):
+                sums = video_sums(task, prediction.cpu().numpy(), TaskLabels(target.numpy(), valid.numpy()))
+                state[position] += torch.from_numpy(sums).to(state.device)
+                continue
+            prediction = prediction[rows.to(state.device)]
+            target, valid = target.to(state.device), valid.to(state.device)
+            state[position] += torch.cat([_SUMS[name](prediction, target, valid) for name in task.scores], -1)
 
     @property
     def sums(self) -> Sums:
         """Sums of this device; inside `compute`, of all devices."""
-        return Sums(self.videos, **{str(task): getattr(self, task).cpu().numpy() for task in self.tasks})
+        return Sums(self.videos, {task: getattr(self, task.name).cpu().numpy() for task in self.tasks})
 
     def compute(self) -> dict[str, Any]:
         """The scores, as returned by `scores.summarise`."""
         return summarise(self.sums, self.draws)
 
 
-def _va_sums(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """`scores.va_sums` on any device."""
-    x, y = prediction[valid].double().T, target[valid].double().T  # (2, n)
+def _ccc_sums(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """`scores.ccc_sums` on any device."""
+    x, y = prediction[valid].double().T, target[valid].double().T  # (K, n)
     return torch.stack([torch.ones_like(x), x, y, x * x, y * y, x * y], 1).sum(-1)
 
 
-def _expr_confusion(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """`scores.expr_confusion` of the most probable classes, on any device."""
+def _confusion(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """`scores.confusion` of the most probable classes, on any device."""
     size = prediction.shape[1]
     cells = target[valid].long() * size + prediction[valid].argmax(1)
     return torch.bincount(cells, minlength=size * size).view(size, size)
 
 
-def _au_counts(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """`scores.au_counts` at the threshold 0.5, on any device."""
+def _presence_counts(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """`scores.presence_counts` at the threshold 0.5, on any device."""
     p, t = prediction >= 0.5, target.bool()
     return torch.stack([(cell & valid).sum(0) for cell in (p & t, p & ~t, ~p & t, ~p & ~t)], dim=-1)
 
 
-_SUMS: dict[Task, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    Task.VA: _va_sums,
-    Task.EXPR: _expr_confusion,
-    Task.AU: _au_counts,
-}
+_SUMS = {"ccc": _ccc_sums, "class_f1": _confusion, "binary_f1": _presence_counts}
+"""Sums of the scores that are computed on the device; others are computed on the CPU."""

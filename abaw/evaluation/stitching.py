@@ -2,14 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
+from abaw.tasks import Task
 from abaw.windows import Window
-
-Key = TypeVar("Key", bound=str)
 
 
 def taper(length: int) -> Tensor:
@@ -22,7 +20,7 @@ def taper(length: int) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Stitched(Generic[Key]):
+class Stitched:
     """Predictions for all frames of one video.
 
     Attributes:
@@ -33,12 +31,12 @@ class Stitched(Generic[Key]):
     """
 
     video: int
-    predictions: dict[Key, Tensor]
+    predictions: dict[Task, Tensor]
     seen: Tensor
     covered: Tensor
 
 
-class Stitcher(Generic[Key]):
+class Stitcher:
     """Averages the predictions of windows per video, on the device of the predictions.
 
     Takes VA values and probabilities, not logits. Every window is added to a slice, without scatter, so
@@ -51,12 +49,12 @@ class Stitcher(Generic[Key]):
         self._n_frames = n_frames
         # per video (N, K + 2): weighted sums of the predictions, of visibility, and of the weights
         self._sums: dict[int, Tensor] = {}
-        self._sizes: dict[Key, int] = {}
+        self._sizes: dict[Task, int] = {}
         self._latest: set[int] = set()
         self._done: set[int] = set()
 
     @torch.no_grad()
-    def add(self, where: Sequence[Window], predictions: Mapping[Key, Tensor], visible: Tensor) -> None:
+    def add(self, where: Sequence[Window], predictions: Mapping[Task, Tensor], visible: Tensor) -> None:
         """Adds the predictions of a batch of windows.
 
         Args:
@@ -75,7 +73,7 @@ class Stitcher(Generic[Key]):
             )
         if not videos:
             return
-        self._sizes = {key: values.shape[-1] for key, values in predictions.items()}
+        self._sizes = {task: values.shape[-1] for task, values in predictions.items()}
         columns = [values.float() for values in predictions.values()]
         columns += [visible[..., None].float(), torch.ones_like(columns[0][..., :1])]
         weights = taper(visible.shape[1]).to(visible.device)[:, None]  # (T, 1)
@@ -87,11 +85,11 @@ class Stitcher(Generic[Key]):
                 ]
         self._latest = videos
 
-    def finished(self) -> list[Stitched[Key]]:
+    def finished(self) -> list[Stitched]:
         """The complete videos: those without a window in the latest batch."""
         return self._pop([video for video in self._sums if video not in self._latest])
 
-    def flush(self) -> list[Stitched[Key]]:
+    def flush(self) -> list[Stitched]:
         """All remaining videos; to be called after the last batch."""
         return self._pop(list(self._sums))
 
@@ -100,11 +98,11 @@ class Stitcher(Generic[Key]):
             self._sums[video] = like.new_zeros(self._n_frames(video), like.shape[-1])
         return self._sums[video]
 
-    def _pop(self, videos: list[int]) -> list[Stitched[Key]]:
+    def _pop(self, videos: list[int]) -> list[Stitched]:
         self._done.update(videos)
         return [self._average(video, self._sums.pop(video)) for video in videos]
 
-    def _average(self, video: int, sums: Tensor) -> Stitched[Key]:
+    def _average(self, video: int, sums: Tensor) -> Stitched:
         n_visible, weight = sums[:, -2], sums[:, -1]
         # weights are at least 1 / T, so the floor only avoids 0 / 0
         means = sums[:, :-2] / weight[:, None].clamp(min=1e-6)
@@ -112,7 +110,7 @@ class Stitcher(Generic[Key]):
         predictions = zip(self._sizes, torch.split(means, sizes, dim=1), strict=True)
         return Stitched(
             video=video,
-            predictions={key: mean.contiguous() for key, mean in predictions},
+            predictions={task: mean.contiguous() for task, mean in predictions},
             seen=n_visible > 0,
             covered=weight > 0,
         )

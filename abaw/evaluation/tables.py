@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from abaw.tasks import Task
+from abaw.tasks import AU, EXPR, TASKS, VA, Task
 
-_TITLES = {Task.VA: "VA    mean CCC", Task.EXPR: "EXPR  macro F1", Task.AU: "AU    macro F1"}
+_TITLES = {VA: "VA    mean CCC", EXPR: "EXPR  macro F1", AU: "AU    macro F1"}
 
 
 def score_table(scores: Mapping[str, Any], labels: bool = False) -> str:
@@ -15,16 +15,16 @@ def score_table(scores: Mapping[str, Any], labels: bool = False) -> str:
         scores: Scores from `scores.summarise`.
         labels: Whether to add a line for every class and action unit.
     """
-    tasks = [task for task in Task if task in scores]
+    tasks = [task for task in TASKS if task.name in scores]
     if not tasks:
         return "no labels to score against"
     lines = []
     for task in tasks:
-        part = scores[task]
+        part = scores[task.name]
         frames = f"  {part['frames']:,} frames"
         lines.append(_line(_TITLES[task], part["score"], part.get("interval")) + frames)
         if labels:
-            by_label = part.get("per_class") or part.get("per_au") or part
+            by_label = part.get(task.score_key, part)
             ends = part.get("intervals", {})
             lines += [_line(f"  {name}", by_label[name], ends.get(name)) for name in task.names]
     return "\n".join([*lines, _line("total", scores["total"], scores.get("total_interval"))])
@@ -42,7 +42,7 @@ def comparison_table(differences: Mapping[str, Any]) -> str:
 
 def baseline_table(columns: Mapping[str, Mapping[Task, float]]) -> str:
     """Table of the tasks' scores with a column for each of several predictions."""
-    tasks = [task for task in Task if any(task in column for column in columns.values())]
+    tasks = [task for task in TASKS if any(task in column for column in columns.values())]
     widths = {name: max(len(name), 8) + 2 for name in columns}
     head = " " * 14 + "".join(f"{name:>{width}}" for name, width in widths.items())
     rows = [

@@ -13,31 +13,28 @@ from tqdm import tqdm
 
 from abaw.data.labels import Labels
 from abaw.errors import AbawError, UsageError
-from abaw.evaluation.scores import Sums, au_counts, au_present, expr_class, expr_confusion, extend, va_sums
+from abaw.evaluation.formulas import video_sums
+from abaw.evaluation.scores import Sums
 from abaw.evaluation.track_metadata import KEY, TrackMetadata, check_fits, common_metadata, ensemble_metadata
 from abaw.files import atomic_path
-from abaw.tasks import Task
+from abaw.tasks import TASKS, Task
 
 SUFFIX = ".parquet"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Track:
-    """Predictions for all frames of one video; row k is frame k (from 0). Tasks not predicted are None.
+    """Predictions for all frames of one video; row k is frame k (from 0).
 
     Attributes:
         video: Name of the video.
         seen: bool (N,), the frame was visible to the network; other values are predicted from context.
-        va: float32 (N, 2), valence and arousal.
-        expr: float32 (N, 8), probabilities.
-        au: float32 (N, 12), probabilities.
+        values: Per predicted task float32 (N, K): values of a `real` task, else probabilities.
     """
 
     video: str
     seen: NDArray[np.bool_]
-    va: NDArray[np.float32] | None = None
-    expr: NDArray[np.float32] | None = None
-    au: NDArray[np.float32] | None = None
+    values: Mapping[Task, NDArray[np.float32]]
 
     def __post_init__(self) -> None:
         for task, values in self.values.items():
@@ -48,19 +45,9 @@ class Track:
         return len(self.seen)
 
     @property
-    def values(self) -> dict[Task, NDArray[np.float32]]:
-        """The predictions (N, K) of every predicted task."""
-        return {task: values for task in Task if (values := getattr(self, task)) is not None}
-
-    @property
     def tasks(self) -> tuple[Task, ...]:
         """The predicted tasks."""
         return tuple(self.values)
-
-    def with_values(self, values: Mapping[Task, NDArray[np.float32]]) -> "Track":
-        """A track of the same frames with other predictions."""
-        va, expr, au = (values.get(task) for task in Task)
-        return Track(video=self.video, seen=self.seen, va=va, expr=expr, au=au)
 
 
 def track_frame(track: Track) -> pd.DataFrame:
@@ -118,11 +105,11 @@ def read_track(path: Path | str) -> Track:
         raise AbawError(f"{path}: cannot be read as a track ({error}); predict it again") from error
     columns = _checked_columns(path, table)
     values = {
-        str(task): np.stack([columns[name] for name in task.columns], axis=1)
-        for task in Task
+        task: np.stack([columns[name] for name in task.columns], axis=1)
+        for task in TASKS
         if task.columns[0] in columns
     }
-    track = Track(video=path.name.removesuffix(SUFFIX), seen=columns["seen"], **values)
+    track = Track(video=path.name.removesuffix(SUFFIX), seen=columns["seen"], values=values)
     if problem := _first_problem(track):
         raise AbawError(f"{path}: {problem}; predict it again")
     return track
@@ -131,7 +118,7 @@ def read_track(path: Path | str) -> Track:
 def _checked_columns(path: Path, table: pa.Table) -> dict[str, NDArray]:
     """The columns of a track's table, converted to their types, one row per frame."""
     names = set(table.column_names)
-    tasks = [task for task in Task if names & set(task.columns)]
+    tasks = [task for task in TASKS if names & set(task.columns)]
     types = {"frame": pa.int32(), "seen": pa.bool_()}
     types |= {column: pa.float32() for task in tasks for column in task.columns}
     wrong = [f"lacks {name!r}" for name in types if name not in names]
@@ -195,20 +182,10 @@ def score_tracks(tracks: Iterable[Track], labels_of: Callable[[str], Labels], ta
         videos.append(track.video)
         for task in tasks:
             if task not in track.values:
-                have = ", ".join(track.tasks)
+                have = ", ".join(map(str, track.tasks))
                 raise AbawError(f"track of {track.video}: {task} was not predicted there, only {have}")
-            sums[task].append(video_sums(task, track.values[task], labels))
-    return Sums(tuple(videos), **{str(task): np.stack(values) for task, values in sums.items() if values})
-
-
-def video_sums(task: Task, values: NDArray, labels: Labels) -> NDArray:
-    """Sums of one video and task, of shape `scores.SHAPES[task]`, from predictions (N, K)."""
-    values, target, valid = extend(values, len(labels)), labels.values(task), labels.valid(task)
-    if task is Task.VA:
-        return va_sums(values, target, valid)
-    if task is Task.EXPR:
-        return expr_confusion(expr_class(values), target, valid)
-    return au_counts(au_present(values), target, valid)
+            sums[task].append(video_sums(task, track.values[task], labels[task]))
+    return Sums(tuple(videos), {task: np.stack(values) for task, values in sums.items() if values})
 
 
 def _first_problem(track: Track) -> str | None:
@@ -283,8 +260,8 @@ def mean_track(tracks: Sequence[Track], weights: Sequence[float]) -> Track:
         members = np.stack([track.values[task] for track in tracks])  # (M, N, K)
         means[task] = np.tensordot(shares, members, axes=1).astype(np.float32)
     seen = np.any([track.seen for track, share in zip(tracks, shares, strict=True) if share > 0], axis=0)
-    return replace(first.with_values(means), seen=seen)
+    return replace(first, values=means, seen=seen)
 
 
 def _described(track: Track) -> str:
-    return f"{len(track)} frames of {', '.join(track.tasks)}"
+    return f"{len(track)} frames of {', '.join(map(str, track.tasks))}"

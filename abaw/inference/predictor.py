@@ -92,7 +92,7 @@ class Predictor:
             raise AbawError(f"visible: expected shape ({len(frames)},), one per frame, got {seen.shape}")
         for doubt in _input_warnings(frames, seen, self.frame_size):
             warnings.warn(doubt, stacklevel=2)
-        stitcher: Stitcher[Task] = Stitcher(lambda _: len(frames))
+        stitcher = Stitcher(lambda _: len(frames))
         starts = cut(len(frames), self.window, self.stride, self.step)
         for first in range(0, len(starts), self.batch_size):
             clips = [self._clip(start, frames, seen) for start in starts[first : first + self.batch_size]]
@@ -102,8 +102,8 @@ class Predictor:
                 predictions = self.network.predictions(self.network(batch))
             stitcher.add(batch.where, predictions, batch.visible)
         (video,) = stitcher.flush()
-        values = {str(task): tensor.cpu().numpy() for task, tensor in video.predictions.items()}
-        track = Track(video="", seen=video.seen.cpu().numpy(), **values)
+        values = {task: tensor.cpu().numpy() for task, tensor in video.predictions.items()}
+        track = Track(video="", seen=video.seen.cpu().numpy(), values=values)
         return track_frame(track if self.calibration is None else self.calibration.apply(track))
 
     @property
@@ -118,17 +118,10 @@ class Predictor:
         def padded(values: Tensor) -> Tensor:  # (n, ...) -> (1, T, ...)
             return torch.cat([values, values.new_zeros((self.window - n, *values.shape[1:]))])[None]
 
-        no_label = torch.zeros(1, self.window, dtype=torch.bool)
         return Batch(
             frames=padded(torch.from_numpy(np.ascontiguousarray(frames[which]))),
             present=padded(torch.ones(n, dtype=torch.bool)),
             visible=padded(torch.from_numpy(seen[which].copy())),
-            va=torch.zeros(1, self.window, 2),
-            va_valid=no_label,
-            expr=torch.zeros(1, self.window, dtype=torch.long),
-            expr_valid=no_label,
-            au=torch.zeros(1, self.window, 12),
-            au_valid=no_label[..., None].expand(-1, -1, 12),
             where=(window,),
             n_bad_frames=torch.zeros(1, dtype=torch.long),
         )

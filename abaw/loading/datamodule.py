@@ -8,7 +8,6 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -174,7 +173,7 @@ class AffectDataModule(LightningDataModule):
             rules[name] = (stride is None or 1 <= stride <= length, f"from 1 to the window's {length}")
         share = self.evaluation.drop_frames
         rules["evaluation.drop_frames"] = (0 <= share <= 1, "a share from 0 to 1")
-        if self.tasks == (Task.VA,):
+        if all(task.kind == "real" for task in self.tasks):
             rules["windows.balance"] = (
                 self.windows.balance == 0,
                 "0 unless expr or au is among data.tasks",
@@ -205,10 +204,10 @@ class AffectDataModule(LightningDataModule):
         )
         if stage == "fit":
             counts = self.label_counts()
-            if absent := [task for task in self.tasks if not np.sum(counts[task.value])]:
+            if absent := [task for task in self.tasks if not counts[task].any()]:
                 root = self.source.root
                 raise AbawError(
-                    f"{root}: no label of {', '.join(absent)} to train on; correct data.root or"
+                    f"{root}: no label of {', '.join(map(str, absent))} to train on; correct data.root or"
                     " data.source.annotations, take another data.source.label_set, or leave it out of"
                     " data.tasks\n"
                     + (

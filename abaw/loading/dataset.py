@@ -15,12 +15,12 @@ from abaw.batch import Batch
 from abaw.data.features import Features, FeatureStore, images_fingerprint
 from abaw.data.frames import BadFrameError, BadFrameLog, Frames, FrameSource
 from abaw.data.index import Index
-from abaw.data.labels import Labels
-from abaw.loading.sampling import Slot, labelled_frames
+from abaw.data.labels import Labels, unlabelled
+from abaw.loading.sampling import Slot
 from abaw.loading.transforms import ClipAugmentation
 from abaw.loading.workers import SharedRing
 from abaw.randomness import Purpose, keyed_generator
-from abaw.tasks import Task
+from abaw.tasks import Task, TaskLabels
 from abaw.windows import PADDING, Window, WindowTable, window_at
 
 
@@ -42,19 +42,6 @@ def dropped_frames(video: str, visible: NDArray[np.bool_], *, share: float, seed
     dropped = np.zeros(len(visible), np.bool_)
     dropped[order[: round(share * len(places))]] = True
     return dropped
-
-
-_ROWS: dict[str, tuple[type, tuple[int, ...]]] = {
-    "present": (np.bool_, ()),
-    "visible": (np.bool_, ()),
-    "va": (np.float32, (2,)),
-    "va_valid": (np.bool_, ()),
-    "expr": (np.int64, ()),
-    "expr_valid": (np.bool_, ()),
-    "au": (np.float32, (12,)),
-    "au_valid": (np.bool_, (12,)),
-}
-"""Dtype and shape of the per-frame arrays of a batch, except pixels and features."""
 
 
 class Draw(NamedTuple):
@@ -167,19 +154,18 @@ class ClipDataset(Dataset[Batch]):
         chosen = [self._choose(each) for each in which]
         clips = [self._clip(*each) for each in chosen]
         shape = len(clips), self.windows.length
-        rows: dict[str, NDArray[Any]] = {
-            name: np.zeros((*shape, *more), kind) for name, (kind, more) in _ROWS.items()
-        }
+        present, visible = np.zeros((2, *shape), np.bool_)
+        labels = {task: unlabelled(task, *shape) for task in self.tasks}
         kind = torch.from_numpy(clips[0].values[:0])
         large = self._take((*shape, *kind.shape[1:]), kind.dtype)
         pixels = large.numpy()
         for row, clip in enumerate(clips):
             n = len(clip.window)
             pixels[row, :n], pixels[row, n:] = self._augmented(clip), 0
-            rows["present"][row, :n], rows["visible"][row, :n] = True, clip.visible
+            present[row, :n], visible[row, :n] = True, clip.visible
             for task in self.tasks:
-                rows[task][row, :n] = clip.labels.values(task)
-                rows[f"{task}_valid"][row, :n] = clip.labels.valid(task)
+                for target, array in zip(labels[task], clip.labels[task], strict=True):
+                    target[row, :n] = array
         noise = [clip.draw.mask_noise for clip in clips if clip.draw is not None]
         batch = Batch(
             frames=large if large.dtype == torch.uint8 else None,
@@ -187,7 +173,9 @@ class ClipDataset(Dataset[Batch]):
             where=tuple(clip.window for clip in clips),
             mask_noise=torch.from_numpy(np.stack(noise)) if noise else None,
             n_bad_frames=torch.tensor([clip.n_bad_frames for clip in clips]),
-            **{name: torch.from_numpy(values) for name, values in rows.items()},
+            present=torch.from_numpy(present),
+            visible=torch.from_numpy(visible),
+            labels={task: TaskLabels(*map(torch.from_numpy, arrays)) for task, arrays in labels.items()},
         )
         return [batch]
 
@@ -230,15 +218,13 @@ class ClipDataset(Dataset[Batch]):
     def _is_useful(self, window: Window, labels: Labels) -> bool:
         """Whether a window contains a visible frame and a labelled frame."""
         visible = self.index.visible(window.video, window.start, window.stop)[:: window.step]
-        return bool(visible.any() and labelled_frames(labels, self.tasks).any())
+        return bool(visible.any() and labels.labelled_rows(self.tasks).any())
 
     def _labels(self, window: Window) -> Labels:
         if window.video < 0 or not self.tasks:
-            return Labels.unlabelled(len(window))
+            return Labels.unlabelled(len(window), self.tasks)
         labels = self.index.labels(window.video, self.split, window.start, window.stop)
-        if window.step == 1:
-            return labels
-        return Labels(**{name: values[:: window.step] for name, values in vars(labels).items()})
+        return labels.rows(0, len(labels), window.step)
 
     def _dropped(self, window: Window) -> NDArray[np.bool_]:
         if not self.drop_frames or window.video < 0:

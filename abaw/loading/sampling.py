@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch.utils.data.distributed import DistributedSampler
 
 from abaw.data.index import Index
-from abaw.data.labels import Labels
 from abaw.data.layout import other_picture
 from abaw.errors import AbawError
 from abaw.randomness import Purpose, keyed_generator
@@ -147,14 +146,6 @@ class EvalSampler(DistributedSampler[int]):
 _SHOWN = 3  # number of videos that a warning names
 
 
-def labelled_frames(labels: Labels, tasks: Sequence[Task]) -> NDArray[np.bool_]:
-    """Frames with a valid label of at least one of `tasks`, bool (R,)."""
-    labelled = np.zeros(len(labels), np.bool_)
-    for task in tasks:
-        labelled |= labels.valid(task).reshape(len(labels), -1).any(1)
-    return labelled
-
-
 def training_windows(
     index: Index, tasks: Sequence[Task], *, length: int, stride: int, step: int = 1, split: str = "train"
 ) -> WindowTable:
@@ -172,7 +163,7 @@ def training_windows(
     useful = np.zeros(len(table), np.bool_)
     for video, windows in _by_video(table):
         n_frames = int(index.n_frames[video])
-        labelled = labelled_frames(index.labels(video, split, 0, n_frames), tasks)
+        labelled = index.labels(video, split, 0, n_frames).labelled_rows(tasks)
         visible = index.visible(video)
         starts = table.start[windows]
         useful[windows] = (sum_windows(labelled, starts, length, step) > 0) & (
@@ -188,7 +179,7 @@ def describe_split(index: Index, split: str, tasks: Sequence[Task], windows: Win
     for video in videos:
         labels = index.labels(video, split)
         for task in tasks:
-            n_labelled[task] += int(labelled_frames(labels, [task]).sum())
+            n_labelled[task] += int(labels.labelled_rows([task]).sum())
     counts = ", ".join(f"{task} {n:,}" for task, n in n_labelled.items())
     n_visible = sum(int(index.visible(video).sum()) for video in videos)
     n_frames = int(index.n_frames[videos].sum())
@@ -224,7 +215,7 @@ def labelled_windows(
     needed = np.zeros(len(table), np.bool_)
     for video, windows in _by_video(table):
         n_frames = int(index.n_frames[video])
-        labelled = labelled_frames(index.labels(video, split), tasks)
+        labelled = index.labels(video, split).labelled_rows(tasks)
         inside = np.zeros(n_frames, np.bool_)
         inside[: len(labelled)] = labelled[:n_frames]
         inside[-1] |= labelled[n_frames:].any()
@@ -238,30 +229,25 @@ def class_weights(
     """Sampling weights of windows by the inverse frequency of their labels; float64 (n_windows,).
 
     The weight of a label is its share to the power of -strength, normalised to mean 1 over all labels of an
-    expression or action unit. The weight of a window is the mean over its labels, averaged over EXPR and
-    AU; a window without labels of a task has weight 1.
+    expression or action unit. The weight of a window is the mean over its labels, averaged over the tasks
+    with classes; a window without labels of a task has weight 1.
 
     Args:
         index: Index of the data set.
         table: Windows of `split`.
-        tasks: Trained tasks; VA has no classes and is ignored.
+        tasks: Trained tasks; those of real numbers have no classes and are ignored.
         strength: 0 weights all labels equally, 1 by the inverse of their share.
         split: Split of the labels.
     """
     counts = index.label_counts(split, tasks)
-    rarity = {}
-    if "expr" in counts:
-        rarity[Task.EXPR] = _rarity(counts["expr"], strength)
-    if "au" in counts:
-        rarity[Task.AU] = _rarity(counts["au"], strength)
+    rarity = {task: _rarity(n, strength) for task, n in counts.items() if task.kind != "real"}
     weights = np.ones((len(rarity), len(table)))
     for video, windows in _by_video(table):
         labels = index.labels(video, split, 0, int(index.n_frames[video]))
         for row, (task, of_label) in zip(weights, rarity.items(), strict=True):
-            values = labels.values(task).astype(np.int64).reshape(len(labels), -1)
-            valid = labels.valid(task).reshape(len(labels), -1)  # (N, 1) or (N, 12)
+            values, valid = (np.atleast_2d(array.T).T for array in labels[task])  # (N, 1) or (N, K)
             of_label = of_label.reshape(values.shape[1], -1)  # (kinds, classes)
-            total = of_label[np.arange(values.shape[1]), values] * valid
+            total = of_label[np.arange(values.shape[1]), values.astype(np.int64)] * valid
             starts = table.start[windows]
             n_labels = sum_windows(valid.sum(1), starts, table.length, table.step)
             rare = sum_windows(total.sum(1), starts, table.length, table.step)

@@ -5,17 +5,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from abaw.data.index import Index
-from abaw.data.labels import constant_label, recording
+from abaw.data.labels import constant_label, count_labels, recording
 from abaw.errors import AbawError, UsageError, did_you_mean
 from abaw.files import atomic_path
 from abaw.randomness import Purpose, keyed_generator
-from abaw.tasks import Task
+from abaw.tasks import TASKS, Task, TaskLabels
 
 Stage = Literal["validate", "test", "predict"]
 
@@ -71,15 +71,18 @@ class SplitSelection:
             # the labels of test videos are not published, so they are the videos without annotation; each
             # task has its own, which may be annotated for another task
             videos = [v for v in self._with_images() if set(self.tasks) - self.index.splits(v).keys()]
-            what = f"with images and without annotation for one of {', '.join(self.tasks)}"
+            what = f"with images and without annotation for one of {', '.join(map(str, self.tasks))}"
         elif stage == "test" and self.test_split == "auto" and not self._test_is_labelled:
             videos, what = [], ""
         else:
-            videos, what = self._annotated(split), f"annotated for {', '.join(self.tasks)} in {split}"
+            videos, what = (
+                self._annotated(split),
+                f"annotated for {', '.join(map(str, self.tasks))} in {split}",
+            )
         if not videos and stage == "test" and split == "test":
             raise AbawError(
-                f"there are no test labels of {', '.join(self.tasks)} in this data set, or only placeholders,"
-                " so nothing to score: `abaw validate` scores the validation videos, as"
+                f"there are no test labels of {', '.join(map(str, self.tasks))} in this data set, or only"
+                " placeholders, so nothing to score: `abaw validate` scores the validation videos, as"
                 " --data.evaluation.test_split val does;"
                 " `abaw predict --data.evaluation.predict_split test` predicts those of the test"
             )
@@ -96,8 +99,8 @@ class SplitSelection:
         """Whether a task has labels of the test, which placeholders of one value are not."""
         for task in self.tasks:
             videos = self.index.annotated("test", [task])
-            labels = [self.index.labels(video, "test").labelled(task) for video in videos]
-            if any(map(len, labels)) and constant_label(labels) is None:
+            labels = [self.index.labels(video, "test")[task] for video in videos]
+            if any(part.valid.any() for part in labels) and constant_label(labels) is None:
                 return True
         return False
 
@@ -149,7 +152,7 @@ def make_folds(index: Index, k: int, seed: int = 0) -> dict[str, int]:
     Raises:
         UsageError: `k` is below 2 or above the number of recordings, or the seed is negative.
     """
-    videos = sorted({v for split in ("train", "val") for v in index.annotated(split, Task)})
+    videos = sorted({v for split in ("train", "val") for v in index.annotated(split, TASKS)})
     recordings: dict[str, list[int]] = {}
     for video in videos:
         recordings.setdefault(recording(index.videos[video]), []).append(video)
@@ -175,16 +178,20 @@ def make_folds(index: Index, k: int, seed: int = 0) -> dict[str, int]:
 
 def _content(index: Index, video: int) -> NDArray[np.float64]:
     """Counts of a video, float64 (26,): frames, VA by quadrant, expressions, AU rows, present units."""
-    content = np.zeros(26)
-    content[0] = max(index.n_frames[video], 1)
-    for split in ("train", "val"):
-        labels = index.labels(video, split)
-        quadrants = (labels.va[labels.va_valid] >= 0) @ np.array([1, 2])
-        content[1:5] += np.bincount(quadrants, minlength=4)
-        content[5:13] += np.bincount(labels.expr[labels.expr_valid], minlength=8)
-        content[13] += labels.au_valid.any(1).sum()
-        content[14:26] += labels.au.sum(0)
-    return content
+    train, val = (index.labels(video, split) for split in ("train", "val"))
+    counts = [_counts(task, train[task]) + _counts(task, val[task]) for task in TASKS]
+    return np.concatenate([[max(index.n_frames[video], 1)], *counts], dtype=np.float64)
+
+
+def _counts(task: Task, labels: TaskLabels[NDArray[Any]]) -> NDArray[np.int64]:
+    """Frames by class; of a binary task those labelled, then those present; of a real one by halves."""
+    values, valid = labels
+    if task.kind == "class":
+        return count_labels(task, labels)
+    if task.kind == "binary":
+        return np.array([valid.any(1).sum(), *count_labels(task, labels)[:, 1]])
+    halves = (values[valid] >= (task.low + task.high) / 2) @ 2 ** np.arange(task.size)
+    return np.bincount(halves, minlength=2**task.size)
 
 
 def _assigned(shares: NDArray[np.float64], k: int, rng: np.random.Generator) -> NDArray[np.int64]:

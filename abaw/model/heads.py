@@ -1,6 +1,6 @@
 """Prediction heads: from the state of a frame to the outputs of every task."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -30,21 +30,33 @@ class HeadSettings:
 class Heads(nn.Module):
     """One head per task. All of them run on every batch, so that every parameter has a gradient.
 
-    Valence and arousal pass through tanh here, so that loss and score use the same values in [-1, 1];
-    expressions and action units are logits.
+    Outputs of a `real` task are scaled to its range by tanh, so that loss and score use the same values;
+    those of the other tasks are logits. A task with one label per clip has one output for all its frames.
     """
 
     def __init__(self, settings: HeadSettings, tasks: Sequence[Task], *, width: int) -> None:
         """`width` is the embedding dimension of the temporal encoder."""
         super().__init__()
-        self.heads = nn.ModuleDict({str(task): _head(settings, width, task.size) for task in tasks})
+        self.tasks = tuple(tasks)
+        self.heads = nn.ModuleDict({task.name: _head(settings, width, task.size) for task in tasks})
 
-    def forward(self, states: Tensor) -> dict[Task, Tensor]:
-        """From float (B, T, width) to float32 (B, T, K) per task."""
-        outputs = {Task(name): cast(Tensor, head(states)).float() for name, head in self.heads.items()}
-        if Task.VA in outputs:
-            outputs[Task.VA] = outputs[Task.VA].tanh()
+    def forward(self, states: Tensor, present: Tensor) -> dict[Task, Tensor]:
+        """From float (B, T, width) and bool (B, T), False for padding, to float32 (B, T, K) per task."""
+        outputs = {}
+        for task in self.tasks:
+            of_task = states if task.per == "frame" else _mean_over(states, present)
+            output = cast(Tensor, self.heads[task.name](of_task)).float()
+            if task.kind == "real":
+                middle, half = (task.high + task.low) / 2, (task.high - task.low) / 2
+                output = output.tanh() if half == 1 and middle == 0 else middle + half * output.tanh()
+            outputs[task] = output.expand(*states.shape[:2], -1)
         return outputs
+
+
+def _mean_over(states: Tensor, present: Tensor) -> Tensor:
+    """The mean state of each clip, (B, 1, width)."""
+    weights = present[..., None].to(states.dtype)
+    return (states * weights).sum(1, keepdim=True) / weights.sum(1, keepdim=True).clamp(min=1)
 
 
 def predictions(outputs: Mapping[Task, Tensor]) -> dict[Task, Tensor]:
@@ -54,15 +66,16 @@ def predictions(outputs: Mapping[Task, Tensor]) -> dict[Task, Tensor]:
         outputs: Per task (..., K), as `Network` returns them.
 
     Returns:
-        Per task float32 (..., K): valence and arousal in [-1, 1], probabilities of the eight expressions,
-        which sum to 1, and of the twelve action units, independent of each other.
+        Per task float32 (..., K): the values of a `real` task; probabilities of classes, which sum to 1; or
+        those of binary labels, which are independent.
     """
-    meaning: dict[Task, Callable[[Tensor], Tensor]] = {
-        Task.VA: lambda values: values,
-        Task.EXPR: lambda logits: logits.softmax(-1),
-        Task.AU: lambda logits: logits.sigmoid(),
-    }
-    return {task: meaning[task](values.float()) for task, values in outputs.items()}
+    return {task: _prediction(task, values.float()) for task, values in outputs.items()}
+
+
+def _prediction(task: Task, values: Tensor) -> Tensor:
+    if task.kind == "real":
+        return values
+    return values.softmax(-1) if task.kind == "class" else values.sigmoid()
 
 
 def _head(settings: HeadSettings, width: int, size: int) -> nn.Sequential:

@@ -11,7 +11,7 @@ from abaw.errors import AbawError, UsageError
 from abaw.model.backbone import Backbone, BackboneSettings
 from abaw.model.heads import Heads, HeadSettings, predictions
 from abaw.model.temporal import TemporalEncoder, TemporalSettings
-from abaw.tasks import Task
+from abaw.tasks import Task, task_named
 
 
 class Network(nn.Module):
@@ -86,7 +86,7 @@ class Network(nn.Module):
             present=batch.present,
             complete=len(batch.keep) == batch.visible.numel(),  # known on the host: no synchronisation
         )
-        outputs: dict[Task, Tensor] = self.heads(states)
+        outputs: dict[Task, Tensor] = self.heads(states, batch.present)
         return outputs
 
     def encode(self, batch: Batch) -> Tensor:
@@ -159,7 +159,7 @@ class Network(nn.Module):
     def describe(self) -> dict[str, Any]:
         """Plain values from which `from_description` rebuilds the network, also with a later timm."""
         return {
-            "tasks": [str(task) for task in self.tasks],
+            "tasks": [task.name for task in self.tasks],
             "dim": self.dim,
             "backbone": None if self.backbone is None else self.backbone.settings.describe(),
             "temporal": self.temporal.settings.describe(),
@@ -171,7 +171,7 @@ class Network(nn.Module):
         """The network of a description, uncompiled and with random weights: nothing is downloaded."""
         backbone = description["backbone"]
         return cls(
-            tasks=[Task(name) for name in description["tasks"]],
+            tasks=[task_named(name) for name in description["tasks"]],
             backbone=None if backbone is None else BackboneSettings.from_description(backbone),
             temporal=TemporalSettings.from_description(description["temporal"]),
             heads=HeadSettings(**description["heads"]),

@@ -19,7 +19,6 @@ from abaw.evaluation.track_metadata import TrackMetadata, check_fits
 from abaw.evaluation.tracks import Track, list_tracks, write_track
 from abaw.files import atomic_path
 from abaw.model.checkpoints import best_scores, weights_fingerprint
-from abaw.tasks import Task
 
 
 class TrackWriter(Callback):
@@ -52,7 +51,7 @@ class TrackWriter(Callback):
 
     def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Resets the stitcher."""
-        self._stitcher: Stitcher[Task] = Stitcher(cast(Any, trainer).datamodule.n_frames)
+        self._stitcher = Stitcher(cast(Any, trainer).datamodule.n_frames)
 
     def on_predict_batch_end(
         self,
@@ -78,9 +77,9 @@ class TrackWriter(Callback):
                 not video.covered.all()
             ):  # only a limited run (`--trainer.limit_predict_batches`) ends in mid-video
                 continue
-            values = {str(task): tensor.cpu().numpy() for task, tensor in video.predictions.items()}
+            values = {task: tensor.cpu().numpy() for task, tensor in video.predictions.items()}
             seen = video.seen.cpu().numpy()
-            track = Track(video=data.video_name(video.video), seen=seen, **values)
+            track = Track(video=data.video_name(video.video), seen=seen, values=values)
             write_track(track, self.folder, self._metadata)
 
 

@@ -4,9 +4,9 @@ Every loss is divided by its number of valid labels on all devices, so the gradi
 that of one process with the whole batch. With gradient accumulation this holds per micro-batch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from abaw.batch import Batch
-from abaw.errors import AbawError, check_settings
-from abaw.tasks import Task
+from abaw.errors import AbawError, UsageError, check_settings
+from abaw.tasks import AU, EXPR, TASKS, Task
 
 Weighting = Literal["none", "complement", "inverse"]
 
@@ -52,11 +52,18 @@ class LossSettings:
     )
     """Fixed factors per task (1 where none is given), or learned ones by the tasks' uncertainty."""
 
+    def loss(self, task: Task) -> str | Callable[..., Any]:
+        """The name of a task's loss, or a function."""
+        return {"va": self.va, "expr": self.expr, "au": self.au}.get(task.name, task.loss)
+
+    def weighting(self, task: Task) -> Weighting:
+        """How the classes of a task are weighted."""
+        by_name: dict[str, Weighting] = {"va": "none", "expr": self.expr_weights, "au": self.au_weights}
+        return by_name.get(task.name, "none")
+
     def __post_init__(self) -> None:
         weights, weightings = self.task_weights, ("none", "complement", "inverse")
-        factors = (
-            isinstance(weights, dict) and set(weights) <= set(Task) and min(weights.values(), default=0) >= 0
-        )
+        factors = isinstance(weights, dict) and min(weights.values(), default=0) >= 0
         rules = {
             "va": (self.va in ("ccc", "mse"), "ccc or mse"),
             "expr": (self.expr in ("focal", "ce"), "focal or ce"),
@@ -69,7 +76,7 @@ class LossSettings:
             "ccc_eps": (self.ccc_eps > 0, "a small positive number"),
             "task_weights": (
                 factors or weights == "uncertainty",
-                f"uncertainty, or a factor for {'/'.join(Task)}",
+                "uncertainty, or a factor of 0 or more per task",
             ),
         }
         check_settings("model.loss", self, rules)
@@ -83,35 +90,45 @@ class TaskLosses(nn.Module):
     nothing is exchanged between processes.
     """
 
-    expr_weight: Tensor
-    au_weight: Tensor
-
     def __init__(self, settings: LossSettings, tasks: Sequence[Task]) -> None:
         super().__init__()
+        known = [task.name for task in dict.fromkeys((*TASKS, *tasks))]
+        weights = settings.task_weights
+        if weights != "uncertainty" and (unknown := sorted(weights.keys() - set(known))):
+            raise UsageError(
+                f"model.loss.task_weights: {unknown[0]!r} is not a task; choose from {', '.join(known)}"
+            )
         self.settings = settings
         self.tasks = tuple(tasks)
         self._counted = False
-        # of every class, and of each AU's absence and presence; kept in checkpoints
-        self.register_buffer("expr_weight", torch.ones(Task.EXPR.size))
-        self.register_buffer("au_weight", torch.ones(Task.AU.size, 2))
+        # of every class, and of each binary label's absence and presence; kept in checkpoints
+        for task in dict.fromkeys((*TASKS, *tasks)):
+            if task.kind != "real":
+                shape = (task.size,) if task.kind == "class" else (task.size, 2)
+                self.register_buffer(f"{task.name}_weight", torch.ones(shape))
         learned = self.tasks if settings.task_weights == "uncertainty" else ()
-        self.log_variance = nn.ParameterDict({str(task): nn.Parameter(torch.zeros(())) for task in learned})
+        self.log_variance = nn.ParameterDict({task.name: nn.Parameter(torch.zeros(())) for task in learned})
 
-    def set_label_counts(self, counts: Mapping[str, Any]) -> None:
+    def set_label_counts(self, counts: Mapping[Task, NDArray[np.int64]]) -> None:
         """Sets the class weights by the number of training labels per class.
 
         Args:
-            counts: `expr` int (8,); `au` int (12, 2), absent and present. Other keys are ignored.
+            counts: Per class task (K,); per binary task (K, 2), absent and present. Others are ignored.
         """
-        if "expr" in counts:
-            weights = _class_weights(counts["expr"], self.settings.expr_weights)  # (8,)
-            self.expr_weight.copy_(torch.from_numpy(weights))
-        if "au" in counts:
-            n, kind = np.asarray(counts["au"]), self.settings.au_weights  # (12, 2)
-            per_au = kind == "complement"
-            weights = _class_weights(n[:, 1], kind)[:, None] if per_au else _class_weights(n, kind)
-            self.au_weight.copy_(torch.from_numpy(weights))
+        for task, n in counts.items():
+            kind = self.settings.weighting(task)
+            if task.kind == "class":
+                weights = _class_weights(n, kind)
+            elif task.kind == "binary":
+                weights = (
+                    _class_weights(n, kind) if kind != "complement" else _class_weights(n[:, 1:].T, kind).T
+                )
+            if task.kind != "real":
+                self._weight(task).copy_(torch.from_numpy(weights))
         self._counted = True
+
+    def _weight(self, task: Task) -> Tensor:
+        return self.get_buffer(f"{task.name}_weight")
 
     def check_resumed(self, state: Mapping[str, Tensor]) -> None:
         """Compares the class weights with those of a training that is to be resumed.
@@ -142,10 +159,9 @@ class TaskLosses(nn.Module):
             The weighted sum and the loss of each task, scalars. Over several processes each has its share
             of both; the means over the processes are the losses of the whole batch.
         """
-        weighted = {self.settings.expr_weights, self.settings.au_weights} != {"none"}
+        weighted = any(self.settings.weighting(t) != "none" for t in (EXPR, AU, *self.tasks))
         if self.training and weighted and not self._counted:
             raise RuntimeError("training with class weights needs set_label_counts() first")
-        compute = {Task.VA: self._va, Task.EXPR: self._expr, Task.AU: self._au}
         with torch.autocast(batch.present.device.type, enabled=False):
             valid = {task: _supervised(task, batch) for task in self.tasks}
             counts = torch.stack([mask.sum() for mask in valid.values()])
@@ -155,59 +171,46 @@ class TaskLosses(nn.Module):
             # a process's sum over a world-th of all labels: the mean over the processes is the true mean
             n = dict(zip(self.tasks, counts.clamp(min=1) / world, strict=True))
             losses = {
-                task: compute[task](outputs[task].float(), batch, valid[task], n[task]) for task in self.tasks
+                task: self._loss(task, outputs[task].float(), batch.labels[task].values, valid[task], n[task])
+                for task in self.tasks
             }
             return self._sum(losses, dict(zip(self.tasks, counts > 0, strict=True))), losses
 
-    def _va(self, values: Tensor, batch: Batch, valid: Tensor, n: Tensor) -> Tensor:
-        target = torch.where(valid[..., None], batch.va.float(), 0.0)
-        if self.settings.va == "mse":
-            return masked_mean((values - target).square().mean(-1), valid, n)
-        shared = self.training and self.settings.gather_ccc and _n_processes() > 1
-        ccc, n_valid = concordance(values, target, valid, eps=self.settings.ccc_eps, shared=shared)
-        return torch.where(n_valid > 0, 1 - ccc.mean(), 0.0).float()
-
-    def _expr(self, logits: Tensor, batch: Batch, valid: Tensor, n: Tensor) -> Tensor:
-        classes = torch.arange(Task.EXPR.size, device=valid.device)
-        truth = (torch.where(valid, batch.expr, 0)[..., None] == classes).float()  # (B, T, 8)
-        is_focal = self.settings.expr == "focal"
-        per_frame = self._entropy(logits.log_softmax(-1), truth, self.expr_weight, is_focal=is_focal)
-        return masked_mean(per_frame, valid, n)
-
-    def _au(self, logits: Tensor, batch: Batch, valid: Tensor, n: Tensor) -> Tensor:
-        there = torch.where(valid, batch.au.float(), 0.0)
-        truth = torch.stack([1 - there, there], -1)  # (B, T, 12, 2): absent, present
-        log_p = F.logsigmoid(torch.stack([-logits, logits], -1))
-        per_au = self._entropy(log_p, truth, self.au_weight, is_focal=self.settings.au == "focal")
-        return masked_mean(per_au, valid, n)
-
-    def _entropy(self, log_p: Tensor, truth: Tensor, weight: Tensor, *, is_focal: bool) -> Tensor:
-        """Float (...), from (..., K) each: focal loss or cross-entropy."""
-        smoothing = self.settings.label_smoothing
-        truth = truth * (1 - smoothing) + smoothing / truth.shape[-1]
-        if not is_focal:
-            return focal(log_p, truth, weight, gamma=0.0)
-        alpha = 1.0 if self.settings.alpha is None else self.settings.alpha
-        return alpha * focal(log_p, truth, weight, gamma=self.settings.gamma)
+    def _loss(self, task: Task, output: Tensor, target: Tensor, valid: Tensor, n: Tensor) -> Tensor:
+        """The loss of a task, from outputs (B, T, K), labels and their mask; divided by `n`."""
+        if task.per == "clip":  # one output and label for all frames
+            output, target, valid = output[:, :1], target[:, :1], valid[:, :1]
+        known = valid[..., None] if target.ndim > valid.ndim else valid
+        target = torch.where(known, target, 0)
+        loss = self.settings.loss(task)
+        if loss == "ccc":
+            shared = self.training and self.settings.gather_ccc and _n_processes() > 1
+            ccc, n_valid = concordance(output, target, valid, eps=self.settings.ccc_eps, shared=shared)
+            return torch.where(n_valid > 0, 1 - ccc.mean(), 0.0).float()
+        weight = output.new_ones(()) if task.kind == "real" else self._weight(task)
+        compute = LOSSES[loss] if isinstance(loss, str) else loss
+        return masked_mean(compute(LossInputs(task, output, target, weight, self.settings)), valid, n)
 
     def _sum(self, losses: Mapping[Task, Tensor], labelled: Mapping[Task, Tensor]) -> Tensor:
         """The weighted sum; with learned weights as in Kendall et al. (2018), which may be negative."""
         weights = self.settings.task_weights
         if weights != "uncertainty":
-            return torch.stack([weights.get(task, 1.0) * loss for task, loss in losses.items()]).sum()
+            return torch.stack([weights.get(task.name, 1.0) * loss for task, loss in losses.items()]).sum()
         total = torch.zeros_like(next(iter(losses.values())))
         for task, loss in losses.items():
-            s = self.log_variance[task]
+            s = self.log_variance[task.name]
             # without labels there is nothing to be sure of
             total = total + torch.where(labelled[task], torch.exp(-s) * loss + s / 2, 0.0)
         return total
 
 
 def _supervised(task: Task, batch: Batch) -> Tensor:
-    """Bool (B, T), for AU (B, T, 12): what has a label and is no padding."""
-    if task is Task.AU:
-        return batch.au_valid & batch.present[..., None]
-    return (batch.va_valid if task is Task.VA else batch.expr_valid) & batch.present
+    """Bool, shape of the task's mask: what has a label and is no padding; of a label per clip one frame."""
+    valid = batch.labels[task].valid
+    present = batch.present
+    if task.per == "clip":
+        present = present & (torch.arange(present.shape[1], device=present.device) == 0)
+    return valid & (present[..., None] if valid.ndim > present.ndim else present)
 
 
 def _class_weights(counts: NDArray[Any], kind: Weighting) -> NDArray[np.float64]:
@@ -280,6 +283,55 @@ def focal(log_p: Tensor, target: Tensor, weight: Tensor, *, gamma: float) -> Ten
     """
     missing = (-torch.expm1(log_p)).clamp(min=1e-9) ** gamma if gamma else 1.0
     return -(weight * target * missing * log_p).sum(-1)
+
+
+class LossInputs(NamedTuple):
+    """What the loss of a task is computed from.
+
+    Attributes:
+        task: The task.
+        output: float32 (B, T, K), of a `real` task its values, else logits.
+        target: Labels as in `TaskLabels`; 0 where there is none.
+        weight: Weights of the classes (K,), or of absence and presence (K, 2); ones for a `real` task.
+        settings: The settings.
+    """
+
+    task: Task
+    output: Tensor
+    target: Tensor
+    weight: Tensor
+    settings: LossSettings
+
+
+def _squared_error(x: LossInputs) -> Tensor:
+    return (x.output - x.target).square().mean(-1)
+
+
+def _entropy(x: LossInputs, gamma: float = 0.0) -> Tensor:
+    """Cross-entropy of classes, or of each binary label; focal loss with `gamma`."""
+    if x.task.kind == "class":
+        truth = (x.target[..., None] == torch.arange(x.task.size, device=x.target.device)).float()
+        log_p = x.output.log_softmax(-1)  # (B, T, K)
+    else:
+        truth = torch.stack([1 - x.target, x.target], -1)  # (B, T, K, 2): absent, present
+        log_p = F.logsigmoid(torch.stack([-x.output, x.output], -1))
+    smoothing = x.settings.label_smoothing
+    truth = truth * (1 - smoothing) + smoothing / truth.shape[-1]
+    return focal(log_p, truth, x.weight, gamma=gamma)
+
+
+def _focal(x: LossInputs) -> Tensor:
+    alpha = 1.0 if x.settings.alpha is None else x.settings.alpha
+    return alpha * _entropy(x, x.settings.gamma)
+
+
+LOSSES: dict[str, Callable[[LossInputs], Tensor]] = {
+    "mse": _squared_error,
+    "focal": _focal,
+    "ce": _entropy,
+    "bce": _entropy,
+}
+"""Losses by name, besides `ccc`: each gives the loss of every label, in the shape of the validity mask."""
 
 
 class _SumOverProcesses(torch.autograd.Function):

@@ -229,9 +229,9 @@ class AffectModule(LightningModule):
         self._stage = stage
         videos = self._data.eval_videos(stage)
         self._position = {video: place for place, video in enumerate(videos)}
-        self._stitcher: Stitcher[Task] = Stitcher(self._data.n_frames)
+        self._stitcher = Stitcher(self._data.n_frames)
         names = [self._data.video_name(video) for video in videos]
-        self._official = OfficialScores(self.tasks, names).to(self.device)
+        self._official = OfficialScores(self.tasks, names, device=self.device)
 
     def _score(self, videos: Iterable[Stitched]) -> None:
         for video in videos:
@@ -244,9 +244,11 @@ class AffectModule(LightningModule):
         if self.trainer.sanity_checking:
             return
         self.scores = scores
-        flat = {f"{prefix}/{task}": scores[task]["score"] for task in self.tasks if task in scores}
-        if Task.VA in scores:
-            flat |= {f"{prefix}/{name}": scores["va"][name] for name in Task.VA.names}
+        flat = {f"{prefix}/{t}": scores[t.name]["score"] for t in self.tasks if t.name in scores}
+        for task in self.tasks:
+            if task.kind == "real" and task.name in scores:
+                by_label = scores[task.name].get(task.score_key, scores[task.name])
+                flat |= {f"{prefix}/{name}": by_label[name] for name in task.names}
         self.log_dict(flat | {f"{prefix}/score": scores.get("total", 0.0)}, rank_zero_only=False)
 
     # -- checkpoints
@@ -257,7 +259,7 @@ class AffectModule(LightningModule):
             {
                 "format": FORMAT,
                 "network": self.network.describe(),
-                "labels": {str(task): list(task.names) for task in self.tasks},
+                "labels": {task.name: list(task.names) for task in self.tasks},
                 "masking": None if self.masking is None else asdict(self.masking),
                 "windows": self._data.eval_window_sizes,
                 "frame_size": self._data.loading.frame_size,

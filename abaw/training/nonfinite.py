@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from abaw.batch import Batch
 from abaw.errors import AbawError, check_settings
+from abaw.tasks import Task
 from abaw.windows import Window
 
 NEVER = torch.iinfo(torch.int64).max
@@ -39,7 +40,7 @@ class NonFiniteGuard(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Resets the flags."""
-        self._tasks: tuple[str, ...] = tuple(cast(Any, pl_module).tasks)
+        self._tasks: tuple[Task, ...] = tuple(cast(Any, pl_module).tasks)
         self._first = torch.full(
             (len(self._tasks),), NEVER, device=pl_module.device
         )  # step of the first fault
@@ -126,5 +127,5 @@ class NonFiniteGuard(Callback):
         name = cast(Any, trainer).datamodule.video_name
         windows = (window for at, where in self._recent if at == step for window in where)
         videos = sorted({name(window.video) for window in windows if window.video >= 0})
-        names = ", ".join(tasks)
+        names = ", ".join(map(str, tasks))
         return f"the loss of {names} is NaN or infinite from step {step}, on videos {', '.join(videos)}"

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from abaw.data.formats.annotations import write_task_file
-from abaw.data.labels import Labels, image_name
+from abaw.data.labels import image_name
 from abaw.evaluation.submission.formats import FORMS
 from abaw.evaluation.tracks import Track, write_track
-from abaw.tasks import Task
+from abaw.tasks import AU, EXPR, TASKS, VA
+from tests.support.label_arrays import labels_from
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +37,7 @@ def real_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Annotations and tracks of all videos; every video has the same labels and its own predictions."""
     folder, rng = tmp_path_factory.mktemp("scale"), np.random.default_rng(0)
     valid = rng.random(FRAMES + 1) < 0.9
-    labels = Labels(
+    labels = labels_from(
         va=rng.uniform(-1, 1, (FRAMES + 1, 2)).astype(np.float32),
         va_valid=valid,
         expr=rng.integers(0, 8, FRAMES + 1),
@@ -44,20 +45,22 @@ def real_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
         au=(rng.random((FRAMES + 1, 12)) < 0.3).astype(np.float32),
         au_valid=np.repeat(valid[:, None], 12, axis=1),
     )
-    for task in Task:
-        place = folder / "data" / FOLDERS[task] / "Validation_Set"
+    for task in TASKS:
+        place = folder / "data" / FOLDERS[task.name] / "Validation_Set"
         write_task_file(place / "v0.txt", task, labels)
         for number in range(1, VIDEOS):
             os.link(place / "v0.txt", place / f"v{number}.txt")
-    right = {"va": labels.va, "expr": 2.0 * np.eye(8)[labels.expr], "au": 0.5 * labels.au}
+    right = {VA: labels[VA].values, EXPR: 2.0 * np.eye(8)[labels[EXPR].values], AU: 0.5 * labels[AU].values}
     for number in range(VIDEOS):
         said = {
             task: values[:FRAMES] + 0.5 * rng.random((FRAMES, values.shape[1]))
             for task, values in right.items()
         }
-        said["expr"] /= said["expr"].sum(1, keepdims=True)
+        said[EXPR] /= said[EXPR].sum(1, keepdims=True)
         values = {task: array.astype(np.float32).clip(-1, 1) for task, array in said.items()}
-        write_track(Track(video=f"v{number}", seen=rng.random(FRAMES) < 0.98, **values), folder / "tracks")
+        write_track(
+            Track(video=f"v{number}", seen=rng.random(FRAMES) < 0.98, values=values), folder / "tracks"
+        )
     images = "".join(f"v{row // FRAMES}/{image_name(row % FRAMES + 1)},\n" for row in range(ROWS))
     for name in ("va", "mtl"):
         (folder / f"{name}_sample.txt").write_text(f"{FORMS[name].header}\n{images}")
@@ -83,7 +86,7 @@ def test_scoring_all_of_a_set_of_the_real_size(real_size: Path) -> None:
     assert again == first
     scores = json.loads(again)
     assert scores["va"]["frames"] > 0.85 * VIDEOS * FRAMES
-    for task in Task:
+    for task in TASKS:
         low, high = scores[task]["interval"]
         assert low <= scores[task]["score"] <= high
 

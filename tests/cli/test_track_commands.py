@@ -8,6 +8,7 @@ import pytest
 
 from abaw.__main__ import main
 from abaw.evaluation.tracks import read_track, write_track
+from abaw.tasks import VA
 from tests.support.submissions import HEADERS, write_case
 from tests.support.tiny_set import write_tiny_set
 from tests.support.tracks import make_track
@@ -80,7 +81,7 @@ def test_an_ensemble_is_written_and_scored_beside_its_parts(
     assert main(["ensemble", *map(str, folders), str(mean), "--weights", "3", "1"]) == 0
     assert f"{mean}: 2 tracks, each the mean of 2" in capsys.readouterr().out
     one, two, both = (read_track(folder / "d_val.parquet") for folder in (*folders, mean))
-    np.testing.assert_allclose(both.va, 0.75 * one.va + 0.25 * two.va, atol=1e-6)
+    np.testing.assert_allclose(both.values[VA], 0.75 * one.values[VA] + 0.25 * two.values[VA], atol=1e-6)
     assert main(["score", str(mean), str(root), f"--against={folders[0]}", "--draws=10", "--json"]) == 0
     scores = json.loads(capsys.readouterr().out)
     assert scores["va"]["frames"] > 20

@@ -5,7 +5,7 @@ import pytest
 from abaw.data.labels import image_name
 from abaw.data.layout import DataSource
 from abaw.data.packing import pack
-from abaw.tasks import Task
+from abaw.tasks import AU, EXPR, VA
 from tests.support.index_tree import FOLDERS, add_images, add_labels
 from tests.support.packs import write_image
 from tests.support.random_labels import random_labels
@@ -32,13 +32,13 @@ def tree(tmp_path: Path) -> Path:
     for stray in (".DS_Store", "Thumbs.db", "1.jpg", "00000.jpg", "00003.png", "00003.JPG", "00003.jpg.tmp"):
         (first / "a" / stray).touch()
     labels = root / "6th ABAW Annotations"
-    add_labels(labels, "a", Task.VA, "train", random_labels(7, 1))
-    add_labels(labels, "a", Task.AU, "val", random_labels(6, 2))
-    add_labels(labels, "b_left", Task.EXPR, "train", random_labels(11, 3))
-    add_labels(labels, "c", Task.VA, "val", random_labels(9, 4))
-    add_labels(labels, "d", Task.EXPR, "val", random_labels(5, 5))
-    (labels / FOLDERS[Task.VA] / "Train_Set" / ".DS_Store").touch()
-    (labels / FOLDERS[Task.VA] / "Train_Set" / "._a.txt").touch()
+    add_labels(labels, "a", VA, "train", random_labels(7, 1))
+    add_labels(labels, "a", AU, "val", random_labels(6, 2))
+    add_labels(labels, "b_left", EXPR, "train", random_labels(11, 3))
+    add_labels(labels, "c", VA, "val", random_labels(9, 4))
+    add_labels(labels, "d", EXPR, "val", random_labels(5, 5))
+    (labels / FOLDERS[VA] / "Train_Set" / ".DS_Store").touch()
+    (labels / FOLDERS[VA] / "Train_Set" / "._a.txt").touch()
     return root
 
 

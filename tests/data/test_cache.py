@@ -11,7 +11,7 @@ from abaw.data.formats.arrays import open_arrays
 from abaw.data.index import build_index
 from abaw.data.layout import DataSource
 from abaw.errors import AbawError
-from abaw.tasks import Task
+from abaw.tasks import EXPR, VA
 from tests.support.index_tree import FOLDERS, add_images, add_labels, assert_same, cached
 from tests.support.random_labels import random_labels
 
@@ -37,9 +37,9 @@ def test_a_second_build_comes_from_the_cache(tree: Path, monkeypatch: pytest.Mon
         lambda root: add_images(root / "cropped_aligned", "new", [1]),
         lambda root: add_images(root / "cropped_aligned_3", "new", [1]),
         lambda root: (root / "cropped_aligned/e").rename(root / "cropped_aligned/f"),
-        lambda root: add_labels(root / "6th ABAW Annotations", "a", Task.VA, "train", random_labels(7, 99)),
-        lambda root: add_labels(root / "6th ABAW Annotations", "e", Task.EXPR, "test", random_labels(3)),
-        lambda root: (root / "6th ABAW Annotations" / FOLDERS[Task.EXPR] / "Validation_Set/d.txt").unlink(),
+        lambda root: add_labels(root / "6th ABAW Annotations", "a", VA, "train", random_labels(7, 99)),
+        lambda root: add_labels(root / "6th ABAW Annotations", "e", EXPR, "test", random_labels(3)),
+        lambda root: (root / "6th ABAW Annotations" / FOLDERS[EXPR] / "Validation_Set/d.txt").unlink(),
     ],
     ids=["frame", "lost frame", "video", "root", "renamed", "label values", "label file", "lost file"],
 )

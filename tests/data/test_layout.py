@@ -7,7 +7,7 @@ from abaw.data.index import build_index
 from abaw.data.layout import DataSource, find_files, meaning
 from abaw.data.packing import pack
 from abaw.errors import AbawError
-from abaw.tasks import Task
+from abaw.tasks import AU, EXPR, TASKS, VA, Task
 from tests.support.index_tree import add_images, assert_same
 from tests.support.random_labels import random_labels
 from tests.support.tiny_set import write_tiny_set
@@ -46,7 +46,7 @@ def test_cropped_aligned_wins_over_other_crops_and_batches_come_in_order(tmp_pat
 def test_a_root_may_be_the_crops_folder_itself(tree: Path) -> None:
     index = build_index(DataSource(tree / "cropped_aligned", annotations=tree / "6th ABAW Annotations"))
     assert index.roots == (tree / "cropped_aligned",)
-    assert index.annotated("train", Task) == [0, 1]
+    assert index.annotated("train", TASKS) == [0, 1]
 
 
 def test_plain_roots_that_disagree_are_not_chosen_between(tmp_path: Path) -> None:
@@ -65,20 +65,20 @@ def test_plain_roots_that_disagree_are_not_chosen_between(tmp_path: Path) -> Non
 def test_annotation_folders_of_every_edition(above: str, names: tuple[str, str], tmp_path: Path) -> None:
     root = tmp_path / "data"
     folder, split = names
-    write_task_file(root / above / folder / split / "a.txt", Task.VA, random_labels(3))
+    write_task_file(root / above / folder / split / "a.txt", VA, random_labels(3))
     index = build_index(DataSource(root))
-    assert index.splits(0) == {Task.VA: "train"}
+    assert index.splits(0) == {VA: "train"}
     assert not index.roots
     assert index.n_frames.tolist() == [2]
-    assert build_index(DataSource(root / above / folder)).splits(0) == {Task.VA: "train"}
+    assert build_index(DataSource(root / above / folder)).splits(0) == {VA: "train"}
 
 
 TASK_FOLDERS = {
-    Task.VA: "VA_Estimation_Challenge,VA Estimation Challenge,va-estimation-challenge,VA_Estimation,VA_Set"
+    VA: "VA_Estimation_Challenge,VA Estimation Challenge,va-estimation-challenge,VA_Estimation,VA_Set"
     ",VA Set,va,VASet,VA_Challenge,Valence_Arousal,Valence-Arousal Estimation Challenge,VA (1),6th_ABAW_VA",
-    Task.EXPR: "EXPR_Recognition_Challenge,EXPR_Recognition,EXPR Classification Challenge,EXPR_Classification"
+    EXPR: "EXPR_Recognition_Challenge,EXPR_Recognition,EXPR Classification Challenge,EXPR_Classification"
     ",Expr_Set,EXPR,Expression_Recognition,Expression Classification Challenge,expressions,EXPR_annotations",
-    Task.AU: "AU_Detection_Challenge,AU Detection Challenge,AU_Detection,AU-Set,AU,AUs,au_labels"
+    AU: "AU_Detection_Challenge,AU Detection Challenge,AU_Detection,AU-Set,AU,AUs,au_labels"
     ",Action_Unit_Detection_Challenge,Action Units,AU_Set_2021",
 }
 
@@ -95,7 +95,7 @@ NAMES = [
 ]
 
 
-NAMES += [("VA_Set", name, Task.VA, split) for split in SPLIT_NAMES for name in SPLIT_NAMES[split].split(",")]
+NAMES += [("VA_Set", name, VA, split) for split in SPLIT_NAMES for name in SPLIT_NAMES[split].split(",")]
 
 
 @pytest.mark.parametrize(("folder", "split_folder", "task", "split"), NAMES)
@@ -128,7 +128,7 @@ def test_folders_that_users_have_are_recognised(
 def test_mtl_files_that_users_have_are_recognised(folder: str, name: str, tmp_path: Path) -> None:
     write_mtl_file(tmp_path / "data" / folder / f"{name}.txt", {"a": random_labels(3)})
     assert build_index(DataSource(tmp_path / "data", label_set="mtl")).splits(0) == dict.fromkeys(
-        Task, "train"
+        TASKS, "train"
     )
 
 

@@ -5,8 +5,8 @@ import pytest
 
 from abaw.errors import AbawError
 from abaw.evaluation.calibration import Calibration, Smoothing
-from abaw.evaluation.scores import au_present
-from abaw.tasks import Task
+from abaw.evaluation.formulas import decide
+from abaw.tasks import AU, EXPR, VA
 from tests.support.tracks import assert_same, make_track
 
 KINDS = ["box", "gaussian", "median"]
@@ -51,54 +51,54 @@ def test_smoothing_is_the_definition_and_respects_the_ends(kind, n, half_width):
 def test_the_default_changes_nothing():
     track = make_track(n=20)
     assert_same(Calibration().apply(track), track)
-    only_va = make_track(tasks=("va",))
+    only_va = make_track(tasks=(VA,))
     assert_same(Calibration(au_thresholds=(0.3,) * 12).apply(only_va), only_va)
 
 
 def test_thresholds_move_to_one_half():
     track = make_track(n=400)
     thresholds = tuple(np.linspace(0.05, 0.95, 12))
-    track.au[:12] = np.eye(12, dtype=np.float32) * np.float32(thresholds)  # exactly at the threshold
-    calibrated = Calibration(au_thresholds=thresholds, temperature={Task.AU: 2.5}).apply(track)
-    decided = au_present(calibrated.au)
-    np.testing.assert_array_equal(decided, track.au.astype(np.float64) >= thresholds)
-    assert (np.diff(calibrated.au[np.argsort(track.au[:, 0]), 0]) >= 0).all()
-    assert 0 <= calibrated.au.min() <= calibrated.au.max() <= 1
-    np.testing.assert_array_equal(calibrated.va, track.va)
+    track.values[AU][:12] = np.eye(12, dtype=np.float32) * np.float32(thresholds)  # exactly at the threshold
+    calibrated = Calibration(au_thresholds=thresholds, temperature={AU: 2.5}).apply(track)
+    decided = decide(AU, calibrated.values[AU])
+    np.testing.assert_array_equal(decided, track.values[AU].astype(np.float64) >= thresholds)
+    assert (np.diff(calibrated.values[AU][np.argsort(track.values[AU][:, 0]), 0]) >= 0).all()
+    assert 0 <= calibrated.values[AU].min() <= calibrated.values[AU].max() <= 1
+    np.testing.assert_array_equal(calibrated.values[VA], track.values[VA])
 
 
 def test_prior_correction_divides_by_the_prior():
     track = make_track(n=50)
     prior = np.arange(1, 9) / 36
     calibrated = Calibration(expr_prior=tuple(prior), expr_prior_strength=0.5).apply(track)
-    want = track.expr / prior**0.5
-    np.testing.assert_allclose(calibrated.expr, want / want.sum(1, keepdims=True), atol=1e-5)
+    want = track.values[EXPR] / prior**0.5
+    np.testing.assert_allclose(calibrated.values[EXPR], want / want.sum(1, keepdims=True), atol=1e-5)
 
 
 def test_temperature_softens_without_changing_a_decision():
     track = make_track(n=200)
-    calibrated = Calibration(temperature={Task.EXPR: 3.0, Task.AU: 3.0}).apply(track)
-    np.testing.assert_array_equal(calibrated.expr.argmax(1), track.expr.argmax(1))
-    np.testing.assert_array_equal(calibrated.au >= 0.5, track.au >= 0.5)
-    assert calibrated.expr.max() < track.expr.max()
-    np.testing.assert_allclose(calibrated.expr.sum(1), 1, atol=1e-5)
+    calibrated = Calibration(temperature={EXPR: 3.0, AU: 3.0}).apply(track)
+    np.testing.assert_array_equal(calibrated.values[EXPR].argmax(1), track.values[EXPR].argmax(1))
+    np.testing.assert_array_equal(calibrated.values[AU] >= 0.5, track.values[AU] >= 0.5)
+    assert calibrated.values[EXPR].max() < track.values[EXPR].max()
+    np.testing.assert_allclose(calibrated.values[EXPR].sum(1), 1, atol=1e-5)
 
 
 def test_medians_of_probabilities_add_up_to_one():
     track = make_track(n=60)
-    track.expr[:] = np.eye(8)[np.arange(60) % 3]  # every median is 0
-    smooth = Calibration(smoothing={Task.EXPR: Smoothing("median", 5)}).apply(track).expr
+    track.values[EXPR][:] = np.eye(8)[np.arange(60) % 3]  # every median is 0
+    smooth = Calibration(smoothing={EXPR: Smoothing("median", 5)}).apply(track).values[EXPR]
     assert np.isfinite(smooth).all()
     np.testing.assert_allclose(smooth.sum(1), 1, atol=1e-5)
 
 
 FULL = Calibration(
     smoothing={
-        Task.VA: Smoothing("box", 50),
-        Task.EXPR: Smoothing("median", 10),
-        Task.AU: Smoothing("gaussian", 3),
+        VA: Smoothing("box", 50),
+        EXPR: Smoothing("median", 10),
+        AU: Smoothing("gaussian", 3),
     },
-    temperature={Task.EXPR: 1.5},
+    temperature={EXPR: 1.5},
     expr_prior=tuple(np.arange(1, 9) / 36),
     expr_prior_strength=0.75,
     au_thresholds=tuple(np.linspace(0.1, 0.9, 12)),

@@ -1,12 +1,14 @@
 """The choice of smoothing, thresholds and class weights on a grid."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from abaw.evaluation.calibration_search import THRESHOLDS, Grid, threshold_counts
-from abaw.evaluation.scores import au_counts
+from abaw.evaluation.formulas import presence_counts
 from abaw.evaluation.tracks import score_tracks
-from abaw.tasks import Task
+from abaw.tasks import TASKS
 from tests.support.tracks import simulate
 
 
@@ -17,13 +19,15 @@ def test_threshold_counts_are_those_of_the_scores():
     target, valid = rng.integers(0, 2, (300, 12)), rng.random((300, 12)) < 0.8
     counts = threshold_counts(values, target, valid)
     for d, threshold in enumerate(THRESHOLDS):
-        np.testing.assert_array_equal(counts[d], au_counts(values.astype(float) >= threshold, target, valid))
+        np.testing.assert_array_equal(
+            counts[d], presence_counts(values.astype(float) >= threshold, target, valid)
+        )
 
 
-@pytest.mark.parametrize("task", Task)
+@pytest.mark.parametrize("task", TASKS, ids=str)
 def test_what_a_grid_promises_is_what_the_calibration_scores(task):
     tracks, labels_of = simulate(6, seed=0, bias=1.0)
-    tracks = [track.with_values({task: track.values[task]}) for track in tracks]
+    tracks = [replace(track, values={task: track.values[task]}) for track in tracks]
     fold_of = np.arange(6) % 3
     grid = Grid(task, tracks, labels_of, fold_of)
     for without, smooth, decide in [
@@ -35,5 +39,5 @@ def test_what_a_grid_promises_is_what_the_calibration_scores(task):
         videos = np.flatnonzero(fold_of != without)
         choice = grid.choose(videos, without=without, smooth=smooth, decide=decide)
         applied = map(grid.calibration(choice).apply, [tracks[v] for v in videos])
-        want = getattr(score_tracks(applied, labels_of, [task]), task)
+        want = score_tracks(applied, labels_of, [task]).by_task[task]
         np.testing.assert_allclose(grid.sums_of(choice, videos), want)

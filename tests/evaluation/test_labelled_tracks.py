@@ -8,18 +8,18 @@ from abaw.evaluation.labelled_tracks import LabelledTracks
 from abaw.evaluation.tracks import (
     write_track,
 )
-from abaw.tasks import Task
+from abaw.tasks import VA
 from tests.support.tiny_set import FOLDERS, write_tiny_set
 from tests.support.tracks import make_track
 
 
 def test_an_annotation_without_any_frame_needs_no_track(tmp_path):
     root = write_tiny_set(tmp_path / "set")
-    (root / FOLDERS[Task.VA] / "Validation_Set" / "f_val.txt").write_text("valence,arousal\n")
+    (root / FOLDERS[VA] / "Validation_Set" / "f_val.txt").write_text("valence,arousal\n")
     for video, n in (("c_val", 21), ("d_val", 5)):
-        write_track(make_track(video, n, tasks=(Task.VA,)), tmp_path / "tracks")
+        write_track(make_track(video, n, tasks=(VA,)), tmp_path / "tracks")
     labelled = LabelledTracks(DataSource(root), "val")
-    assert labelled.videos_and_tasks(tmp_path / "tracks") == (["c_val", "d_val"], (Task.VA,))
+    assert labelled.videos_and_tasks(tmp_path / "tracks") == (["c_val", "d_val"], (VA,))
     (tmp_path / "tracks" / "d_val.parquet").unlink()
     with pytest.raises(AbawError, match=r"1 of 2 annotated videos have no track, such as d_val"):
         labelled.videos_and_tasks(tmp_path / "tracks")

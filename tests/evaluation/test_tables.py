@@ -1,11 +1,8 @@
 """The scores as text for a terminal."""
 
-from abaw.evaluation.scores import (
-    compare,
-    summarise,
-)
+from abaw.evaluation.scores import compare, summarise
 from abaw.evaluation.tables import baseline_table, comparison_table, score_table
-from abaw.tasks import Task
+from abaw.tasks import AU, VA
 from tests.support.scores import random_sums
 
 
@@ -33,7 +30,7 @@ def test_comparison_table_shows_the_difference():
 
 
 def test_answers_stand_side_by_side_and_a_task_without_a_score_is_a_dash():
-    columns = {"model": {Task.VA: 0.25, Task.AU: 0.5}, "zero": {Task.VA: 0.0}}
+    columns = {"model": {VA: 0.25, AU: 0.5}, "zero": {VA: 0.0}}
     head, va, au = baseline_table(columns).splitlines()
     assert head.split() == ["model", "zero"]
     assert va.split() == ["VA", "mean", "CCC", "0.2500", "0.0000"]

@@ -6,7 +6,8 @@ import pytest
 
 from abaw.data.labels import Labels
 from abaw.errors import AbawError, UsageError
-from abaw.evaluation.scores import SHAPES, n_frames, summarise
+from abaw.evaluation.formulas import n_frames, sums_shape
+from abaw.evaluation.scores import summarise
 from abaw.evaluation.tracks import (
     ensemble_tracks,
     find_tracks,
@@ -15,11 +16,12 @@ from abaw.evaluation.tracks import (
     track_frame,
     write_track,
 )
-from abaw.tasks import AU_NAMES, EXPR_NAMES, Task
+from abaw.tasks import AU, EXPR, TASKS, VA
+from tests.support.label_arrays import labels_from
 from tests.support.tracks import assert_same, make_track
 
 
-@pytest.mark.parametrize("tasks", [tuple(Task), ("va",), ("expr",), ("au", "va")])
+@pytest.mark.parametrize("tasks", [TASKS, (VA,), (EXPR,), (AU, VA)])
 @pytest.mark.parametrize("video", ["1-30-1280x720", "122-60-1920x1080-3_left", "a.b c", "größe%2F", ".dot"])
 def test_round_trip(tmp_path, tasks, video):
     track = make_track(video, tasks=tasks)
@@ -35,12 +37,12 @@ def test_another_program_reads_it(tmp_path):
     table = pd.read_parquet(write_track(track, tmp_path))
     assert list(table) == [
         *("frame", "seen", "valence", "arousal"),
-        *(f"expr_{name}" for name in EXPR_NAMES),
-        *AU_NAMES,
+        *(f"expr_{name}" for name in EXPR.names),
+        *AU.names,
     ]
     assert table["frame"].tolist() == [1, 2, 3, 4, 5, 6]
     assert {str(kind) for kind in table.dtypes} == {"int32", "bool", "float32"}
-    np.testing.assert_array_equal(table["AU26"], track.au[:, 11])
+    np.testing.assert_array_equal(table["AU26"], track.values[AU][:, 11])
     pd.testing.assert_frame_equal(table, track_frame(track))
 
 
@@ -93,7 +95,7 @@ def test_no_name_leaves_the_folder(tmp_path, video):
 def test_a_failed_write_leaves_the_old_track(tmp_path):
     path = write_track(make_track(seed=1), tmp_path)
     bad = make_track(seed=2)
-    bad.va[3, 0] = np.nan
+    bad.values[VA][3, 0] = np.nan
     with pytest.raises(AbawError, match="frame 4 has a value of va that is NaN or infinite"):
         write_track(bad, tmp_path)
     assert_same(make_track(seed=1), read_track(path))
@@ -117,18 +119,18 @@ def test_a_folder_without_tracks_is_an_error(tmp_path):
 
 def test_a_track_checks_its_shapes():
     with pytest.raises(ValueError, match=r"track\.va has shape"):
-        replace(make_track(), va=np.zeros((5, 2), np.float32))
+        replace(make_track(), values={VA: np.zeros((5, 2), np.float32)})
 
 
 def labels_like(track, n_rows):
     """Labels that equal the track's decisions, extended or cut to `n_rows`."""
     rows = np.minimum(np.arange(n_rows), len(track) - 1)
-    return Labels(
-        va=track.va[rows],
+    return labels_from(
+        va=track.values[VA][rows],
         va_valid=np.ones(n_rows, bool),
-        expr=track.expr.argmax(1)[rows],
+        expr=track.values[EXPR].argmax(1)[rows],
         expr_valid=np.ones(n_rows, bool),
-        au=(track.au >= 0.5)[rows].astype(np.float32),
+        au=(track.values[AU] >= 0.5)[rows].astype(np.float32),
         au_valid=np.ones((n_rows, 12), bool),
     )
 
@@ -137,19 +139,19 @@ def test_every_label_row_is_scored_once_also_beyond_the_last_frame():
     tracks = [make_track("a", 60), make_track("b", 40, seed=1)]
     rows = {"a": 61, "b": 35}
     labels = {track.video: labels_like(track, rows[track.video]) for track in tracks}
-    sums = score_tracks(tracks, labels.__getitem__, tuple(Task))
+    sums = score_tracks(tracks, labels.__getitem__, tuple(TASKS))
     assert sums.videos == ("a", "b")
-    for task in Task:
-        assert getattr(sums, task).shape == (2, *SHAPES[task])
-        assert n_frames(task, getattr(sums, task)).tolist() == [61, 35]
+    for task in TASKS:
+        assert sums.by_task[task].shape == (2, *sums_shape(task))
+        assert n_frames(task, sums.by_task[task]).tolist() == [61, 35]
     scores = summarise(sums, draws=0)
     assert scores["total"] == pytest.approx(3, abs=1e-9)
 
 
 def test_a_track_without_the_task_is_an_error():
-    track = make_track("clip 7", tasks=("va",))
+    track = make_track("clip 7", tasks=(VA,))
     with pytest.raises(AbawError, match="clip 7: au was not predicted there, only va"):
-        score_tracks([track], lambda video: Labels.unlabelled(6), [Task.AU])
+        score_tracks([track], lambda video: Labels.unlabelled(6), [AU])
 
 
 @pytest.fixture
@@ -170,11 +172,11 @@ def test_the_mean_is_weighted(tmp_path, folders, weights, shares):
     assert ensemble_tracks(folders, out, weights) == list(find_tracks(out).values())
     for mean in map(read_track, find_tracks(out).values()):
         members = [read_track(folder / f"{mean.video}.parquet") for folder in folders]
-        assert mean.tasks == tuple(Task)
-        for task in Task:
+        assert mean.tasks == tuple(TASKS)
+        for task in TASKS:
             want = sum(share * member.values[task] for share, member in zip(shares, members, strict=True))
             np.testing.assert_allclose(mean.values[task], want, atol=1e-6)
-        np.testing.assert_allclose(mean.expr.sum(1), 1, atol=1e-6)
+        np.testing.assert_allclose(mean.values[EXPR].sum(1), 1, atol=1e-6)
         heard = [m.seen for m, share in zip(members, shares, strict=True) if share]
         np.testing.assert_array_equal(mean.seen, np.any(heard, axis=0))
 
@@ -183,7 +185,7 @@ def test_a_track_with_itself_stays(tmp_path, folders):
     ensemble_tracks([folders[0], folders[0]], tmp_path / "out", [0.3, 0.7])
     got = read_track(tmp_path / "out" / "a.parquet")
     want = read_track(folders[0] / "a.parquet")
-    np.testing.assert_allclose(got.au, want.au, atol=1e-6)
+    np.testing.assert_allclose(got.values[AU], want.values[AU], atol=1e-6)
     ensemble_tracks(folders, tmp_path / "only", [1, 0, 0])
     assert_same(read_track(tmp_path / "only" / "a.parquet"), want)
 
@@ -194,7 +196,7 @@ def test_a_track_with_itself_stays(tmp_path, folders):
         (lambda f: write_track(make_track("b", 9), f), "track of b: one has 8 frames .* another 9 frames"),
         (lambda f: write_track(make_track("a", 6), f), "track of a: one has 5 frames .* another 6 frames"),
         (
-            lambda f: write_track(make_track("a", 5, tasks=("va",)), f),
+            lambda f: write_track(make_track("a", 5, tasks=(VA,)), f),
             "va, expr, au, another 5 frames of va;",
         ),
         (

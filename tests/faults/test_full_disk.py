@@ -22,6 +22,7 @@ from abaw.errors import AbawError
 from abaw.evaluation.submission.write import write_submission
 from abaw.evaluation.tracks import Track, find_tracks, read_track, write_track
 from abaw.model.checkpoints import FORMAT, load_checkpoint, newest_checkpoint
+from abaw.tasks import VA
 from abaw.training.checkpointing import AtomicCheckpointIO
 from tests.support.tiny_run import tiny_config
 
@@ -34,7 +35,7 @@ def numbers(seed: int) -> np.ndarray:
 
 
 def track(seed: int) -> Track:
-    return Track(video="v", seen=np.ones(N // 2, bool), va=numbers(seed).reshape(-1, 2))
+    return Track(video="v", seen=np.ones(N // 2, bool), values={VA: numbers(seed).reshape(-1, 2)})
 
 
 def write_checkpoint(folder: Path, seed: int) -> None:

@@ -19,7 +19,7 @@ from abaw.model.checkpoints import FORMAT
 from abaw.model.heads import HeadSettings
 from abaw.model.network import Network
 from abaw.model.temporal import TemporalSettings
-from abaw.tasks import Task
+from abaw.tasks import AU, EXPR, TASKS, VA
 from tests.support.aligned_faces import align_video
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -32,7 +32,7 @@ WINDOWS = {"window": 8, "stride": 4, "step": 1}
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     network = Network(
-        tasks=tuple(Task),
+        tasks=tuple(TASKS),
         backbone=BackboneSettings(
             name="vit_tiny_patch16_224",
             weights="none",
@@ -62,10 +62,10 @@ def video(n: int, size: int = 32) -> np.ndarray:
 def test_every_frame_has_a_row(model: Predictor, n: int) -> None:
     table = model.predict_frames(video(n))
     assert table["frame"].tolist() == list(range(1, n + 1))
-    assert table.columns.tolist() == ["frame", "seen", *(c for task in Task for c in task.columns)]
-    assert np.allclose(table[list(Task.EXPR.columns)].sum(axis=1), 1, atol=1e-5)
+    assert table.columns.tolist() == ["frame", "seen", *(c for task in TASKS for c in task.columns)]
+    assert np.allclose(table[list(EXPR.columns)].sum(axis=1), 1, atol=1e-5)
     assert table["valence"].between(-1, 1).all()
-    assert table[list(Task.AU.columns)].stack().between(0, 1).all()
+    assert table[list(AU.columns)].stack().between(0, 1).all()
 
 
 def test_frames_of_any_size_are_taken(model: Predictor) -> None:
@@ -169,7 +169,7 @@ def test_the_calibration_in_the_checkpoint_is_applied_on_request(
     with pytest.raises(AbawError, match=r"best\.ckpt: holds no calibration; `abaw calibrate"):
         abaw.load(checkpoint, calibrated=True)
     calibration = Calibration(
-        smoothing={Task.VA: Smoothing("box", 3)}, au_thresholds=(0.3,) * 12, temperature={Task.EXPR: 2.0}
+        smoothing={VA: Smoothing("box", 3)}, au_thresholds=(0.3,) * 12, temperature={EXPR: 2.0}
     )
     stored = tmp_path / "best.ckpt"
     stored.write_bytes(checkpoint.read_bytes())
@@ -179,8 +179,8 @@ def test_the_calibration_in_the_checkpoint_is_applied_on_request(
         for calibrated in (False, True)
     )
     pd.testing.assert_frame_equal(raw, model.predict_frames(video(21)))
-    values = {str(task): raw[list(task.columns)].to_numpy(np.float32) for task in Task}
-    track = Track(video="", seen=raw["seen"].to_numpy(), **values)
+    values = {task: raw[list(task.columns)].to_numpy(np.float32) for task in TASKS}
+    track = Track(video="", seen=raw["seen"].to_numpy(), values=values)
     pd.testing.assert_frame_equal(corrected, track_frame(calibration.apply(track)))
     assert not corrected["AU1"].equals(raw["AU1"])
 

@@ -26,11 +26,11 @@ from abaw.model.backbone import Backbone, BackboneSettings
 from abaw.model.heads import HeadSettings
 from abaw.model.network import Network
 from abaw.model.temporal import TemporalSettings
-from abaw.tasks import Task
+from abaw.tasks import AU, EXPR, TASKS, VA, Task
 from abaw.training.extraction import Extractor, FeatureWriter
 from abaw.training.losses import LossSettings, TaskLosses
 from abaw.training.module import AffectModule, OptimizerSettings
-from tests.support.clips import random_batch, touched
+from tests.support.clips import random_batch, relabelled, touched
 from tests.support.project import PROJECT
 from tests.support.tiny_run import tiny_config
 from tests.support.tiny_set import SIZE, brightness, labels_of, write_images, write_labels, write_tiny_set
@@ -48,17 +48,17 @@ QUIET: dict[str, Any] = {
 def network(dim: int = 12) -> Network:
     torch.manual_seed(0)
     return Network(
-        tasks=tuple(Task), backbone=None, temporal=TEMPORAL, heads=HeadSettings(), dim=dim, pretrained=False
+        tasks=tuple(TASKS), backbone=None, temporal=TEMPORAL, heads=HeadSettings(), dim=dim, pretrained=False
     ).eval()
 
 
 def loss_of(outputs: dict[Task, Tensor], batch: Batch, settings: LossSettings = PLAIN) -> dict[Task, Tensor]:
-    return TaskLosses(settings, tuple(Task)).eval()(outputs, batch)[1]
+    return TaskLosses(settings, tuple(TASKS)).eval()(outputs, batch)[1]
 
 
 def some_outputs(b: int = 2, t: int = 6) -> dict[Task, Tensor]:
     g = torch.Generator().manual_seed(7)
-    return {task: torch.randn(b, t, task.size, generator=g).requires_grad_() for task in Task}
+    return {task: torch.randn(b, t, task.size, generator=g).requires_grad_() for task in TASKS}
 
 
 def training_clips(root: Path, **settings: Any) -> tuple[AffectDataModule, list[Batch]]:
@@ -76,19 +76,19 @@ def training_clips(root: Path, **settings: Any) -> tuple[AffectDataModule, list[
 
 def test_cross_entropy_on_already_softmaxed_outputs() -> None:
     batch, outputs = random_batch(), network()(random_batch(dim=12))
-    right = 30 * F.one_hot(batch.expr, 8).float()
-    assert loss_of({**outputs, Task.EXPR: right}, batch)[Task.EXPR] < 1e-6  # a second softmax ends at 1.27
-    assert (outputs[Task.EXPR] < 0).any()  # the network itself gives no probabilities
+    right = 30 * F.one_hot(batch.labels[EXPR].values, 8).float()
+    assert loss_of({**outputs, EXPR: right}, batch)[EXPR] < 1e-6  # a second softmax ends at 1.27
+    assert (outputs[EXPR] < 0).any()  # the network itself gives no probabilities
 
 
 @pytest.mark.parametrize("kind", ["focal", "bce"])
 def test_action_units_trained_by_a_softmax_across_them(kind: Any) -> None:
     batch = random_batch()
-    batch = replace(batch, au=torch.ones_like(batch.au))
+    batch = relabelled(batch, AU, values=torch.ones_like(batch.labels[AU].values))
     everything = torch.full((2, 6, 12), 30.0)  # a softmax gives each at most a twelfth
-    loss = loss_of({**some_outputs(), Task.AU: everything}, batch, replace(PLAIN, au=kind))
-    assert loss[Task.AU] < 1e-6
-    assert network().predictions({Task.AU: everything})[Task.AU].min() > 0.99
+    loss = loss_of({**some_outputs(), AU: everything}, batch, replace(PLAIN, au=kind))
+    assert loss[AU] < 1e-6
+    assert network().predictions({AU: everything})[AU].min() > 0.99
 
 
 def test_a_softmax_over_the_time_axis() -> None:
@@ -96,24 +96,24 @@ def test_a_softmax_over_the_time_axis() -> None:
     meant = network().predictions(outputs)
     for k in range(6):  # a frame's meaning is its own
         alone = network().predictions({task: values[:, k : k + 1] for task, values in outputs.items()})
-        for task in Task:
+        for task in TASKS:
             torch.testing.assert_close(alone[task][:, 0], meant[task][:, k])
-    torch.testing.assert_close(meant[Task.EXPR].sum(-1), torch.ones(2, 6))
+    torch.testing.assert_close(meant[EXPR].sum(-1), torch.ones(2, 6))
     loss = loss_of(outputs, batch)
-    raised = outputs[Task.EXPR] + torch.arange(6.0)[:, None]  # the same number for all classes of a frame
-    torch.testing.assert_close(loss_of({**outputs, Task.EXPR: raised}, batch)[Task.EXPR], loss[Task.EXPR])
+    raised = outputs[EXPR] + torch.arange(6.0)[:, None]  # the same number for all classes of a frame
+    torch.testing.assert_close(loss_of({**outputs, EXPR: raised}, batch)[EXPR], loss[EXPR])
 
 
 def test_a_sigmoid_applied_twice() -> None:
     logits = torch.full((1, 1, 12), -30.0)
-    assert network().predictions({Task.AU: logits})[Task.AU].max() < 1e-6  # twice: never below one half
+    assert network().predictions({AU: logits})[AU].max() < 1e-6  # twice: never below one half
     batch = random_batch(1, 1)
-    batch = replace(batch, au=torch.zeros_like(batch.au))
-    assert loss_of({**some_outputs(1, 1), Task.AU: logits}, batch)[Task.AU] < 1e-6
+    batch = relabelled(batch, AU, values=torch.zeros_like(batch.labels[AU].values))
+    assert loss_of({**some_outputs(1, 1), AU: logits}, batch)[AU] < 1e-6
     wide, net = random_batch(dim=12), network()
     with torch.no_grad():
         net.heads.heads["au"][-1].weight.mul_(100)
-    assert net(wide)[Task.AU].abs().max() > 1  # no sigmoid in the network either
+    assert net(wide)[AU].abs().max() > 1  # no sigmoid in the network either
 
 
 def test_only_the_last_frame_of_a_window_supervised() -> None:
@@ -159,7 +159,7 @@ def numbered(tmp_path: Path) -> Path:
     write_images(tmp_path, "video", 20)
     for number in (4, 5, 6, 11):
         (tmp_path / f"cropped_aligned/video/{number:05d}.jpg").unlink()
-    write_labels(tmp_path, "video", "train", tuple(Task), labels_of(21, unlabelled=[7, 8]))
+    write_labels(tmp_path, "video", "train", tuple(TASKS), labels_of(21, unlabelled=[7, 8]))
     return tmp_path
 
 
@@ -181,9 +181,9 @@ def test_labels_shifted_by_one_frame(numbered: Path) -> None:
             if batch.visible[0, k]:
                 pixel = batch.frames[0, k].float().mean().item()
                 assert pixel == pytest.approx(brightness(frame), abs=1)
-            if batch.va_valid[0, k]:
-                assert batch.va[0, k].tolist() == pytest.approx([frame / 100, -frame / 100])
-                assert batch.expr[0, k] == frame % 8
+            if batch.labels[VA].valid[0, k]:
+                assert batch.labels[VA].values[0, k].tolist() == pytest.approx([frame / 100, -frame / 100])
+                assert batch.labels[EXPR].values[0, k] == frame % 8
 
 
 def test_gaps_silently_bridged(numbered: Path) -> None:
@@ -196,20 +196,22 @@ def test_gaps_silently_bridged(numbered: Path) -> None:
         for k, frame in frames_of(batch):
             assert batch.visible[0, k] == (frame not in missing)
             assert (batch.frames[0, k] == 0).all() == (frame in missing)
-            assert batch.va_valid[0, k] == (frame not in (7, 8))  # a missing image has its label still
+            assert batch.labels[VA].valid[0, k] == (
+                frame not in (7, 8)
+            )  # a missing image has its label still
 
 
 def test_a_whole_window_thrown_away_for_one_unlabelled_row(numbered: Path) -> None:
     _, batches = training_clips(numbered)
     holding = [batch for batch in batches if {7, 8} & set(batch.where[0].frames)]
     assert holding
-    assert all(batch.expr_valid.any() for batch in holding)
+    assert all(batch.labels[EXPR].valid.any() for batch in holding)
     batch, outputs = random_batch(), some_outputs()
-    valid = batch.expr_valid.clone()
+    valid = batch.labels[EXPR].valid.clone()
     valid[0, 2] = False
-    loss_of(outputs, replace(batch, expr_valid=valid))[Task.EXPR].backward()
-    assert outputs[Task.EXPR].grad is not None
-    assert torch.equal(touched(outputs[Task.EXPR].grad).any(-1), valid)
+    loss_of(outputs, relabelled(batch, EXPR, valid=valid))[EXPR].backward()
+    assert outputs[EXPR].grad is not None
+    assert torch.equal(touched(outputs[EXPR].grad).any(-1), valid)
 
 
 def test_validation_on_surviving_windows_only(tmp_path: Path) -> None:

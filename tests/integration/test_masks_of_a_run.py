@@ -18,11 +18,11 @@ from abaw.loading.masking import RandomFrameMasking
 from abaw.loading.sampling import training_windows
 from abaw.model.backbone import BackboneSettings
 from abaw.model.temporal import TemporalSettings
-from abaw.tasks import Task
+from abaw.tasks import TASKS
 from abaw.training.module import AffectModule
 from tests.support.tiny_set import SIZE, labels_of, write_images, write_labels
 
-ALL = tuple(Task)
+ALL = tuple(TASKS)
 HALF = RandomFrameMasking(ratio=0.5)
 
 

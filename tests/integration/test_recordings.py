@@ -9,9 +9,10 @@ import pytest
 
 from abaw.data.labels import recording
 from abaw.evaluation import cross_fitting
-from abaw.evaluation.scores import SHAPES, Sums, compare, draw_recordings, interval, summarise
+from abaw.evaluation.formulas import sums_shape
+from abaw.evaluation.scores import Sums, compare, draw_recordings, interval, summarise
 from abaw.evaluation.tracks import Track
-from abaw.tasks import Task
+from abaw.tasks import AU, EXPR, VA
 from tests.support.random_labels import labels_of_character
 from tests.support.recordings import ALONE, NAMES, WHOLE
 
@@ -19,7 +20,7 @@ from tests.support.recordings import ALONE, NAMES, WHOLE
 @pytest.mark.parametrize("n_folds", [2, 5])
 def test_calibration_folds_keep_every_recording_whole(n_folds: int) -> None:
     tracks = [
-        Track(video=name, seen=np.ones(20 + k, bool), va=np.zeros((20 + k, 2), np.float32))
+        Track(video=name, seen=np.ones(20 + k, bool), values={VA: np.zeros((20 + k, 2), np.float32)})
         for k, name in enumerate(NAMES)
     ]
     fold_of = dict(zip(NAMES, cross_fitting._fold_of(tracks, n_folds).tolist(), strict=True))
@@ -53,16 +54,16 @@ def sums_of(names: list[str], rng: np.random.Generator, shift: float = 0.0) -> S
     """AU counts of videos that differ much in how well they are predicted."""
     good = rng.beta(1, 1, (len(names), 12, 1))
     share = np.concatenate([good, 1 - good, 1 - good, good], axis=2) + shift
-    return Sums(tuple(names), au=np.round(100 * share).astype(np.int64))
+    return Sums(tuple(names), {AU: np.round(100 * share).astype(np.int64)})
 
 
 def added_up(sums: Sums) -> Sums:
     """The same sums with one row per recording."""
     whole = sorted({recording(video) for video in sums.videos})
-    rows = np.zeros((len(whole), *SHAPES[Task.AU]), np.int64)
-    for video, values in zip(sums.videos, sums.au, strict=True):
+    rows = np.zeros((len(whole), *sums_shape(AU)), np.int64)
+    for video, values in zip(sums.videos, sums.by_task[AU], strict=True):
         rows[whole.index(recording(video))] += values
-    return Sums(tuple(whole), au=rows)
+    return Sums(tuple(whole), {AU: rows})
 
 
 @pytest.mark.parametrize("n_recordings", [4, 25])
@@ -77,7 +78,7 @@ def test_intervals_are_those_of_sums_per_recording(way: str, n_recordings: int) 
         ours, theirs = ([r["au"]["interval"], r["total_interval"]] for r in (parts, whole))
     else:
         # the comparison asks for equal numbers of labelled frames
-        other = Sums(other.videos, au=one.au[::, :, [1, 0, 3, 2]])
+        other = Sums(other.videos, {AU: one.by_task[AU][::, :, [1, 0, 3, 2]]})
         parts, whole = compare(one, other, 500), compare(added_up(one), added_up(other), 500)
         ours, theirs = ([r[n]["interval"] for n in ("au", "total")] for r in (parts, whole))
         assert parts["au"]["probability"] == whole["au"]["probability"]
@@ -95,7 +96,7 @@ def test_unlabelled_recordings_do_not_narrow_the_total() -> None:
     """The widening counts recordings with labels: the interval of one task's total is that of the task."""
     rng = np.random.default_rng(0)
     labelled = sums_of([f"clip_{k}" for k in range(4)], rng)
-    sums = labelled.over([*labelled.videos, "empty_1", "empty_2"], [Task.AU])
+    sums = labelled.over([*labelled.videos, "empty_1", "empty_2"], [AU])
     result = summarise(sums, 300)
     assert result["total_interval"] == result["au"]["interval"]
 
@@ -116,7 +117,9 @@ def test_the_keep_decisions_of_calibration_draw_recordings(monkeypatch: pytest.M
     rng = np.random.default_rng(0)
     labels = {name: labels_of_character(rng, 30) for name in [*WHOLE["9"], *WHOLE["10"], "a", "b"]}
     tracks = [
-        Track(video=n, seen=np.ones(30, bool), expr=rng.dirichlet(np.ones(8), 30).astype(np.float32))
+        Track(
+            video=n, seen=np.ones(30, bool), values={EXPR: rng.dirichlet(np.ones(8), 30).astype(np.float32)}
+        )
         for n in labels
     ]
     cross_fitting.calibrate(tracks, labels.__getitem__, 2)

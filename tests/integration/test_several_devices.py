@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from abaw.__main__ import main
-from abaw.tasks import Task
+from abaw.tasks import TASKS, VA
 from tests.support.tiny_run import tiny_config
 from tests.support.tiny_set import labels_of, write_images, write_labels
 
@@ -35,9 +35,9 @@ def write_set(root: Path, lengths: Sequence[int]) -> None:
         split, name = ("train", f"t{number}") if number < 2 else ("val", f"v{number}")
         write_images(root, name, n, missing=range(5, 8))
         labels = labels_of(n + 1, unlabelled=rng.choice(n, n // 5, replace=False))
-        va = labels.va * rng.uniform(0.5, 1, labels.va.shape)
-        labels = replace(labels, va=va.astype(np.float32))
-        tasks = tuple(Task) if number < 2 else tuple(Task)[: 3 - (number + 1) % 3]
+        va = labels[VA].values * rng.uniform(0.5, 1, labels[VA].values.shape)
+        labels = labels.with_task(VA, labels[VA]._replace(values=va.astype(np.float32)))
+        tasks = tuple(TASKS) if number < 2 else tuple(TASKS)[: 3 - (number + 1) % 3]
         write_labels(root, name, split, tasks, labels)
 
 

@@ -22,6 +22,7 @@ from abaw.loading.datamodule import AffectDataModule
 from abaw.loading.masking import RandomFrameMasking
 from abaw.model.backbone import BackboneSettings
 from abaw.model.temporal import TemporalSettings
+from abaw.tasks import VA
 from abaw.training.callbacks import EMA
 from abaw.training.checkpointing import LastCheckpoint
 from abaw.training.loggers import CSVLogger, ProgressBar
@@ -136,7 +137,7 @@ def test_a_step_that_skips_bad_gradients_reads_nothing(synth_root: Path, tmp_pat
 
 
 def logs_to_the_bar(module: AffectModule, batch: Any) -> None:
-    module.log("x", batch.va.mean(), prog_bar=True, batch_size=1)
+    module.log("x", batch.labels[VA].values.mean(), prog_bar=True, batch_size=1)
 
 
 def logs_a_number(module: AffectModule, batch: Any) -> None:
@@ -144,7 +145,7 @@ def logs_a_number(module: AffectModule, batch: Any) -> None:
 
 
 def reads(module: AffectModule, batch: Any) -> None:
-    float(batch.va.sum())
+    float(batch.labels[VA].values.sum())
 
 
 def counts(module: AffectModule, batch: Any) -> None:

@@ -16,11 +16,11 @@ from abaw.loading.dataset import ClipDataset, dropped_frames
 from abaw.loading.loaders import loader_options
 from abaw.loading.sampling import Slot, training_windows
 from abaw.loading.transforms import ClipAugmentation
-from abaw.tasks import Task
+from abaw.tasks import AU, EXPR, TASKS, VA
 from abaw.windows import PADDING, Window, cut_videos
 from tests.support.tiny_set import SIZE, brightness, labels_of, write_tiny_mtl_set, write_tiny_set
 
-ALL = tuple(Task)
+ALL = tuple(TASKS)
 
 
 @pytest.fixture(scope="module")
@@ -57,30 +57,31 @@ def test_every_frame_carries_its_own_pixels_and_labels(index, step):
             if clip.visible[0, place]:
                 assert (clip.frames[0, place].int() - brightness(frame)).abs().max() <= 1
             for task in ALL:
-                valid = getattr(clip, f"{task}_valid")[0, place].numpy()
-                assert np.array_equal(valid, labels.valid(task)[frame])
-                value = getattr(clip, task)[0, place].numpy()
-                assert np.array_equal(value, labels.values(task)[frame])
-        for name in ("va_valid", "expr_valid", "au_valid"):
-            assert not getattr(clip, name)[0, n:].any()
+                valid = clip.labels[task].valid[0, place].numpy()
+                assert np.array_equal(valid, labels[task].valid[frame])
+                value = clip.labels[task].values[0, place].numpy()
+                assert np.array_equal(value, labels[task].values[frame])
+        for task in ALL:
+            assert not clip.labels[task].valid[0, n:].any()
 
 
 def test_only_labels_that_are_asked_for(index):
-    clip = make(index, videos=["d_val"], tasks=(Task.AU,))[0]
-    assert clip.au_valid.any()
-    assert not clip.va_valid.any()
+    clip = make(index, videos=["d_val"], tasks=(AU,))[0]
+    assert clip.labels[AU].valid.any()
+    assert set(clip.labels) == {AU}
     of_val = make(index, videos=["d_val"], split="val")[0]
-    assert of_val.va_valid.any()
-    assert not of_val.au_valid.any()  # annotated in train
-    assert not any(getattr(make(index, videos=["c_val"], tasks=())[0], f"{t}_valid").any() for t in ALL)
+    assert of_val.labels[VA].valid.any()
+    assert not of_val.labels[AU].valid.any()  # annotated in train
+    assert not make(index, videos=["c_val"], tasks=())[0].labels
 
 
 def test_padding_clip(index):
     clip = make(index)[-1]
     assert clip.where == (PADDING,)
     assert clip.frames.shape == (1, 8, SIZE, SIZE, 3)
-    for name in ("frames", "present", "visible", "va_valid", "expr_valid", "au_valid", "n_bad_frames"):
+    for name in ("frames", "present", "visible", "n_bad_frames"):
         assert not getattr(clip, name).any()
+    assert not any(clip.labels[task].valid.any() for task in ALL)
     assert len(Batch.cat([clip, make(index)[0]])) == 2
 
 
@@ -150,7 +151,7 @@ def test_jitter_never_leaves_labels_or_visible_frames_behind(index):
     for number in range(200):
         clip = clips[Slot(0, number, number % len(clips.windows))]
         assert clip.visible.any()
-        assert clip.va_valid.any() or clip.expr_valid.any() or clip.au_valid.any()
+        assert clip.labels[VA].valid.any() or clip.labels[EXPR].valid.any() or clip.labels[AU].valid.any()
 
 
 def test_windows_of_one_frame(tmp_path):
@@ -162,7 +163,7 @@ def test_windows_of_one_frame(tmp_path):
         clip = clips[Slot(0, k, k)]
         assert clip.frames.shape == (1, 1, SIZE, SIZE, 3)
         assert clip.visible.all()
-        assert clip.va_valid.all()
+        assert clip.labels[VA].valid.all()
         seen.append(clip.where[0].start)
     assert seen == [0, 7, 21, 28]  # 14 has no crop
 
@@ -220,7 +221,7 @@ def test_skipped_frames_are_invisible_counted_and_named(broken, tmp_path, worker
     first = make(index, videos=["c_val"], on_bad_frame="skip")[0]
     assert first.visible[0].tolist() == [True, False, True, False, False, False, True, True]
     assert not first.frames[0, 1].any()
-    assert first.va_valid.all()  # the labels stay
+    assert first.labels[VA].valid.all()  # the labels stay
     assert sorted(log.read_text().splitlines()) == paths
 
 
@@ -249,9 +250,9 @@ def test_labels_beyond_the_file_are_absent_and_a_frame_beyond_a_video_is_not_rea
     clips = make(index, videos=["c_val"], length=30, stride=30)
     clip = clips[0]
     assert clip.where == (Window(index.videos.index("c_val"), 0, 30),)
-    assert clip.va_valid[0].tolist() == [True] * 22 + [False] * 8
+    assert clip.labels[VA].valid[0].tolist() == [True] * 22 + [False] * 8
     assert clip.visible[0, 21:].tolist() == [False] * 8 + [True]
-    assert labels_of(22).va[21, 0] == clip.va[0, 21, 0]
+    assert labels_of(22)[VA].values[21, 0] == clip.labels[VA].values[0, 21, 0]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])

@@ -11,12 +11,11 @@ from abaw.loading.sampling import (
     Slot,
     TrainSampler,
     class_weights,
-    labelled_frames,
     labelled_windows,
     sum_windows,
     training_windows,
 )
-from abaw.tasks import Task
+from abaw.tasks import AU, EXPR, TASKS, VA
 from abaw.windows import cut, cut_videos, window_at
 from tests.support.tiny_set import labels_of, write_images, write_labels, write_tiny_mtl_set, write_tiny_set
 
@@ -157,7 +156,7 @@ def test_samplers_are_left_alone_by_lightning():
     assert Slot(1, 2, 3).window == 3
 
 
-ALL = tuple(Task)
+ALL = tuple(TASKS)
 
 
 @pytest.fixture(scope="module")
@@ -177,11 +176,11 @@ def test_sums_are_those_of_the_windows(n_frames, length, stride, step):
 def usable(index, window, tasks, split="train"):
     frames = list(window.frames)
     labels = index.labels(window.video, split, 0, int(index.n_frames[window.video]))
-    labelled = [any(labels.valid(task)[frame].any() for task in tasks) for frame in frames]
+    labelled = [any(labels[task].valid[frame].any() for task in tasks) for frame in frames]
     return any(labelled) and bool(index.visible(window.video)[frames].any())
 
 
-@pytest.mark.parametrize("tasks", [ALL, (Task.VA,), (Task.AU,), (Task.EXPR, Task.AU)])
+@pytest.mark.parametrize("tasks", [ALL, (VA,), (AU,), (EXPR, AU)])
 @pytest.mark.parametrize(("length", "stride", "step"), [(1, 1, 1), (8, 4, 1), (10, 5, 2)])
 def test_training_windows_hold_a_label_and_a_visible_frame(index, tasks, length, stride, step):
     table = training_windows(index, tasks, length=length, stride=stride, step=step)
@@ -191,27 +190,27 @@ def test_training_windows_hold_a_label_and_a_visible_frame(index, tasks, length,
               if usable(index, window, tasks)]  # fmt: skip
     assert [table[k] for k in range(len(table))] == wanted
     assert wanted
-    assert len(wanted) < len(everything) or Task.VA not in tasks
+    assert len(wanted) < len(everything) or VA not in tasks
 
 
 def test_windows_of_one_frame_are_the_labelled_visible_frames(index):
-    table = training_windows(index, (Task.EXPR,), length=1, stride=1)
+    table = training_windows(index, (EXPR,), length=1, stride=1)
     frames = [(index.videos[table[k].video], table[k].start) for k in range(len(table))]
     assert frames == [("a_train", frame) for frame in [*range(20), *range(45, 48)]]
 
 
 def test_labels_of_another_split_do_not_count(index):
     """d_val is annotated for AU in train, for VA in val."""
-    table = training_windows(index, (Task.VA,), length=4, stride=4)
+    table = training_windows(index, (VA,), length=4, stride=4)
     assert index.videos.index("d_val") not in table.video
-    assert index.videos.index("d_val") in training_windows(index, (Task.AU,), length=4, stride=4).video
+    assert index.videos.index("d_val") in training_windows(index, (AU,), length=4, stride=4).video
 
 
 def test_labelled_frames_take_any_task():
-    labels = Labels.unlabelled(4).with_task(Task.AU, labels_of(4, unlabelled=range(2, 4)))
-    assert labelled_frames(labels, ALL).tolist() == [True, True, False, False]
-    assert not labelled_frames(labels, (Task.VA, Task.EXPR)).any()
-    assert not labelled_frames(labels, ()).any()
+    labels = Labels.unlabelled(4).with_task(AU, labels_of(4, unlabelled=range(2, 4))[AU])
+    assert labels.labelled_rows(ALL).tolist() == [True, True, False, False]
+    assert not labels.labelled_rows((VA, EXPR)).any()
+    assert not labels.labelled_rows(()).any()
 
 
 def test_sparse_labels_need_few_windows(tmp_path):
@@ -242,11 +241,11 @@ def test_rare_classes_are_drawn_more_often(index):
     table = training_windows(index, ALL, length=1, stride=1)
     uniform = class_weights(index, table, ALL, strength=0)
     assert np.allclose(uniform, 1)
-    full = class_weights(index, table, (Task.EXPR,), strength=1)
-    half = class_weights(index, table, (Task.EXPR,), strength=0.5)
+    full = class_weights(index, table, (EXPR,), strength=1)
+    half = class_weights(index, table, (EXPR,), strength=0.5)
     video = index.videos.index("a_train")
     of_a = table.video == video
-    counts = index.label_counts("train", (Task.EXPR,))["expr"]
+    counts = index.label_counts("train", (EXPR,))[EXPR]
     classes = table.start[of_a] % 8
     assert np.allclose(full[of_a] * counts[classes], (full[of_a] * counts[classes])[0])  # inverse share
     assert np.allclose(half[of_a] ** 2 * counts[classes], (half[of_a] ** 2 * counts[classes])[0])
@@ -255,11 +254,11 @@ def test_rare_classes_are_drawn_more_often(index):
 
 def test_a_class_without_labels_does_no_harm(index):
     """AU24 and others are never present in the tiny set."""
-    table = training_windows(index, (Task.AU,), length=4, stride=2)
-    weights = class_weights(index, table, (Task.AU,), strength=1)
+    table = training_windows(index, (AU,), length=4, stride=2)
+    weights = class_weights(index, table, (AU,), strength=1)
     assert np.isfinite(weights).all()
     assert (weights > 0).all()
-    assert np.array_equal(class_weights(index, table, (Task.VA,), strength=1), np.ones(len(table)))
+    assert np.array_equal(class_weights(index, table, (VA,), strength=1), np.ones(len(table)))
 
 
 def rarity(labels, strength):
@@ -272,12 +271,12 @@ def rarity(labels, strength):
 def labels_in(index, video, frames, task):
     """Per kind of label its valid values in frames of a video: one kind for EXPR, twelve for AU."""
     labels = index.labels(video, "train")
-    values = labels.values(task).astype(int).reshape(len(labels), -1)[frames]
-    valid = labels.valid(task).reshape(len(labels), -1)[frames]
+    values = labels[task].values.astype(int).reshape(len(labels), -1)[frames]
+    valid = labels[task].valid.reshape(len(labels), -1)[frames]
     return [values[valid[:, kind], kind].tolist() for kind in range(values.shape[1])]
 
 
-@pytest.mark.parametrize("tasks", [(Task.EXPR,), (Task.AU,), ALL], ids=["expr", "au", "all"])
+@pytest.mark.parametrize("tasks", [(EXPR,), (AU,), ALL], ids=["expr", "au", "all"])
 @pytest.mark.parametrize("strength", [0.5, 1])
 @pytest.mark.parametrize(("length", "stride", "step"), [(1, 1, 1), (8, 3, 1), (6, 5, 2)])
 def test_a_window_weighs_the_mean_rarity_of_its_valid_labels(tmp_path, tasks, strength, length, stride, step):
@@ -285,11 +284,11 @@ def test_a_window_weighs_the_mean_rarity_of_its_valid_labels(tmp_path, tasks, st
     for video, unlabelled in (("a", [*range(5, 17), 30]), ("b", [0, 3, 4, 20, 21, 22])):
         write_images(tmp_path, video, n_frames[video])
         labels = labels_of(n_frames[video], unlabelled=unlabelled)
-        write_labels(tmp_path, video, "train", (Task.EXPR, Task.AU) if video == "a" else (Task.AU,), labels)
+        write_labels(tmp_path, video, "train", (EXPR, AU) if video == "a" else (AU,), labels)
     index = build_index(DataSource(tmp_path))
     table = cut_videos(index.n_frames, range(2), length, stride, step)
     wanted = np.ones((2, len(table)))
-    classed = [task for task in tasks if task is not Task.VA]
+    classed = [task for task in tasks if task != VA]
     for row, task in zip(wanted, classed, strict=False):
         everywhere = zip(*(labels_in(index, video, slice(None), task) for video in range(2)), strict=True)
         rare = [rarity([label for part in parts for label in part], strength) for parts in everywhere]

@@ -9,7 +9,7 @@ from abaw.data.labels import recording
 from abaw.data.layout import DataSource
 from abaw.errors import AbawError, UsageError
 from abaw.loading.splits import make_folds, read_folds, write_folds
-from abaw.tasks import Task
+from abaw.tasks import AU, EXPR, TASKS, VA
 from tests.support.random_labels import labels_of_character
 from tests.support.recordings import ALONE, NAMES, WHOLE
 
@@ -19,14 +19,14 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
     """90 videos of very unequal length, some with two subjects, each annotated for some of the tasks."""
     root = tmp_path_factory.mktemp("folds")
     rng = np.random.default_rng(0)
-    folders = {Task.VA: "VA_Set", Task.EXPR: "EXPR_Set", Task.AU: "AU_Set"}
+    folders = {VA: "VA_Set", EXPR: "EXPR_Set", AU: "AU_Set"}
     names = [f"video{n}" for n in range(70)] + [f"two{n}{side}" for n in range(10) for side in ("", "_left")]
     for name in names:
         labels = labels_of_character(rng, int(rng.lognormal(5, 0.8)) + 10)
         split = "Train_Set" if rng.random() < 0.75 else "Validation_Set"
-        for task in rng.choice(list(Task), int(rng.integers(1, 4)), replace=False):
-            write_task_file(root / "data" / folders[Task(task)] / split / f"{name}.txt", Task(task), labels)
-    write_task_file(root / "data/VA_Set/Test_Set/secret.txt", Task.VA, labels)
+        for task in rng.choice(list(TASKS), int(rng.integers(1, 4)), replace=False):
+            write_task_file(root / "data" / folders[task] / split / f"{name}.txt", task, labels)
+    write_task_file(root / "data/VA_Set/Test_Set/secret.txt", VA, labels)
     return build_index(DataSource(root / "data", cache_dir=root / "cache"))
 
 
@@ -34,15 +34,15 @@ def unevenness(index: Index, folds: dict[str, int], k: int) -> float:
     """The standard deviation of a label's count over folds, relative to its mean, averaged over labels."""
     counts = []
     for fold in range(k):
-        c = index.with_folds(folds, fold).label_counts("val", Task)
-        counts.append([c["va"], *c["expr"], *c["au"][:, 1]])
+        c = index.with_folds(folds, fold).label_counts("val", TASKS)
+        counts.append([c[VA], *c[EXPR], *c[AU][:, 1]])
     table = np.array(counts, float)
     return float((table.std(0) / table.mean(0)).mean())
 
 
 def test_every_annotated_video_is_in_one_fold_with_its_partner(index: Index) -> None:
     folds = make_folds(index, 5)
-    wanted = {index.videos[v] for split in ("train", "val") for v in index.annotated(split, Task)}
+    wanted = {index.videos[v] for split in ("train", "val") for v in index.annotated(split, TASKS)}
     assert set(folds) == wanted
     assert "secret" not in folds
     assert set(folds.values()) == set(range(5))
@@ -84,7 +84,7 @@ def test_as_many_folds_as_recordings_leave_none_empty(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for name in ("a", "b_left", "b_right", "c"):
         path = tmp_path / "data/EXPR_Set/Train_Set" / f"{name}.txt"
-        write_task_file(path, Task.EXPR, labels_of_character(rng, 20))
+        write_task_file(path, EXPR, labels_of_character(rng, 20))
     index = build_index(DataSource(tmp_path / "data", cache_dir=tmp_path / "cache"))
     folds = make_folds(index, 3)
     assert sorted(set(folds.values())) == [0, 1, 2]
@@ -122,7 +122,7 @@ def test_folds_keep_every_recording_whole(tmp_path: Path, seed: int) -> None:
     for name in NAMES:
         split = "Train_Set" if rng.random() < 0.7 else "Validation_Set"
         path = tmp_path / "data/EXPR_Set" / split / f"{name}.txt"
-        write_task_file(path, Task.EXPR, labels_of_character(rng, int(rng.integers(20, 60))))
+        write_task_file(path, EXPR, labels_of_character(rng, int(rng.integers(20, 60))))
     folds = make_folds(build_index(DataSource(tmp_path / "data", cache_dir=tmp_path / "cache")), 5, seed)
     assert set(folds) == set(NAMES)
     for names in WHOLE.values():

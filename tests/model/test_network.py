@@ -16,9 +16,9 @@ from abaw.loading.masking import RandomFrameMasking
 from abaw.model.backbone import BackboneSettings
 from abaw.model.heads import HeadSettings
 from abaw.model.network import Network
-from abaw.tasks import Task
+from abaw.tasks import AU, EXPR, VA, Task
 from abaw.training.losses import LossSettings, TaskLosses
-from tests.support.clips import random_batch, touched
+from tests.support.clips import random_batch, relabelled, touched
 from tests.support.networks import ALL, EYES, small_network
 
 
@@ -118,7 +118,7 @@ def test_cached_features_give_what_the_frames_give() -> None:
 
 def test_a_network_of_features_alone() -> None:
     network = small_network(backbone=None, dim=9)
-    assert network(random_batch(2, 4, dim=9))[Task.AU].shape == (2, 4, 12)
+    assert network(random_batch(2, 4, dim=9))[AU].shape == (2, 4, 12)
     with pytest.raises(AbawError, match="trained on cached features and has no backbone for frames"):
         network(random_batch(2, 4))
     with pytest.raises(AbawError, match=r"8 values per frame.*9"):
@@ -135,16 +135,15 @@ def test_a_length_of_features_that_does_not_fit_is_named(backbone: BackboneSetti
 # -- training
 
 
-@pytest.mark.parametrize("unlabelled", [(), (Task.VA,), (Task.EXPR, Task.AU), ALL])
+@pytest.mark.parametrize("unlabelled", [(), (VA,), (EXPR, AU), ALL])
 @pytest.mark.parametrize("visible", [torch.ones(3, 6, dtype=torch.bool), gaps()], ids=["complete", "gaps"])
 def test_every_parameter_has_a_gradient_whatever_is_labelled_and_visible(
     unlabelled: Any, visible: Tensor
 ) -> None:
     network = small_network().train()
     batch = random_batch(3, 6, visible=visible)
-    batch = replace(
-        batch, **{f"{t}_valid": torch.zeros_like(getattr(batch, f"{t}_valid")) for t in unlabelled}
-    )
+    for task in unlabelled:
+        batch = relabelled(batch, task, valid=torch.zeros_like(batch.labels[task].valid))
     losses = TaskLosses(LossSettings(expr_weights="none", au_weights="none"), ALL)
     losses(network(batch), batch)[0].backward()
     for name, parameter in network.named_parameters():
@@ -193,7 +192,7 @@ def test_a_frozen_backbone_gives_no_groups_and_keeps_its_features() -> None:
 
 def small_step(ratio: float, network: Network, batch: Batch) -> float:
     masked = batch.with_visible(
-        RandomFrameMasking(ratio=ratio)(batch.visible, torch.rand_like(batch.va[..., 0]))
+        RandomFrameMasking(ratio=ratio)(batch.visible, torch.rand_like(batch.labels[VA].values[..., 0]))
     )
     start = time.process_time()
     everything(network(masked)).sum().backward()
@@ -229,7 +228,7 @@ def test_masking_half_the_frames_saves_a_third_of_the_time() -> None:
 @pytest.mark.parametrize("backbone", [EYES, None], ids=["frames", "features"])
 def test_a_network_comes_back_from_plain_values(backbone: BackboneSettings | None) -> None:
     dim = None if backbone else 7
-    original = small_network((Task.VA, Task.AU), backbone=backbone, heads=HeadSettings(hidden=5), dim=dim)
+    original = small_network((VA, AU), backbone=backbone, heads=HeadSettings(hidden=5), dim=dim)
     file = io.BytesIO()
     torch.save({"network": original.describe(), "state_dict": original.state_dict()}, file)
     file.seek(0)

@@ -11,9 +11,10 @@ from abaw.data.check.report import DataReport
 from abaw.data.formats.annotations import write_mtl_file, write_task_file
 from abaw.data.labels import Labels, image_name
 from abaw.data.layout import DataSource
-from abaw.tasks import Task
+from abaw.tasks import AU, EXPR, TASKS, VA, Task
+from tests.support.label_arrays import labels_from
 
-FOLDERS = {Task.VA: "VA_Estimation_Challenge", Task.EXPR: "EXPR_Set", Task.AU: "AU_Detection_Challenge"}
+FOLDERS = {VA: "VA_Estimation_Challenge", EXPR: "EXPR_Set", AU: "AU_Detection_Challenge"}
 
 
 SPLITS = {"train": "Train_Set", "val": "Validation_Set"}
@@ -22,7 +23,7 @@ SPLITS = {"train": "Train_Set", "val": "Validation_Set"}
 def some_labels(n_rows: int, seed: int) -> Labels:
     rng = np.random.default_rng(seed)
     valid = rng.random(n_rows) < 0.9
-    return Labels(
+    return labels_from(
         va=(rng.uniform(-1, 1, (n_rows, 2)) * valid[:, None]).astype(np.float32),
         va_valid=valid,
         expr=rng.integers(0, 8, n_rows) * valid,
@@ -49,7 +50,7 @@ class Tree:
         ):
             for frame in set(range(1, 13)) - {4, 5}:
                 write_image(self.image(video, frame), 100 * number + frame)
-            for task in Task:
+            for task in TASKS:
                 write_task_file(self.label(video, task, split), task, some_labels(13, number))
         write_image(root / "cropped_aligned_new_50_vids/unlabelled/00001.jpg", 1000)
         write_mtl_file(root / "Annotations/MTL_Challenge/train_set.txt", {"a": some_labels(12, 5)})
@@ -58,7 +59,7 @@ class Tree:
     def image(self, video: str, number: int) -> Path:
         return self.images / video / image_name(number)
 
-    def label(self, video: str, task: Task = Task.VA, split: str = "train") -> Path:
+    def label(self, video: str, task: Task = VA, split: str = "train") -> Path:
         return self.root / "Annotations" / FOLDERS[task] / SPLITS[split] / f"{video}.txt"
 
     def check(self, **options: object) -> DataReport:

@@ -1,10 +1,14 @@
 """Random batches, for tests of what eats them, and what a gradient says of them."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from abaw.batch import Batch
+from abaw.tasks import Task
 from abaw.windows import Window
+from tests.support.label_arrays import by_task
 
 
 def random_batch(
@@ -32,15 +36,22 @@ def random_batch(
         features=None if dim is None else torch.randn(b, t, dim, generator=g),
         present=present,
         visible=present if visible is None else visible,
-        va=torch.rand(b, t, 2, generator=g) * 2 - 1,
-        va_valid=some(b, t),
-        expr=torch.randint(0, 8, (b, t), generator=g),
-        expr_valid=some(b, t),
-        au=(torch.rand(b, t, 12, generator=g) < 0.4).float(),
-        au_valid=some(b, t, 12),
+        labels=by_task(
+            va=torch.rand(b, t, 2, generator=g) * 2 - 1,
+            va_valid=some(b, t),
+            expr=torch.randint(0, 8, (b, t), generator=g),
+            expr_valid=some(b, t),
+            au=(torch.rand(b, t, 12, generator=g) < 0.4).float(),
+            au_valid=some(b, t, 12),
+        ),
         where=tuple(Window(k, 0, t) for k in range(b)),
         n_bad_frames=torch.zeros(b, dtype=torch.long),
     )
+
+
+def relabelled(batch: Batch, task: Task, **changes: Tensor) -> Batch:
+    """A copy with other `values` or `valid` of a task."""
+    return replace(batch, labels={**batch.labels, task: batch.labels[task]._replace(**changes)})
 
 
 def touched(gradient: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ import numpy as np
 from abaw.data.formats.annotations import write_task_file
 from abaw.data.index import Index
 from abaw.data.labels import Labels, image_name
-from abaw.tasks import Task
+from abaw.tasks import AU, EXPR, VA, Task
 
-FOLDERS = {Task.VA: "VA_Estimation_Challenge", Task.EXPR: "EXPR_Classification_Challenge", Task.AU: "AU_Set"}
+FOLDERS = {VA: "VA_Estimation_Challenge", EXPR: "EXPR_Classification_Challenge", AU: "AU_Set"}
 
 
 SPLIT_FOLDERS = {"train": "Train_Set", "val": "Validation_Set", "test": "Test_Set"}

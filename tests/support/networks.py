@@ -11,7 +11,7 @@ from abaw.model.backbone import BackboneSettings
 from abaw.model.heads import HeadSettings
 from abaw.model.network import Network
 from abaw.model.temporal import TemporalEncoder, TemporalSettings
-from abaw.tasks import Task
+from abaw.tasks import TASKS, Task
 
 SMALL = BackboneSettings(
     name="vit_tiny_patch16_224",
@@ -39,7 +39,7 @@ def saved(path: Path, state: Any) -> str:
     return str(path)
 
 
-ALL = tuple(Task)
+ALL = tuple(TASKS)
 EYES = BackboneSettings(
     name="vit_tiny_patch16_224",
     weights="none",

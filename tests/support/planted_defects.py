@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 
 from abaw.data.formats.annotations import write_mtl_file, write_task_file
-from abaw.tasks import Task
+from abaw.tasks import AU, EXPR, TASKS, VA, Task
 from tests.support.checked_tree import Tree, edit, replace_line, some_labels, write_image
 
 
@@ -67,7 +67,7 @@ def most_of_a_video_missing(tree: Tree) -> Path:
 @planted("missing images")
 def a_whole_video_missing(tree: Tree) -> Path:
     tree.images.joinpath("c").rename(tree.root / "elsewhere")
-    return tree.label("c", Task.AU, "val")
+    return tree.label("c", AU, "val")
 
 
 @planted("missing images")
@@ -155,26 +155,26 @@ def a_wrong_header(tree: Tree) -> Path:
 
 @planted("header", 1)
 def another_tasks_file(tree: Tree) -> Path:
-    tree.label("a").write_bytes(tree.label("a", Task.AU).read_bytes())
+    tree.label("a").write_bytes(tree.label("a", AU).read_bytes())
     return tree.label("a")
 
 
 @planted("columns", 3)
 def a_cell_missing(tree: Tree) -> Path:
-    replace_line(tree.label("a", Task.AU), 3, ",".join("1" * 11))
-    return tree.label("a", Task.AU)
+    replace_line(tree.label("a", AU), 3, ",".join("1" * 11))
+    return tree.label("a", AU)
 
 
 @planted("number", 4)
 def a_word_for_a_number(tree: Tree) -> Path:
-    replace_line(tree.label("a", Task.EXPR), 4, "Happiness")
-    return tree.label("a", Task.EXPR)
+    replace_line(tree.label("a", EXPR), 4, "Happiness")
+    return tree.label("a", EXPR)
 
 
 @planted("range", 5)
 def out_of_range(tree: Tree) -> Path:
-    replace_line(tree.label("c", Task.VA, "val"), 5, "0.5,1.5")
-    return tree.label("c", Task.VA, "val")
+    replace_line(tree.label("c", VA, "val"), 5, "0.5,1.5")
+    return tree.label("c", VA, "val")
 
 
 @planted("blank line", 6)
@@ -215,7 +215,7 @@ def half_labelled(tree: Tree) -> Path:
 
 @planted("empty annotation", 1)
 def only_a_header(tree: Tree) -> Path:
-    tree.label("a").write_bytes(header_of(Task.VA) + b"\n")
+    tree.label("a").write_bytes(header_of(VA) + b"\n")
     return tree.label("a")
 
 
@@ -264,7 +264,7 @@ def labels_in_a_folder_of_an_unknown_name(tree: Tree) -> Path:
 
 @planted("unrecognised annotation")
 def labels_outside_of_a_split(tree: Tree) -> Path:
-    return misplaced(tree, tree.label("a", Task.EXPR), "EXPR_Set/a.txt")
+    return misplaced(tree, tree.label("a", EXPR), "EXPR_Set/a.txt")
 
 
 @planted("unrecognised annotation")
@@ -276,7 +276,7 @@ def an_mtl_file_of_an_unknown_name(tree: Tree) -> Path:
 def a_download_cut_short(tree: Tree) -> Path:
     for frame in range(13, 61):
         write_image(tree.image("c", frame), 5000 + frame)
-    for task in Task:
+    for task in TASKS:
         write_task_file(tree.label("c", task, "val"), task, some_labels(101, 3))
     return tree.images / "c"
 
@@ -297,24 +297,24 @@ def an_mtl_image_listed_twice(tree: Tree) -> Path:
 
 @planted("annotated twice")
 def in_train_and_val(tree: Tree) -> Path:
-    write_task_file(tree.label("a", Task.VA, "val"), Task.VA, some_labels(13, 0))
-    return tree.label("a", Task.VA, "val")
+    write_task_file(tree.label("a", VA, "val"), VA, some_labels(13, 0))
+    return tree.label("a", VA, "val")
 
 
 @planted("subject in two splits")
 def subjects_divided(tree: Tree) -> Path:
-    tree.label("b_right").rename(tree.label("b_right", Task.VA, "val"))
-    return tree.label("b_right", Task.VA, "val")
+    tree.label("b_right").rename(tree.label("b_right", VA, "val"))
+    return tree.label("b_right", VA, "val")
 
 
 @planted("length mismatch")
 def fewer_rows_than_images(tree: Tree) -> Path:
-    for task in Task:
+    for task in TASKS:
         write_task_file(tree.label("a", task), task, some_labels(9, 0))
     return tree.images / "a"
 
 
 @planted("length mismatch")
 def tasks_of_unequal_length(tree: Tree) -> Path:
-    write_task_file(tree.label("a", Task.EXPR), Task.EXPR, some_labels(12, 0))
-    return tree.label("a", Task.AU)
+    write_task_file(tree.label("a", EXPR), EXPR, some_labels(12, 0))
+    return tree.label("a", AU)

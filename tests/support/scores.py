@@ -2,13 +2,9 @@
 
 import numpy as np
 
-from abaw.evaluation.scores import (
-    Sums,
-    au_counts,
-    expr_confusion,
-    va_sums,
-)
-from abaw.tasks import Task
+from abaw.evaluation.formulas import ccc_sums, confusion, presence_counts
+from abaw.evaluation.scores import Sums
+from abaw.tasks import AU, EXPR, TASKS, VA
 
 
 def plain_ccc(x, y):
@@ -22,7 +18,7 @@ def plain_ccc(x, y):
 def random_sums(n_videos=8, n_rows=50, seed=0, noise=0.3):
     rng = np.random.default_rng(seed)
     videos = [random_video(rng, n_rows, noise) for _ in range(n_videos)]
-    return Sums(tuple(f"v{k}" for k in range(n_videos)), *(np.stack([v[t] for v in videos]) for t in Task))
+    return Sums(tuple(f"v{k}" for k in range(n_videos)), {t: np.stack([v[t] for v in videos]) for t in TASKS})
 
 
 def random_video(rng, n_rows, noise):
@@ -31,7 +27,7 @@ def random_video(rng, n_rows, noise):
     expr, au = rng.integers(0, 8, n_rows), rng.integers(0, 2, (n_rows, 12))
     wrong = rng.random(n_rows) < noise
     return {
-        Task.VA: va_sums(va + noise * rng.normal(size=va.shape), va, everywhere),
-        Task.EXPR: expr_confusion(np.where(wrong, (expr + 1) % 8, expr), expr, everywhere),
-        Task.AU: au_counts((au ^ wrong[:, None]) > 0, au, np.ones((n_rows, 12), bool)),
+        VA: ccc_sums(va + noise * rng.normal(size=va.shape), va, everywhere),
+        EXPR: confusion(np.where(wrong, (expr + 1) % 8, expr), expr, everywhere, 8),
+        AU: presence_counts((au ^ wrong[:, None]) > 0, au, np.ones((n_rows, 12), bool)),
     }

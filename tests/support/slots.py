@@ -14,8 +14,7 @@ def clip_of(slot: Slot) -> Batch:
     one = torch.zeros(1, 1, dtype=torch.bool)
     return Batch(
         features=torch.full((1, 1, 1), float(slot.slot)),
-        present=one, visible=one, va=torch.zeros(1, 1, 2), va_valid=one, expr=torch.zeros(1, 1).long(),
-        expr_valid=one, au=torch.zeros(1, 1, 12), au_valid=torch.zeros(1, 1, 12, dtype=torch.bool),
+        present=one, visible=one,
         where=(Window(slot.epoch, slot.slot, slot.slot + slot.window, 1),), n_bad_frames=torch.zeros(1),
     )  # fmt: skip
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from abaw.data.labels import image_name
 from abaw.evaluation.tracks import Track, write_track
+from abaw.tasks import VA
 
 VIDEOS = {"v-2_left": 9, "10-30-1280x720": 5, "a": 1}  # order of the sample, rows per video
 
@@ -28,7 +29,7 @@ def write_case(folder, seen, rows):
     for video, frames in seen.items():
         frames = np.asarray(frames, bool)
         va = np.linspace(-1, 1, 2 * len(frames), dtype=np.float32).reshape(-1, 2)
-        write_track(Track(video=video, seen=frames, va=va), folder / "tracks")
+        write_track(Track(video=video, seen=frames, values={VA: va}), folder / "tracks")
     images = [f"{video}/{image_name(k + 1)}," for video, n in rows.items() for k in range(n)]
     (folder / "sample.txt").write_text("\n".join([HEADERS["va"], *images]) + "\n")
     return folder / "tracks", folder / "sample.txt"

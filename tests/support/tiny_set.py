@@ -8,13 +8,14 @@ import numpy as np
 
 from abaw.data.formats.annotations import write_mtl_file, write_task_file
 from abaw.data.labels import Labels
-from abaw.tasks import Task
+from abaw.tasks import AU, EXPR, TASKS, VA, Task
+from tests.support.label_arrays import labels_from
 
 SIZE = 16
 FOLDERS = {
-    Task.VA: "VA_Estimation_Challenge",
-    Task.EXPR: "EXPR_Recognition_Challenge",
-    Task.AU: "AU_Detection_Challenge",
+    VA: "VA_Estimation_Challenge",
+    EXPR: "EXPR_Recognition_Challenge",
+    AU: "AU_Detection_Challenge",
 }
 SPLITS = {"train": "Train_Set", "val": "Validation_Set"}
 
@@ -28,7 +29,7 @@ def labels_of(n_rows: int, unlabelled: Iterable[int] = ()) -> Labels:
     """VA is the frame modulo 100 / 100, the expression the frame modulo 8, the action units its bits."""
     frames = np.arange(n_rows)
     valid = ~np.isin(frames, list(unlabelled))
-    values = Labels(
+    values = labels_from(
         va=np.stack([frames % 100 / 100, -(frames % 100) / 100], 1).astype(np.float32),
         va_valid=valid,
         expr=frames % 8,
@@ -36,7 +37,7 @@ def labels_of(n_rows: int, unlabelled: Iterable[int] = ()) -> Labels:
         au=(frames[:, None] >> np.arange(12) & 1).astype(np.float32),
         au_valid=np.repeat(valid[:, None], 12, axis=1),
     )
-    values.va[~valid], values.expr[~valid], values.au[~valid] = 0, 0, 0
+    values[VA].values[~valid], values[EXPR].values[~valid], values[AU].values[~valid] = 0, 0, 0
     return values
 
 
@@ -58,16 +59,16 @@ def write_labels(root: Path, video: str, split: str, tasks: tuple[Task, ...], la
 
 def write_tiny_set(root: Path) -> Path:
     """Five videos: two to train on, two to validate on, one without annotation."""
-    everything = tuple(Task)
+    everything = tuple(TASKS)
     write_images(root, "a_train", 60, missing=range(20, 45))  # crops missing for longer than a window
-    write_labels(root, "a_train", "train", (Task.VA, Task.EXPR), labels_of(61, unlabelled=range(48, 61)))
+    write_labels(root, "a_train", "train", (VA, EXPR), labels_of(61, unlabelled=range(48, 61)))
     write_images(root, "b_train", 7)  # shorter than a window
-    write_labels(root, "b_train", "train", (Task.AU,), labels_of(8))
+    write_labels(root, "b_train", "train", (AU,), labels_of(8))
     write_images(root, "c_val", 21, missing=range(3, 5))
     write_labels(root, "c_val", "val", everything, labels_of(22))
     write_images(root, "d_val", 5)
-    write_labels(root, "d_val", "val", (Task.VA,), labels_of(6))
-    write_labels(root, "d_val", "train", (Task.AU,), labels_of(6))
+    write_labels(root, "d_val", "val", (VA,), labels_of(6))
+    write_labels(root, "d_val", "train", (AU,), labels_of(6))
     write_images(root, "e_free", 13)
     return root
 

@@ -3,20 +3,20 @@
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from abaw.data.labels import Labels
 from abaw.evaluation.tracks import Track
-from abaw.tasks import Task
+from abaw.tasks import AU, EXPR, TASKS, VA
+from tests.support.label_arrays import labels_from
 
 
-def make_track(video="v", n=6, tasks=tuple(Task), seed=0):
+def make_track(video="v", n=6, tasks=tuple(TASKS), seed=0):
     rng = np.random.default_rng(seed)
     values = {
-        "va": rng.uniform(-1, 1, (n, 2)),
-        "expr": rng.dirichlet(np.ones(8), n),
-        "au": rng.random((n, 12)),
+        VA: rng.uniform(-1, 1, (n, 2)),
+        EXPR: rng.dirichlet(np.ones(8), n),
+        AU: rng.random((n, 12)),
     }
     chosen = {task: values[task].astype(np.float32) for task in values if task in tasks}
-    return Track(video=video, seen=rng.random(n) < 0.7, **chosen)
+    return Track(video=video, seen=rng.random(n) < 0.7, values=chosen)
 
 
 def assert_same(a, b):
@@ -41,7 +41,7 @@ def simulate(n_videos, seed, noise=1.0, bias=0.0):
         scores = 2 * smooth_noise(rng, n, 8, 25)
         scores[:, 0] += 1.5  # a common class
         au = smooth_noise(rng, n, 12, 8) - 0.5
-        labels[name] = Labels(
+        labels[name] = labels_from(
             va=va.astype(np.float32),
             va_valid=np.ones(n, bool),
             expr=scores.argmax(1),
@@ -55,11 +55,13 @@ def simulate(n_videos, seed, noise=1.0, bias=0.0):
             Track(
                 video=name,
                 seen=np.ones(n, bool),
-                va=np.tanh(va + noise * rng.normal(size=va.shape)).astype(np.float32),
-                expr=(shown / shown.sum(1, keepdims=True)).astype(np.float32),
-                au=(1 / (1 + np.exp(bias - 2 * (au + 0.7 * noise * rng.normal(size=au.shape))))).astype(
-                    np.float32
-                ),
+                values={
+                    VA: np.tanh(va + noise * rng.normal(size=va.shape)).astype(np.float32),
+                    EXPR: (shown / shown.sum(1, keepdims=True)).astype(np.float32),
+                    AU: (1 / (1 + np.exp(bias - 2 * (au + 0.7 * noise * rng.normal(size=au.shape))))).astype(
+                        np.float32
+                    ),
+                },
             )
         )
     return tracks, labels.__getitem__

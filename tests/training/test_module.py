@@ -13,7 +13,7 @@ from abaw.loading.datamodule import AffectDataModule, LoadingSettings, WindowSet
 from abaw.loading.masking import RandomFrameMasking
 from abaw.model.backbone import BackboneSettings
 from abaw.model.temporal import TemporalSettings
-from abaw.tasks import Task
+from abaw.tasks import TASKS
 from abaw.training.module import AffectModule, OptimizerSettings
 from tests.support.tiny_set import SIZE, labels_of, write_images, write_labels
 
@@ -32,7 +32,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("set")
     for video, split, n_frames in (("a", "train", 160), ("b", "val", 20)):
         write_images(root, video, n_frames)
-        write_labels(root, video, split, tuple(Task), labels_of(n_frames + 1))
+        write_labels(root, video, split, tuple(TASKS), labels_of(n_frames + 1))
     return root
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from abaw.__main__ import main
 from abaw.model.checkpoints import load_checkpoint
-from abaw.tasks import Task
+from abaw.tasks import EXPR, Task
 from abaw.training.losses import TaskLosses
 from tests.support.tiny_run import tiny_config
 
@@ -45,7 +45,7 @@ def _nan(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def nan(total: Tensor, per_task: dict[Task, Tensor]) -> Losses:
         none = torch.full_like(total, torch.nan)
-        return total * none, per_task | {Task.EXPR: none}
+        return total * none, per_task | {EXPR: none}
 
     spoil(monkeypatch, nan)
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,7 +11,7 @@ from abaw.model.backbone import BackboneSettings
 from abaw.model.heads import HeadSettings
 from abaw.model.network import Network
 from abaw.model.temporal import TemporalSettings
-from abaw.tasks import Task
+from abaw.tasks import VA
 from abaw.training.loggers import CSVLogger
 from abaw.training.losses import LossSettings, TaskLosses
 from abaw.training.module import AffectModule
@@ -29,7 +30,7 @@ from tests.support.clips import random_batch
 CPU = torch.device("cpu")
 
 
-TASKS = (Task.VA,)
+TASKS = (VA,)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def network() -> Network:
 @pytest.fixture(scope="module")
 def losses() -> TaskLosses:
     losses = TaskLosses(LossSettings(), TASKS)
-    losses.set_label_counts({"va": 100})
+    losses.set_label_counts({VA: np.array(100)})
     return losses
 
 

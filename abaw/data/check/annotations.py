@@ -15,7 +15,7 @@ from abaw.data.formats.annotations import (
 )
 from abaw.data.labels import Labels
 from abaw.errors import AbawError
-from abaw.tasks import Task
+from abaw.tasks import TASKS, Task
 
 _BEGINNING = 4096  # bytes, enough for the header and the first row
 
@@ -59,9 +59,9 @@ def find_unrecognised(texts: Iterable[Path]) -> Iterator[DataFinding]:
             yield DataFinding("unreadable annotation", path, f"cannot be read ({error.strerror})")
             continue
         cells = body.partition(b"\n")[0].split(b",")
-        for task in (None, *Task):
+        for task in (None, *TASKS):
             columns = columns_of(task) if task else ("image", *MTL_COLUMNS)
             # a sample submission has the header of an MTL file and rows without values
             if header_defect(names, task) is None and len(cells) == len(columns) and all(cells):
-                kind = "the multi-task labels" if task is None else f"{task.upper()} labels"
+                kind = "the multi-task labels" if task is None else f"{task.name.upper()} labels"
                 yield DataFinding("unrecognised annotation", path, f"it holds {kind} and is not read")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from abaw.data.check.images import LITTER
 from abaw.data.check.kinds import DataFinding
-from abaw.data.labels import Labels, constant_label, image_name, recording
+from abaw.data.labels import Labels, constant_label, count_labels, image_name, recording
 from abaw.data.layout import (
     AnnotationFile,
     DataFiles,
@@ -21,7 +21,7 @@ from abaw.data.layout import (
     is_crops_folder,
     other_picture,
 )
-from abaw.tasks import Task
+from abaw.tasks import AU, EXPR, VA, Task
 
 Images = Mapping[str, NDArray[np.int64]]
 """The numbers of the images of each video, from 1."""
@@ -56,7 +56,7 @@ class VideoCounts:
         """Adds an annotation of a task (None: all tasks); `numbers` (n,) are the image numbers, from 1."""
         kind = "mtl" if task is None else str(task)
         n_rows = len(labels)
-        labelled = labels.va_valid | labels.expr_valid | labels.au_valid.any(1)
+        labelled = labels.labelled_rows(labels.by_task)
         seen = np.zeros(n_rows, np.bool_)
         seen[numbers[numbers <= n_rows] - 1] = True
         n_frames = n_rows if task is None else n_rows - 1
@@ -65,7 +65,7 @@ class VideoCounts:
         self.rows[kind] = n_rows
         self.labelled[kind] = int(labelled.sum())
         self.labelled_without_crop[kind] = int((labelled & ~seen)[:n_frames].sum())
-        if task is not None and (constant := constant_label([labels.labelled(task)])) is not None:
+        if task is not None and (constant := constant_label([labels[task]])) is not None:
             self.constant[kind] = constant
 
 
@@ -85,11 +85,14 @@ class Balance:
 
     def add(self, labels: Labels) -> None:
         """Adds the labels of a video."""
-        steps = np.clip(((labels.va[labels.va_valid] + 1) * 5).astype(np.int64), 0, 9)
-        np.add.at(self.va, (steps[:, 0], steps[:, 1]), 1)
-        self.expr += np.bincount(labels.expr[labels.expr_valid], minlength=8)
-        present = (labels.au == 1).sum(0)
-        self.au += np.stack([labels.au_valid.sum(0) - present, present], axis=1)
+        for task, (values, valid) in labels.by_task.items():
+            if task == VA:
+                steps = np.clip(((values[valid] + 1) * 5).astype(np.int64), 0, 9)
+                np.add.at(self.va, (steps[:, 0], steps[:, 1]), 1)
+            elif task == EXPR:
+                self.expr += count_labels(task, labels[task])
+            elif task == AU:
+                self.au += count_labels(task, labels[task])
 
     def to_dict(self) -> dict[str, Any]:
         """The counts by name as plain values, and the marginal histograms of valence and arousal."""
@@ -99,10 +102,10 @@ class Balance:
                 "valence": self.va.sum(1).tolist(),
                 "arousal": self.va.sum(0).tolist(),
             },
-            "expr": dict(zip(Task.EXPR.names, self.expr.tolist(), strict=True)),
+            "expr": dict(zip(EXPR.names, self.expr.tolist(), strict=True)),
             "au": {
                 name: {"absent": absent, "present": present}
-                for name, (absent, present) in zip(Task.AU.names, self.au.tolist(), strict=True)
+                for name, (absent, present) in zip(AU.names, self.au.tolist(), strict=True)
             },
         }
 
@@ -223,7 +226,7 @@ def find_constant_labels(
         if len(values) == 1 and value is not None:
             detail = f"all {kind.upper()} labels of {split} ({len(group)} videos) are {_shown(value)}"
             yield DataFinding("constant labels", path[group[0].name, kind].parent, detail)
-        elif kind == Task.VA:
+        elif kind == VA.name:
             for video in group:
                 if kind in video.constant and video.labelled[kind] > _MANY:
                     detail = f"all {video.labelled[kind]} VA labels are {_shown(video.constant[kind])}"

@@ -5,8 +5,9 @@ The markers -5 and -1 of missing labels are converted to masks here.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from abaw.data.labels import IMAGE_NAME, Labels, image_name, is_video_name
 from abaw.errors import AbawError
 from abaw.files import atomic_path
-from abaw.tasks import EXPR_NAMES, Task
+from abaw.tasks import AU, EXPR, TASKS, VA, Task, TaskLabels
 
 _NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
@@ -38,8 +39,8 @@ class Column:
     """
 
     name: str
-    lowest: int
-    highest: int
+    lowest: float
+    highest: float
     unlabelled: int
     whole: bool
 
@@ -53,15 +54,16 @@ class Column:
 
     def __str__(self) -> str:
         kind = "a whole number" if self.whole else "a number"
-        return f"{kind} from {self.lowest} to {self.highest}, or {self.unlabelled} for unlabelled"
+        return f"{kind} from {self.lowest:g} to {self.highest:g}, or {self.unlabelled} for unlabelled"
 
 
 def columns_of(task: Task) -> tuple[Column, ...]:
     """The columns of a task's annotation rows: 2 for VA, 1 for EXPR, 12 for AU."""
-    if task is Task.VA:
-        return tuple(Column(name, -1, 1, task.unlabelled, whole=False) for name in task.names)
-    if task is Task.EXPR:
-        return (Column("expression", 0, task.size - 1, task.unlabelled, whole=True),)
+    if task.kind == "real":
+        return tuple(Column(name, task.low, task.high, task.unlabelled, whole=False) for name in task.names)
+    if task.kind == "class":
+        name = "expression" if task == EXPR else task.name
+        return (Column(name, 0, task.size - 1, task.unlabelled, whole=True),)
     return tuple(Column(name, 0, 1, task.unlabelled, whole=True) for name in task.names)
 
 
@@ -204,9 +206,9 @@ def _untidy(data: bytes) -> Iterator[LineDefect]:
 
 MTL_HEADER = ("image", "valence", "arousal", "expression", "aus")
 
-MTL_COLUMNS = tuple(column for task in Task for column in columns_of(task))
+MTL_COLUMNS = tuple(column for task in TASKS for column in columns_of(task))
 
-_MTL_SLICES = {Task.VA: slice(0, 2), Task.EXPR: slice(2, 3), Task.AU: slice(3, 15)}
+_MTL_SLICES = {VA: slice(0, 2), EXPR: slice(2, 3), AU: slice(3, 15)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,7 +242,7 @@ def parse_annotations(data: bytes, task: Task | None, video: str) -> ParsedAnnot
     if task is None:
         frames, in_names = _listed_frames(body)
         defects += in_names
-    if task is Task.EXPR and len(names) < task.size:
+    if task == EXPR and len(names) < task.size:
         remarks.append(LineDefect("seven classes", 1, "the header names seven classes, without Other"))
         detail = f"expression is '{len(names)}', but the header names only classes 0 to {len(names) - 1}"
         defects += [LineDefect("range", k + 2, detail) for k in _rows_where(values[:, 0] == len(names))]
@@ -251,11 +253,11 @@ def parse_annotations(data: bytes, task: Task | None, video: str) -> ParsedAnnot
     if task is None:
         labels = {name: _scattered(values[list(rows.values())], list(rows)) for name, rows in frames.items()}
         return ParsedAnnotations(labels, [], remarks)
-    if task is Task.VA:
+    if task == VA:
         half = _rows_where((values == task.unlabelled).sum(1) == 1)
         detail = f"one of valence and arousal is {task.unlabelled}"
         remarks += [LineDefect("half-labelled row", k + 2, detail) for k in half]
-    return ParsedAnnotations({video: _labels(task, values)}, [], remarks)
+    return ParsedAnnotations({video: Labels(len(values), {task: _labels(task, values)})}, [], remarks)
 
 
 def _rows_where(condition: NDArray[np.bool_]) -> list[int]:
@@ -267,7 +269,7 @@ def read_annotations(path: Path, task: Task | None) -> dict[str, Labels]:
 
     Args:
         path: The file; one of a single task is named for its video.
-        task: Its task, the other ones being unlabelled; None for an MTL file.
+        task: Its task, whose labels are returned; None for an MTL file.
 
     Raises:
         AnnotationError: The header, a row or an image name is invalid; the message names line and value.
@@ -296,28 +298,26 @@ def read_bytes(path: Path) -> bytes:
 def header_defect(names: Sequence[str], task: Task | None) -> LineDefect | None:
     """The defect of the header of a task's file or, with `task` None, of an MTL file; None if it is valid."""
     wanted = [MTL_HEADER if task is None else task.names]
-    if task is Task.EXPR:
-        wanted.append(EXPR_NAMES[:7])
+    if task == EXPR:
+        wanted.append(EXPR.names[:7])
     if tuple(names) in wanted:
         return None
     met = shown(",".join(names).encode())
-    for other in (None, *Task):
+    for other in (None, *TASKS):
         if tuple(names) == (MTL_HEADER if other is None else other.names):
-            met += f" (that of {'an MTL' if other is None else other.upper()} file)"
+            met += f" (that of {'an MTL' if other is None else other.name.upper()} file)"
     return LineDefect("header", 1, f"the header is {met} instead of '{','.join(wanted[0])}'")
 
 
-def _labels(task: Task, values: NDArray[np.float64]) -> Labels:
-    """Labels of one task from float64 (R, columns) values with markers."""
+def _labels(task: Task, values: NDArray[np.float64]) -> TaskLabels[NDArray[Any]]:
+    """Labels of one task from float64 (R, columns) values with markers; real ones are valid together."""
     valid = values != task.unlabelled
+    if task.kind != "binary":
+        valid = valid.all(1, keepdims=True)
     values = np.where(valid, values, 0)
-    labels = Labels.unlabelled(len(values))
-    if task is Task.VA:
-        both = valid.all(1)
-        return replace(labels, va=(values * both[:, None]).astype(np.float32), va_valid=both)
-    if task is Task.EXPR:
-        return replace(labels, expr=values[:, 0].astype(np.int64), expr_valid=valid[:, 0])
-    return replace(labels, au=values.astype(np.float32), au_valid=valid)
+    if task.kind == "class":
+        return TaskLabels(values[:, 0].astype(np.int64), valid[:, 0])
+    return TaskLabels(values.astype(np.float32), valid.reshape(-1, *task.valid_shape))
 
 
 def _listed_frames(body: bytes) -> tuple[dict[str, dict[int, int]], list[LineDefect]]:
@@ -349,21 +349,18 @@ def _scattered(values: NDArray[np.float64], frames: list[int]) -> Labels:
     """Labels of frames 0 to max(frames) from the values of `frames`, (len(frames), 15)."""
     n_rows = max(frames) + 1
     labels = Labels.unlabelled(n_rows)
-    for task in Task:
-        sparse = _labels(task, values[:, _MTL_SLICES[task]])
-        labels.values(task)[frames] = sparse.values(task)
-        labels.valid(task)[frames] = sparse.valid(task)
+    for task in TASKS:
+        for array, listed in zip(labels[task], _labels(task, values[:, _MTL_SLICES[task]]), strict=True):
+            array[frames] = listed
     return labels
 
 
 def _cells(labels: Labels, task: Task) -> list[str]:
     """The text of every row in the official format."""
-    values, valid = labels.values(task), labels.valid(task)
-    if task is Task.VA:
-        valid = valid[:, None]
+    values, valid = (np.atleast_2d(array.T).T for array in labels[task])  # (R, K) or (R, 1)
     # float32 values are formatted with the fewest digits that parse to the same value
-    text = (values if task is Task.VA else values.astype(np.int64)).astype(np.str_)
-    text = np.where(valid, text, str(task.unlabelled)).reshape(len(labels), -1)
+    text = (values if task.kind == "real" else values.astype(np.int64)).astype(np.str_)
+    text = np.where(valid, text, str(task.unlabelled))
     return [",".join(row) for row in text.tolist()]
 
 
@@ -376,9 +373,8 @@ def write_mtl_file(path: Path, labels: Mapping[str, Labels]) -> None:
     """Writes an MTL file with every frame that has a label of any task."""
     lines = [",".join(MTL_HEADER)]
     for video, of_video in labels.items():
-        rows = [_cells(of_video, task) for task in Task]
-        labelled = of_video.va_valid | of_video.expr_valid | of_video.au_valid.any(1)
-        for frame in np.flatnonzero(labelled).tolist():
+        rows = [_cells(of_video, task) for task in TASKS]
+        for frame in np.flatnonzero(of_video.labelled_rows(TASKS)).tolist():
             lines.append(
                 ",".join([f"{video}/{image_name(frame + 1)}", *(task_rows[frame] for task_rows in rows)])
             )

@@ -5,6 +5,7 @@ the video (Mariooryad and Busso, IEEE Trans. Affective Computing 6, 2015).
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from abaw.data.labels import Labels
 from abaw.data.synth.landmarks import MOVEMENTS
 from abaw.data.synth.script import LabelStatistics, Script, Span
-from abaw.tasks import AU_NAMES
+from abaw.tasks import AU, EXPR, VA, Task, TaskLabels
 
 PRESENT = 0.35
 """Smallest intensity at which an action unit is labelled as present."""
@@ -49,20 +50,20 @@ def animate(script: Script, statistics: LabelStatistics, rng: np.random.Generato
         moves[:, span.what] = np.maximum(moves[:, span.what], curve)
     lips_part, jaw_drop = MOVEMENTS.index("AU25"), MOVEMENTS.index("AU26")
     moves[:, lips_part] = np.maximum(moves[:, lips_part], moves[:, jaw_drop])  # a jaw drop parts the lips
-    present = moves[:, : len(AU_NAMES)] >= PRESENT
+    present = moves[:, : AU.size] >= PRESENT
     expr = np.zeros(n, np.int64)
     affect = np.zeros((n, 2))
     for span in script.expressions:
         expr[max(span.start, 0) : span.stop] = span.what
         place = _CIRCUMPLEX[span.what] * span.peak + rng.normal(0, 0.04, 2)
         affect += _curve(n, span, rng)[:, None] * place
+    values: dict[Task, NDArray[Any]] = {
+        VA: _annotate(affect, statistics, rng),
+        EXPR: expr,
+        AU: present.astype(np.float32),
+    }
     labels = Labels(
-        va=_annotate(affect, statistics, rng),
-        va_valid=np.ones(n, np.bool_),
-        expr=expr,
-        expr_valid=np.ones(n, np.bool_),
-        au=present.astype(np.float32),
-        au_valid=np.ones((n, len(AU_NAMES)), np.bool_),
+        n, {task: TaskLabels(v, np.ones((n, *task.valid_shape), np.bool_)) for task, v in values.items()}
     )
     _blink(moves, rng)
     return Animation(moves=moves.astype(np.float32), gaze=_gaze(n, rng), labels=labels)

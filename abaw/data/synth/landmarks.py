@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from abaw.data.synth.canvas import MIDDLE, Points, spline
 from abaw.data.synth.identity import Identity
-from abaw.tasks import AU_NAMES
+from abaw.tasks import AU
 
-MOVEMENTS = (*AU_NAMES, "AU5", "AU9", "AU17", "AU20", "AU45")
+MOVEMENTS = (*AU.names, "AU5", "AU9", "AU17", "AU20", "AU45")
 """The animated action units: the twelve labelled ones first, then upper lid raiser, nose wrinkler, chin
 raiser, lip stretcher and blink, which are part of expressions but have no label."""
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from abaw.data.synth.camera import CaptureConditions
 from abaw.data.synth.script import LabelStatistics, Script, ScriptSampler
-from abaw.tasks import Task
+from abaw.tasks import AU, EXPR, TASKS, VA, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +48,8 @@ PRESETS = {
         ),
         conditions=CaptureConditions(pose=0.4, jitter=0.4, degraded=0.35, bursts=0.05, occluded=0.08),
         variation=0.5,
-        annotated={Task.VA: 0.75, Task.EXPR: 0.75, Task.AU: 0.75},
-        unlabelled={Task.VA: 0.03, Task.EXPR: 0.08, Task.AU: 0.05},
+        annotated={VA: 0.75, EXPR: 0.75, AU: 0.75},
+        unlabelled={VA: 0.03, EXPR: 0.08, AU: 0.05},
         splits=(0.65, 0.25, 0.10),
     ),
     "real": Preset(
@@ -65,8 +65,8 @@ PRESETS = {
         ),
         conditions=CaptureConditions(pose=1.0, jitter=0.9, degraded=0.15, bursts=0.05, occluded=0.1),
         variation=1.0,
-        annotated={Task.VA: 0.73, Task.EXPR: 0.54, Task.AU: 0.67},
-        unlabelled={Task.VA: 0.05, Task.EXPR: 0.5, Task.AU: 0.07},
+        annotated={VA: 0.73, EXPR: 0.54, AU: 0.67},
+        unlabelled={VA: 0.05, EXPR: 0.5, AU: 0.07},
         splits=(0.62, 0.18, 0.20),
     ),
 }
@@ -125,7 +125,7 @@ def plan_videos(*, videos: int, frames: int, seed: int, preset: Preset) -> list[
         n_frames, scene = max(round(length), 8), int(rng.integers(2**31))
         for video in stems:
             tasks = next(annotated[split]) if split in annotated else ()
-            key = (split, Task.EXPR in tasks)  # so that the statistics hold in each split
+            key = (split, EXPR in tasks)  # so that the statistics hold in each split
             sampler = samplers.setdefault(key, ScriptSampler(rng, preset.statistics))
             specs.append(
                 VideoSpec(
@@ -174,4 +174,4 @@ def _task_sets(rng: np.random.Generator, preset: Preset, count: int) -> list[tup
         order = sorted(rng.permutation(count).tolist(), key=lambda k: len(sets[k]) > 0)  # empty sets first
         for k in order[: max(round(share * count), 1)]:
             sets[k].add(task)
-    return [tuple(task for task in Task if task in chosen) or (Task.VA,) for chosen in sets]
+    return [tuple(task for task in TASKS if task in chosen) or (VA,) for chosen in sets]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abaw.data.synth.landmarks import MOVEMENTS
-from abaw.tasks import AU_NAMES, EXPR_NAMES
+from abaw.tasks import AU, EXPR
 
 PROTOTYPES: dict[str, tuple[tuple[float, dict[str, float]], ...]] = {
     "Neutral": ((1.0, {}),),
@@ -84,7 +84,7 @@ class ScriptSampler:
     def __init__(self, rng: np.random.Generator, statistics: LabelStatistics) -> None:
         self._rng = rng
         self._statistics = statistics
-        self._n_frames = np.zeros(len(EXPR_NAMES))
+        self._n_frames = np.zeros(len(EXPR.names))
         self._totals: dict[object, float] = {}
         implied = _implied(statistics)
         wanted = np.array(statistics.units)
@@ -125,7 +125,7 @@ class ScriptSampler:
         return what
 
     def _movements_of(self, what: int, start: int, stop: int, peak: float) -> list[Span]:
-        name = EXPR_NAMES[what]
+        name = EXPR.names[what]
         variants = PROTOTYPES[name]
         rest, way = 1.0, len(variants) - 1
         for k, (weight, _) in enumerate(variants[:-1]):
@@ -139,7 +139,7 @@ class ScriptSampler:
                 continue
             number = MOVEMENTS.index(movement)
             extent = peak * float(self._rng.uniform(0.9, 1.1))
-            if number < len(AU_NAMES) and not self._dither(("keep", movement), float(self._keep[number])):
+            if number < len(AU.names) and not self._dither(("keep", movement), float(self._keep[number])):
                 extent = float(self._rng.uniform(0.1, 0.25)) * peak  # below the labelling threshold
             early, late = self._rng.integers(-2, 3, 2).tolist()
             found.append(Span(number, start + early, stop + late, min(extent, 1.0)))
@@ -161,10 +161,10 @@ class ScriptSampler:
 
 def _implied(statistics: LabelStatistics) -> NDArray[np.float64]:
     """Returns the share of frames in which the expressions alone show each labelled action unit, (12,)."""
-    shares = np.zeros(len(AU_NAMES))
-    for share, name in zip(statistics.expressions, EXPR_NAMES, strict=True):
+    shares = np.zeros(len(AU.names))
+    for share, name in zip(statistics.expressions, EXPR.names, strict=True):
         for weight, movements in PROTOTYPES[name]:
             for movement, often in movements.items():
-                if movement in AU_NAMES:
-                    shares[AU_NAMES.index(movement)] += share * weight * often
+                if movement in AU.names:
+                    shares[AU.names.index(movement)] += share * weight * often
     return shares

@@ -2,9 +2,9 @@
 
 import os
 import shutil
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import starmap
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from abaw.data.synth.landmarks import MOVEMENTS
 from abaw.data.synth.presets import PRESETS, Preset, VideoSpec, plan_videos
 from abaw.errors import AbawError, UsageError
 from abaw.files import not_written
-from abaw.tasks import Task
+from abaw.tasks import AU, EXPR, TASKS, VA, Task, TaskLabels
 
 ANNOTATIONS = "6th_ABAW_Annotations"
 
@@ -33,9 +33,9 @@ TEST_LISTS = "test_set"
 IMAGE_ROOTS = ("cropped_aligned", "cropped_aligned_new_50_vids")
 
 TASK_FOLDERS = {
-    Task.VA: "VA_Estimation_Challenge",
-    Task.EXPR: "EXPR_Recognition_Challenge",
-    Task.AU: "AU_Detection_Challenge",
+    VA: "VA_Estimation_Challenge",
+    EXPR: "EXPR_Recognition_Challenge",
+    AU: "AU_Detection_Challenge",
 }
 
 SPLIT_FOLDERS = {"train": "Train_Set", "val": "Validation_Set"}
@@ -187,11 +187,12 @@ def _with_gaps(labels: Labels, preset: Preset, rng: np.random.Generator) -> Labe
         return ~_bursts(rng, len(labels), share, 40)
 
     loss = preset.unlabelled
-    au = (
-        np.stack([keep(loss[Task.AU] / 2) for _ in range(Task.AU.size)], axis=1)
-        & keep(loss[Task.AU] / 2)[:, None]
-    )
-    return replace(labels, va_valid=keep(loss[Task.VA]), expr_valid=keep(loss[Task.EXPR]), au_valid=au)
+    au = np.stack([keep(loss[AU] / 2) for _ in range(AU.size)], axis=1) & keep(loss[AU] / 2)[:, None]
+    return _with_valid(labels, {VA: keep(loss[VA]), EXPR: keep(loss[EXPR]), AU: au})
+
+
+def _with_valid(labels: Labels, valid: Mapping[Task, NDArray[np.bool_]]) -> Labels:
+    return Labels(len(labels), {task: TaskLabels(labels[task].values, mask) for task, mask in valid.items()})
 
 
 def _sparse(labels: Labels, seen: NDArray[np.bool_], rng: np.random.Generator) -> Labels:
@@ -200,9 +201,7 @@ def _sparse(labels: Labels, seen: NDArray[np.bool_], rng: np.random.Generator) -
     chosen[int(rng.integers(4)) : len(seen) : 8] = True
     chosen[: len(seen)] &= seen
     va, expr, au = (chosen & (rng.random(len(labels)) < share) for share in (0.73, 0.64, 0.73))
-    return replace(
-        labels, va_valid=va, expr_valid=expr, au_valid=np.repeat(au[:, None], Task.AU.size, axis=1)
-    )
+    return _with_valid(labels, {VA: va, EXPR: expr, AU: np.repeat(au[:, None], AU.size, axis=1)})
 
 
 def _add_stray_files(root: Path, specs: Sequence[VideoSpec]) -> None:
@@ -226,9 +225,9 @@ def write_test_lists(folder: Path, specs: Sequence[VideoSpec]) -> None:
     if not test:
         return
     folder.mkdir(parents=True)
-    for place, task in enumerate(Task):
+    for place, task in enumerate(TASKS):
         asked = [spec for k, spec in enumerate(test) if k % 4 != place or len(test) == 1]
-        _write_sample(folder / f"{task.upper()}_sample.txt", ("image_location", *task.names), asked)
+        _write_sample(folder / f"{task.name.upper()}_sample.txt", ("image_location", *task.names), asked)
     _write_sample(folder / "MTL_sample.txt", MTL_HEADER, test, _MTL_STEP)
     _write_lines(folder / "videos.txt", [spec.video for spec in test])
 

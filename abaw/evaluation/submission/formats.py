@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from abaw.data.formats.annotations import MTL_HEADER, parse_image, read_bytes
 from abaw.data.labels import is_video_name
 from abaw.errors import AbawError, UsageError
-from abaw.tasks import Task
+from abaw.tasks import EXPR, TASKS, Task
 
 
 def misplaced_rows(
@@ -94,13 +94,13 @@ class Form:
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns of a row without the image; EXPR has the single column `class`."""
-        return tuple(c for task in self.tasks for c in (("class",) if task is Task.EXPR else task.names))
+        return tuple(c for task in self.tasks for c in (("class",) if task == EXPR else task.names))
 
 
 FORMS: dict[str, Form] = {
-    str(task): Form(task, (task,), ",".join(("image_location", *task.names)), ",".join(task.names))
-    for task in Task
-} | {"mtl": Form("mtl", tuple(Task), ",".join(MTL_HEADER))}
+    task.name: Form(task.name, (task,), ",".join(("image_location", *task.names)), ",".join(task.names))
+    for task in TASKS
+} | {"mtl": Form("mtl", TASKS, ",".join(MTL_HEADER))}
 """All formats by name."""
 
 

@@ -18,9 +18,9 @@ from abaw.evaluation.submission.formats import (
     misplaced_rows,
     read_sample,
 )
-from abaw.tasks import EXPR_NAMES
+from abaw.tasks import EXPR
 
-_CLASSES = frozenset(str(number) for number in range(len(EXPR_NAMES)))
+_CLASSES = frozenset(str(number) for number in range(len(EXPR.names)))
 
 _PRESENCE = frozenset("01")
 

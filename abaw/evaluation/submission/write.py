@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from abaw.errors import AbawError
-from abaw.evaluation.scores import au_present, expr_class
 from abaw.evaluation.submission.formats import Form, Sample, VideoList, form_named, read_sample
 from abaw.evaluation.submission.verify import SubmissionDefect, check_file, check_video_file, split_lines
 from abaw.evaluation.track_metadata import common_metadata
@@ -226,31 +225,21 @@ def _write_verified(
 def _cells(track: Track, form: Form, frames: NDArray[np.integer]) -> list[str]:
     """Official text of some frames, without the image; after the track's end that of its last frame."""
     if absent := [task for task in form.tasks if task not in track.values]:
-        raise AbawError(f"track of {track.video}: {', '.join(absent)} was not predicted there")
+        raise AbawError(f"track of {track.video}: {', '.join(map(str, absent))} was not predicted there")
     if not len(track):
         raise AbawError(f"track of {track.video}: holds no frame to take a prediction from")
     inside = np.minimum(frames, len(track) - 1)
-    parts = [_TEXT[task](track.values[task][inside]) for task in form.tasks]
+    parts = [_text(task, track.values[task][inside]) for task in form.tasks]
     return [",".join(row) for row in zip(*parts, strict=True)]
 
 
-def _va_text(values: NDArray) -> list[str]:
-    return [f"{valence:.6f},{arousal:.6f}" for valence, arousal in values.clip(-1, 1).tolist()]
-
-
-def _expr_text(values: NDArray) -> list[str]:
-    return [str(number) for number in expr_class(values).tolist()]
-
-
-def _au_text(values: NDArray) -> list[str]:
-    return [",".join("01"[present] for present in row) for row in au_present(values).tolist()]
-
-
-_TEXT: dict[Task, Callable[[NDArray], list[str]]] = {
-    Task.VA: _va_text,
-    Task.EXPR: _expr_text,
-    Task.AU: _au_text,
-}
+def _text(task: Task, values: NDArray) -> list[str]:
+    """Official text of the predictions (n, K) of a task."""
+    if task.kind == "class":
+        return [str(number) for number in values.argmax(1).tolist()]
+    if task.kind == "binary":
+        return [",".join("01"[present] for present in row) for row in (values >= 0.5).tolist()]
+    return [",".join(f"{value:.6f}" for value in row) for row in values.clip(task.low, task.high).tolist()]
 
 
 def _provenance(track: Track, frames: NDArray[np.integer]) -> Provenance:

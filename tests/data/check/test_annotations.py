@@ -1,4 +1,4 @@
-from abaw.tasks import Task
+from abaw.tasks import EXPR
 from tests.support.checked_tree import Tree
 from tests.support.planted_defects import header_of
 
@@ -11,10 +11,10 @@ def test_a_note_or_a_sample_among_the_labels_is_no_annotation(tree: Tree) -> Non
 
 
 def test_many_defects_of_a_file_are_listed_in_short(tree: Tree) -> None:
-    path = tree.label("a", Task.EXPR)
-    path.write_bytes(header_of(Task.EXPR) + b"\n" + b"9\n" * 13)
+    path = tree.label("a", EXPR)
+    path.write_bytes(header_of(EXPR) + b"\n" + b"9\n" * 13)
     assert sum(finding.path == path for finding in tree.check().findings) == 13
-    path.write_bytes(header_of(Task.EXPR) + b"\n" + b"9\n" * 1000)
+    path.write_bytes(header_of(EXPR) + b"\n" + b"9\n" * 1000)
     found = [finding.detail for finding in tree.check().findings if finding.path == path]
     assert len(found) == 21
     assert "980 more such lines" in found

@@ -19,7 +19,7 @@ from abaw.data.check.consistency import (
 from abaw.data.formats.annotations import write_task_file
 from abaw.data.labels import Labels, image_name
 from abaw.data.layout import AnnotationFile, DataFiles
-from abaw.tasks import Task
+from abaw.tasks import TASKS, VA
 from tests.support.checked_tree import FOLDERS, Tree, some_labels, write_image
 from tests.support.planted_defects import a_download_cut_short
 
@@ -66,23 +66,23 @@ def test_a_sample_says_how_long_the_test_videos_are(
 
 def constant(n_rows: int, valence: float = 0.5) -> Labels:
     labels = Labels.unlabelled(n_rows)
-    labels.va[:] = valence, -0.5
-    labels.va_valid[:] = True
+    labels[VA].values[:] = valence, -0.5
+    labels[VA].valid[:] = True
     return labels
 
 
 def test_constant_labels_are_noted_for_a_split_and_for_a_video(tree: Tree) -> None:
-    test = tree.root / "Annotations" / FOLDERS[Task.VA] / "Test_Set"
+    test = tree.root / "Annotations" / FOLDERS[VA] / "Test_Set"
     for video in ("p", "unlabelled"):
         for number in range(2, 41):
             path = tree.root / "cropped_aligned_new_50_vids" / video / image_name(number)
             write_image(path, 2000 + 100 * len(video) + number)
-        write_task_file(test / f"{video}.txt", Task.VA, constant(41))
+        write_task_file(test / f"{video}.txt", VA, constant(41))
     report = tree.check()
     assert report.ok, report.table()
     found = [finding for finding in report.findings if finding.kind == "constant labels"]
     assert [(f.path, f.detail) for f in found] == [(test, "all VA labels of test (2 videos) are 0.5,-0.5")]
-    write_task_file(test / "p.txt", Task.VA, some_labels(41, 0))
+    write_task_file(test / "p.txt", VA, some_labels(41, 0))
     report = tree.check()
     found = [finding for finding in report.findings if finding.kind == "constant labels"]
     assert [(f.path, f.detail) for f in found] == [(test / "unlabelled.txt", "all 41 VA labels are 0.5,-0.5")]
@@ -122,13 +122,13 @@ def test_thousands_of_videos_are_compared_in_no_time(tmp_path: Path) -> None:
     for name in names:
         (folder / name).mkdir(parents=True)
     files = [
-        AnnotationFile(tmp_path / task / f"{name}.txt", "train", task, name)
+        AnnotationFile(tmp_path / task.name / f"{name}.txt", "train", task, name)
         for name in names
-        for task in Task
+        for task in TASKS
     ]
-    for task in Task:
-        (tmp_path / task).mkdir()
-    rows = {str(task): 101 for task in Task}
+    for task in TASKS:
+        (tmp_path / task.name).mkdir()
+    rows = {str(task): 101 for task in TASKS}
     labelled, splits = dict.fromkeys(rows, 100), dict.fromkeys(rows, "train")
     videos = {name: VideoCounts(name, 100, 100, splits, rows, labelled) for name in names}
     images = dict.fromkeys(names, np.arange(1, 101))
@@ -157,7 +157,7 @@ def test_two_opencv_wheels_are_noted_with_the_repair(tree: Tree, monkeypatch: py
 @pytest.mark.parametrize(("n_rows", "is_found"), [(13, False), (12, False), (11, True)])
 def test_one_image_more_than_rows_is_a_mismatch(n_rows: int, is_found: bool, tree: Tree) -> None:
     """The last image of the video is number 12; the official files have a row more than images."""
-    for task in Task:
+    for task in TASKS:
         write_task_file(tree.label("a", task), task, some_labels(n_rows, 0))
     found = [finding.path for finding in tree.check().findings if finding.kind == "length mismatch"]
     assert found == ([tree.images / "a"] if is_found else [])
@@ -181,7 +181,7 @@ def test_a_sparse_folder_without_a_file_of_rows_is_fine(tree: Tree) -> None:
 )
 def test_the_doctor_finds_a_recording_in_two_splits(train: str, val: str, found: bool) -> None:
     files = [
-        AnnotationFile(path=Path(f"{split}/{video}.txt"), task=Task.VA, split=split, video=video)
+        AnnotationFile(path=Path(f"{split}/{video}.txt"), task=VA, split=split, video=video)
         for video, split in ((train, "train"), (val, "val"))
     ]
     findings = list(find_shared_subjects(files))

@@ -3,7 +3,7 @@ from collections.abc import Callable
 import pytest
 
 from abaw.data.check.kinds import KINDS
-from abaw.tasks import Task
+from abaw.tasks import EXPR, VA
 from tests.support.checked_tree import Tree
 from tests.support.planted_defects import PLANTED
 
@@ -33,9 +33,9 @@ def test_every_kind_that_fails_has_a_planted_defect() -> None:
     [
         ("litter", lambda tree: (tree.images / "a" / ".DS_Store").touch()),
         ("litter", lambda tree: (tree.images / ".DS_Store").touch()),
-        ("seven classes", lambda tree: tree.label("a", Task.EXPR).write_text(
+        ("seven classes", lambda tree: tree.label("a", EXPR).write_text(
             "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise\n" + "6\n" * 13)),
-        ("video in two splits", lambda tree: tree.label("a").rename(tree.label("a", Task.VA, "val"))),
+        ("video in two splits", lambda tree: tree.label("a").rename(tree.label("a", VA, "val"))),
     ],
 )  # fmt: skip
 def test_a_note_does_not_fail(kind: str, change: Callable[[Tree], object], tree: Tree) -> None:

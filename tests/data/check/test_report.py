@@ -3,6 +3,7 @@ import json
 import numpy as np
 
 from abaw.data.check.kinds import KINDS
+from abaw.tasks import AU, EXPR, VA
 from tests.support.checked_tree import Tree, some_labels, write_image
 from tests.support.planted_defects import (
     out_of_range,
@@ -17,15 +18,15 @@ def test_the_counts_are_those_of_the_tree(tree: Tree) -> None:
     assert (a.frames, a.images) == (12, 10)
     assert a.splits == {"va": "train", "expr": "train", "au": "train", "mtl": "train"}
     assert a.rows["va"] == 13
-    assert a.labelled["va"] == labels.va_valid.sum()
-    assert a.labelled_without_crop["va"] == labels.va_valid[[3, 4]].sum()  # the extra last row is no frame
+    assert a.labelled["va"] == labels[VA].valid.sum()
+    assert a.labelled_without_crop["va"] == labels[VA].valid[[3, 4]].sum()  # the extra last row is no frame
     assert set(report.balance) == {"challenge train", "challenge val", "mtl train", "mtl val"}
     all_train = [some_labels(13, k) for k in range(3)]
-    expr = np.concatenate([part.expr[part.expr_valid] for part in all_train])
+    expr = np.concatenate([part[EXPR].values[part[EXPR].valid] for part in all_train])
     balance = report.balance["challenge train"]
     assert balance.expr.tolist() == np.bincount(expr, minlength=8).tolist()
-    assert balance.va.sum() == sum(part.va_valid.sum() for part in all_train)
-    assert balance.au[:, 1].tolist() == sum(part.au.sum(0) for part in all_train).tolist()  # type: ignore[union-attr]
+    assert balance.va.sum() == sum(part[VA].valid.sum() for part in all_train)
+    assert balance.au[:, 1].tolist() == sum(part[AU].values.sum(0) for part in all_train).tolist()  # type: ignore[union-attr]
 
 
 def test_crops_of_another_size_tell_both_commands(tree: Tree) -> None:

@@ -7,7 +7,7 @@ import safetensors.numpy
 from abaw.data.formats.arrays import DamagedFileError, open_arrays, write_arrays
 from abaw.data.index import build_index
 from abaw.data.layout import DataSource
-from abaw.tasks import Task
+from abaw.tasks import AU
 from tests.support.index_tree import FOLDERS, cached
 
 pytestmark = pytest.mark.usefixtures("_own_cache")
@@ -75,4 +75,4 @@ def test_the_cache_is_a_plain_safetensors_file(tree: Path, tmp_path: Path) -> No
     with pytest.raises(ValueError, match="read-only"):
         read["a"][0] = 5
     with pytest.raises(DamagedFileError):
-        open_arrays(tree / "6th ABAW Annotations" / FOLDERS[Task.AU] / "Validation_Set/a.txt", verify=False)
+        open_arrays(tree / "6th ABAW Annotations" / FOLDERS[AU] / "Validation_Set/a.txt", verify=False)

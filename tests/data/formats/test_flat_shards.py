@@ -12,6 +12,7 @@ from abaw.data.labels import image_name
 from abaw.data.layout import DataSource
 from abaw.data.packing import pack
 from abaw.errors import AbawError
+from abaw.tasks import AU
 from tests.support.packs import read_as_in
 
 
@@ -22,7 +23,7 @@ def test_a_pack_is_an_image_root_with_the_same_frames(synth_root: Path, flat: Pa
     for video in range(len(raw)):
         assert packed.splits(video) == raw.splits(video)
         np.testing.assert_array_equal(packed.visible(video), raw.visible(video))
-        np.testing.assert_array_equal(packed.labels(video).au, raw.labels(video).au)
+        np.testing.assert_array_equal(packed.labels(video)[AU].values, raw.labels(video)[AU].values)
     read_as_in(raw, packed, open_frames(packed))
 
 

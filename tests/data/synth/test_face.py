@@ -6,7 +6,7 @@ from abaw.data.synth.canvas import MARGIN, SCALE, SIZE
 from abaw.data.synth.face import Face
 from abaw.data.synth.identity import draw_identity
 from abaw.data.synth.landmarks import MOVEMENTS
-from abaw.tasks import AU_NAMES
+from abaw.tasks import AU
 
 REGIONS = {  # rows and columns of the crop (the right half mirrors the left)
     "AU1": ((22, 50), (30, 56)),
@@ -27,14 +27,14 @@ REGIONS = {  # rows and columns of the crop (the right half mirrors the left)
 @pytest.mark.parametrize("seed", range(3))
 def test_every_action_unit_moves_its_own_part_of_the_face(seed: int) -> None:
     who = draw_identity(np.random.default_rng(seed))
-    poses = np.concatenate([np.zeros((1, len(MOVEMENTS))), np.eye(len(AU_NAMES), len(MOVEMENTS))])
+    poses = np.concatenate([np.zeros((1, len(MOVEMENTS))), np.eye(len(AU.names), len(MOVEMENTS))])
     inner = slice(MARGIN * SCALE, (MARGIN + SIZE) * SCALE)
     drawn = Face(who, scene=0).draw(poses.astype(np.float32), np.zeros((len(poses), 2), np.float32))
     crops = [
         cv2.resize(canvas[inner, inner], (SIZE, SIZE), interpolation=cv2.INTER_AREA).astype(float)
         for canvas in drawn
     ]
-    for name, crop in zip(AU_NAMES, crops[1:], strict=True):
+    for name, crop in zip(AU.names, crops[1:], strict=True):
         change = np.abs(crop - crops[0]).sum(axis=2)
         change += change[:, ::-1]
         (top, bottom), (left, right) = REGIONS[name]

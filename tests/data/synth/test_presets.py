@@ -7,7 +7,7 @@ from abaw.data.synth.presets import PRESETS, VideoSpec, plan_videos
 from abaw.data.synth.writer import (
     SPLIT_FOLDERS,
 )
-from abaw.tasks import EXPR_NAMES, Task
+from abaw.tasks import EXPR, TASKS
 
 
 @pytest.mark.parametrize("videos", [2, 3, 6, 32])
@@ -18,16 +18,16 @@ def test_every_task_is_annotated_in_both_splits_and_nobody_is_in_two(videos: int
     people = {split: {recording(s.video) for s in specs if s.split == split} for split in SPLIT_FOLDERS}
     assert not people["train"] & people["val"]
     for split in SPLIT_FOLDERS:
-        assert {task for spec in specs if spec.split == split for task in spec.tasks} == set(Task)
+        assert {task for spec in specs if spec.split == split for task in spec.tasks} == set(TASKS)
     assert all(bool(spec.tasks) == (spec.split != "test") for spec in specs)
     assert videos == 2 or any(spec.split == "test" for spec in specs)
 
 
 def test_the_label_sets_overlap_only_in_part() -> None:
     specs = plan_videos(videos=60, frames=10, seed=0, preset=PRESETS["demo"])
-    sets = {task: {s.video for s in specs if task in s.tasks} for task in Task}
-    for one in Task:
-        for other in set(Task) - {one}:
+    sets = {task: {s.video for s in specs if task in s.tasks} for task in TASKS}
+    for one in TASKS:
+        for other in set(TASKS) - {one}:
             assert sets[one] & sets[other]
             assert sets[one] - sets[other]
 
@@ -48,7 +48,7 @@ def test_a_small_validation_set_has_every_expression() -> None:
     seen = {
         span.what
         for spec in specs
-        if spec.split == "val" and Task.EXPR in spec.tasks
+        if spec.split == "val" and EXPR in spec.tasks
         for span in spec.script.expressions
     }
-    assert seen == set(range(len(EXPR_NAMES)))
+    assert seen == set(range(len(EXPR.names)))

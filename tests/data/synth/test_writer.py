@@ -23,7 +23,7 @@ from abaw.data.synth.writer import (
 )
 from abaw.errors import AbawError, UsageError
 from abaw.evaluation.submission.formats import FORMS, Sample, read_sample
-from abaw.tasks import Task
+from abaw.tasks import AU, EXPR, TASKS, VA, Task
 from docs.contact_sheet import contact_sheet
 
 SETTINGS = {"videos": 7, "frames": 16, "seed": 3, "preset": "demo"}
@@ -109,14 +109,14 @@ def test_oddities_of_the_official_archives(root: Path, specs: list[VideoSpec]) -
 
 def test_labels_have_gaps_where_the_preset_says(synth_root: Path) -> None:
     """Unlabelled rows of every task, and action units missing one by one."""
-    missing = dict.fromkeys(Task, 0)
+    missing = dict.fromkeys(TASKS, 0)
     alone = 0
-    for task in Task:
+    for task in TASKS:
         for split in SPLIT_FOLDERS:
             for video in annotated(synth_root, split, task):
                 path = synth_root / ANNOTATIONS / TASK_FOLDERS[task] / SPLIT_FOLDERS[split] / f"{video}.txt"
-                valid = read_annotations(path, task)[video].valid(task)
-                valid = valid.reshape(-1, task.size if task is Task.AU else 1)
+                valid = read_annotations(path, task)[video][task].valid
+                valid = valid.reshape(-1, task.size if task is AU else 1)
                 missing[task] += int((~valid).sum())
                 alone += int((valid.any(1) & ~valid.all(1)).sum())
     assert all(missing.values()), missing
@@ -131,7 +131,7 @@ def test_the_mtl_file_lists_single_seen_frames_with_any_labels(
     known = {spec.video for spec in specs if spec.split == split}
     assert set(labels) <= known
     for video, of_video in labels.items():
-        rows = np.flatnonzero(of_video.va_valid | of_video.expr_valid | of_video.au_valid.any(1))
+        rows = np.flatnonzero(of_video[VA].valid | of_video[EXPR].valid | of_video[AU].valid.any(1))
         assert {image_name(row + 1) for row in rows.tolist()} <= images(root, video)
         assert np.all(np.diff(rows) >= 8)
 

@@ -8,7 +8,7 @@ from abaw.errors import UsageError
 from abaw.evaluation.submission.formats import FORMS
 from abaw.evaluation.submission.verify import verify_submission
 from abaw.evaluation.submission.write import write_submission
-from abaw.tasks import AU_NAMES, EXPR_NAMES
+from abaw.tasks import AU, EXPR
 from tests.support.submissions import HEADERS, VIDEOS, write_sample
 
 
@@ -75,7 +75,7 @@ def with_cell(line, cell, value):
         ("au", 12, "1.0", "AU26 is '1.0': write the integer 1"),
         ("au", 1, "0.7", "AU1 is '0.7': expected an integer from 0 to 1"),
         ("au", 1, "2", "AU1 is '2': expected an integer from 0 to 1"),
-        ("au", 1, "0,1", f"13 values, expected 12 ({', '.join(AU_NAMES)})"),
+        ("au", 1, "0,1", f"13 values, expected 12 ({', '.join(AU.names)})"),
         ("mtl", 3, "1.0", "class is '1.0': write the integer 1"),
         ("mtl", 15, "-1", "AU26 is '-1': expected an integer from 0 to 1"),
     ],
@@ -143,7 +143,7 @@ def test_quotes_are_found(valid):
     whole = [quoted(lines[0]), *lines[1:]]
     assert verify(whole) == [(1, "the header is quoted; write it without quotes")]
     assert verify(whole, None) == verify(whole)
-    each = [",".join(f'"{name}"' for name in ("image_location", *EXPR_NAMES)), *lines[1:]]
+    each = [",".join(f'"{name}"' for name in ("image_location", *EXPR.names)), *lines[1:]]
     assert verify(each)[0][0] == 1
     image, value = lines[3].split(",")
     assert verify([*lines[:3], f'"{image}",{value}', *lines[4:]]) == [

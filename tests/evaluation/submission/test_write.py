@@ -9,7 +9,7 @@ from abaw.evaluation.submission.formats import FORMS
 from abaw.evaluation.submission.verify import verify_submission
 from abaw.evaluation.submission.write import Provenance, write_submission
 from abaw.evaluation.tracks import Track, write_track
-from abaw.tasks import AU_NAMES, Task
+from abaw.tasks import AU, EXPR, TASKS, VA
 from tests.support.submissions import HEADERS, VIDEOS, write_case, write_sample
 from tests.support.tracks import make_track
 
@@ -31,13 +31,15 @@ def test_one_file_reads_back_with_an_independent_parser(tmp_path, tracks, task):
         track = made[video]
         row = min(int(name[:5]), len(track)) - 1
         if task in ("va", "mtl"):
-            np.testing.assert_allclose([float(v) for v in values[:2]], track.va[row].clip(-1, 1), atol=1e-6)
+            np.testing.assert_allclose(
+                [float(v) for v in values[:2]], track.values[VA][row].clip(-1, 1), atol=1e-6
+            )
             values = values[2:]
         if task in ("expr", "mtl"):
-            assert values[0] == str(track.expr[row].argmax())
+            assert values[0] == str(track.values[EXPR][row].argmax())
             values = values[1:]
         if task in ("au", "mtl"):
-            assert values == [str(int(p >= 0.5)) for p in track.au[row]]
+            assert values == [str(int(p >= 0.5)) for p in track.values[AU][row]]
             values = []
         assert values == []
     assert verify_submission(out, sample) == []
@@ -57,33 +59,35 @@ def test_mtl_submission_reads_back_as_an_annotation(tmp_path, tracks):
     write_submission(folder, sample, "mtl", tmp_path / "out.txt")
     labels = read_annotations(tmp_path / "out.txt", None)
     assert list(labels) == list(VIDEOS)
-    np.testing.assert_array_equal(labels["10-30-1280x720"].expr, made["10-30-1280x720"].expr.argmax(1))
+    np.testing.assert_array_equal(
+        labels["10-30-1280x720"][EXPR].values, made["10-30-1280x720"].values[EXPR].argmax(1)
+    )
 
 
-@pytest.mark.parametrize("task", Task)
+@pytest.mark.parametrize("task", TASKS, ids=str)
 def test_third_edition_reads_back_with_an_independent_parser_and_as_annotations(tmp_path, tracks, task):
     folder, made = tracks
     listed = tmp_path / "videos.txt"
     listed.write_text("\n".join(VIDEOS) + "\n")
-    done = write_submission(folder, listed, task, tmp_path / "out")
+    done = write_submission(folder, listed, task.name, tmp_path / "out")
     assert {video: rows.rows for video, rows in done.videos.items()} == VIDEOS | {"v-2_left": 7}
     assert done.total.rows == sum(len(track) for track in made.values())
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(f"{v}.txt" for v in VIDEOS)
     for video, track in made.items():
         file = tmp_path / "out" / f"{video}.txt"
         decided = {
-            "va": lambda t: t.va.clip(-1, 1),
-            "expr": lambda t: t.expr.argmax(1),
-            "au": lambda t: t.au >= 0.5,
+            VA: lambda t: t.values[VA].clip(-1, 1),
+            EXPR: lambda t: t.values[EXPR].argmax(1),
+            AU: lambda t: t.values[AU] >= 0.5,
         }[task](track)
         rows = np.loadtxt(file, delimiter=",", skiprows=1, ndmin=2)
         np.testing.assert_allclose(rows, decided.reshape(len(track), -1), atol=1e-6)
-        assert file.read_text().splitlines()[0] == HEADERS[task].removeprefix("image_location,")
-        np.testing.assert_allclose(read_annotations(file, task)[video].values(task), decided, atol=1e-6)
+        assert file.read_text().splitlines()[0] == HEADERS[task.name].removeprefix("image_location,")
+        np.testing.assert_allclose(read_annotations(file, task)[video][task].values, decided, atol=1e-6)
     assert verify_submission(tmp_path / "out", listed) == []
     (tmp_path / "out" / "a.txt").unlink()
     (tmp_path / "out" / "b.txt").write_text("")
-    found = verify_submission(tmp_path / "out", listed, task)
+    found = verify_submission(tmp_path / "out", listed, task.name)
     assert [str(f) for f in found] == ["a.txt: is missing", "b.txt: is not a video of the list"]
 
 
@@ -92,7 +96,7 @@ def test_change_is_applied_to_every_track(tmp_path, tracks):
     sample = write_sample(tmp_path / "sample.txt", "va")
 
     def zero(track):
-        return Track(video=track.video, seen=track.seen, va=0 * track.va)
+        return Track(video=track.video, seen=track.seen, values={VA: 0 * track.values[VA]})
 
     write_submission(folder, sample, "va", tmp_path / "out.txt", change=zero)
     rows = (tmp_path / "out.txt").read_text().splitlines()[1:]
@@ -109,7 +113,7 @@ def test_missing_tracks_are_one_error_that_lists_them(tmp_path, tracks):
 
 
 def test_a_task_that_was_not_predicted_leaves_no_file(tmp_path):
-    write_track(make_track("a", tasks=("va",)), tmp_path)
+    write_track(make_track("a", tasks=(VA,)), tmp_path)
     sample = tmp_path / "sample.txt"
     sample.write_text("a/00001.jpg,\n")
     with pytest.raises(AbawError, match="track of a: au was not predicted"):
@@ -126,7 +130,7 @@ def test_an_invalid_result_is_not_written(tmp_path, tracks, monkeypatch):
     folder, _ = tracks
     sample = write_sample(tmp_path / "sample.txt", "expr")
     monkeypatch.setitem(
-        write_submission.__globals__["_TEXT"], Task.EXPR, lambda values: [f"{v}.0" for v in values.argmax(1)]
+        write_submission.__globals__, "_text", lambda task, values: [f"{v}.0" for v in values.argmax(1)]
     )
     with pytest.raises(AbawError, match="invalid at 15 places, first at line 2: class is"):
         write_submission(folder, sample, "expr", tmp_path / "out.txt")
@@ -220,4 +224,4 @@ def test_the_sample_of_another_task_is_refused_and_its_own_is_known(tmp_path, tr
         write_submission(folder, sample, "va", tmp_path / "out.txt")
     write_submission(folder, write_sample(tmp_path / "va.txt", "va"), "va", tmp_path / "out.txt")
     first, second = verify_submission(tmp_path / "out.txt", sample)[:2]
-    assert (first.line, second.message) == (1, f"2 values, expected 12 ({', '.join(AU_NAMES)})")
+    assert (first.line, second.message) == (1, f"2 values, expected 12 ({', '.join(AU.names)})")
