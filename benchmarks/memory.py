@@ -51,7 +51,7 @@ def memory(folder: Path, *, videos: int = VIDEOS, frames: int = FRAMES) -> list[
             how=f"{on}; windows, class weights, an epoch's order, 200 clips",
         ),
         Row(
-            what="Private memory of a loader worker, all in all",
+            what="Private memory of a loader worker, in total",
             value=max(found["workers"]) / 1e6,
             at_most=200,
             unit="MB",

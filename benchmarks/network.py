@@ -98,7 +98,7 @@ def extraction(folder: Path, *, frames: int = 96, settings: BackboneSettings = V
             at_most=0.05,
             unit="%",
             how=f"{on}, {best}",
-            rates={"all in all": rates[best]},
+            rates={"total": rates[best]},
         ),
         Row(
             what="The precision that extraction chooses on this machine, against float32",

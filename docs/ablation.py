@@ -1,7 +1,7 @@
-"""Trains every row of docs/ablation.md, evaluates it with faces removed, and writes the results there.
+"""Trains every row of docs/ablation.md, evaluates it with faces removed, and writes the results to that page.
 
-`make ablation` runs it. What is done already is not done again, so a stopped run goes on where it was:
-everything lies in `runs/ablation/`, one folder per row and seed, with `removed-<percent>.json` in it.
+`make ablation` runs it. Results are stored in `runs/ablation/<row>/seed-<seed>/removed-<percent>.json`;
+existing ones are skipped.
 """
 
 import argparse
@@ -25,7 +25,7 @@ TASKS = {"va": "VA (CCC)", "expr": "EXPR (F1)", "au": "AU (F1)"}
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: what it changes in which configuration, and on which data."""
+    """A row of the table: changed settings, configuration and data."""
 
     name: str
     label: str
@@ -33,7 +33,7 @@ class Row:
     config: str = FEATURES
     preset: str = "demo"
     task: str | None = None
-    """The task it is trained for, where it is one."""
+    """The task, of a network for a single one."""
 
 
 NO_MASK = {"model.masking": "null"}
@@ -61,14 +61,14 @@ ROWS = [
 
 
 def call(*words: object) -> None:
-    """Runs `abaw`, and stops where it does."""
+    """Runs `abaw`, and exits if it fails."""
     print("abaw", *words, flush=True)
     if code := abaw([str(word) for word in words]):
         sys.exit(code)
 
 
 def prepare(preset: str, videos: int, frames: int) -> None:
-    """Generates people that the demo's backbone has not seen, and caches its features of them."""
+    """Generates videos of new people, and caches features of the demo's backbone."""
     data = RUNS / f"data-{preset}"
     if not data.exists():
         call("synth", data, "--preset", preset, "--videos", videos, "--frames", frames, "--seed", 1000)
@@ -76,13 +76,13 @@ def prepare(preset: str, videos: int, frames: int) -> None:
 
 
 def where(preset: str, config: str) -> list[object]:
-    """The options that name the data."""
+    """Options for the data set and its features."""
     options: list[object] = ["--data.root", RUNS / f"data-{preset}"]
     return options + (["--data.features", f"[{RUNS}/features-{preset}]"] if config == FEATURES else [])
 
 
 def work(row: Row, seed: int) -> None:
-    """Trains a row with one seed and evaluates its best epoch, unless that is done."""
+    """Trains a row with one seed and evaluates its best epoch; existing results are skipped."""
     run = RUNS / row.name / f"seed-{seed}"
     data = where(row.preset, row.config)
     change = [word for name, value in row.change.items() for word in (f"--{name}", value)]
@@ -100,7 +100,7 @@ def work(row: Row, seed: int) -> None:
 
 
 def results(row: Row, seeds: int) -> dict[str, np.ndarray]:
-    """Per task the scores of a row, (seeds, removed); without the seeds that are not done."""
+    """Scores of a row by task, (seeds, removed), of completed seeds."""
     runs = [RUNS / row.name / f"seed-{seed}" for seed in range(seeds)]
     done = [[run / f"removed-{percent}.json" for percent in REMOVED] for run in runs]
     read = [[json.loads(path.read_text()) for path in paths] for paths in done if paths[-1].exists()]
@@ -129,7 +129,7 @@ def tables(found: dict[str, dict[str, np.ndarray]]) -> list[str]:
 
 
 def verdict(found: dict[str, dict[str, np.ndarray]], without: str, masked: str) -> list[str]:
-    """What share of the clean score is kept with half of the frames, with masking and without."""
+    """The share of the clean score that is kept with half of the frames, with and without masking."""
     half = REMOVED.index(50)
     lines = ["", f"| kept with 50 % removed | `{without}` | `{masked}` | difference |", "|---|---|---|---|"]
     wins = 0
@@ -154,7 +154,7 @@ def draw(found: dict[str, dict[str, np.ndarray]]) -> None:
         for place, row in enumerate(rows):
             scores = found[row.name][task]
             if len(scores) > 1:
-                at = np.array(REMOVED) + place - len(rows) / 2  # side by side, so that the bars stay legible
+                at = np.array(REMOVED) + place - len(rows) / 2  # side by side
                 label = row.label.removeprefix("transformer, ").split(",")[0].strip("*")
                 panel.errorbar(at, scores.mean(0), scores.std(0, ddof=1), label=label, marker=".", capsize=3)
         panel.set(title=title, xlabel="% of faces removed at validation", xticks=REMOVED)
@@ -165,7 +165,7 @@ def draw(found: dict[str, dict[str, np.ndarray]]) -> None:
 
 
 def report(seeds: int) -> None:
-    """Writes figure and results; the text around them stays."""
+    """Writes the figure, and the results between the markers of the page."""
     found = {row.name: results(row, seeds) for row in ROWS}
     draw(found)
     lines = verdict(found, "p0", "p50") + tables(found)
@@ -180,8 +180,8 @@ if __name__ == "__main__":
     )
     parser.add_argument("--seeds", type=int, default=3, help="trainings per row")
     parser.add_argument("--videos", type=int, default=100, help="generated videos per preset")
-    parser.add_argument("--frames", type=int, default=240, help="their mean length")
-    parser.add_argument("--rows", nargs="*", help="names of rows to train; all others keep what they have")
+    parser.add_argument("--frames", type=int, default=240, help="mean number of frames of a video")
+    parser.add_argument("--rows", nargs="*", help="names of rows to train; default: all")
     asked = parser.parse_args()
     for name in ("demo", "real"):
         prepare(name, asked.videos, asked.frames)

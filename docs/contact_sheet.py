@@ -1,4 +1,4 @@
-"""A contact sheet of generated faces, for people to see what the models see."""
+"""A contact sheet of generated faces."""
 
 from pathlib import Path
 
@@ -20,11 +20,11 @@ _WIDTH, _LINE = 960, 20  # pixels of the sheet, and of a line of names
 
 
 def contact_sheet(path: Path | str, *, seed: int = 0) -> None:
-    """Writes a PNG: people by expressions, one person by action units, and consecutive frames as filmed.
+    """Writes a PNG: people by expressions, one person by action units, and consecutive frames of a video.
 
     Args:
         path: The file to write.
-        seed: Of the people and of the camera.
+        seed: Random seed.
 
     Raises:
         AbawError: The file cannot be written.
@@ -48,7 +48,7 @@ def contact_sheet(path: Path | str, *, seed: int = 0) -> None:
 
 
 def _prototype(expression: str) -> NDArray[np.float32]:
-    """Gives the commonest way to show an expression, (len(MOVEMENTS),)."""
+    """Movements of the most frequent prototype of an expression, (len(MOVEMENTS),)."""
     moves = np.zeros(len(MOVEMENTS), np.float32)
     _, movements = max(PROTOTYPES[expression], key=lambda way: way[0])
     for movement, often in movements.items():
@@ -57,14 +57,14 @@ def _prototype(expression: str) -> NDArray[np.float32]:
 
 
 def _still(who: Identity, moves: NDArray[np.float32], *, scene: int) -> list[Image]:
-    """Gives clean pictures, as sharp as they are drawn."""
+    """Generated faces without capture conditions."""
     inner = slice(MARGIN * SCALE, (MARGIN + SIZE) * SCALE)
     gaze = np.zeros((len(moves), 2), np.float32)
     return [canvas[inner, inner] for canvas in Face(who, scene=scene).draw(moves, gaze)]
 
 
 def _filmed(who: Identity, rng: np.random.Generator) -> list[Image]:
-    """Gives consecutive frames of a growing smile."""
+    """Consecutive frames of a growing smile."""
     n = len(AU.names)
     moves = np.linspace(0, 1, n, dtype=np.float32)[:, None] * _prototype("Happiness")
     camera = Camera(rng, n_frames=n, conditions=PRESETS["demo"].conditions, skin=who.skin)
@@ -79,7 +79,7 @@ def _row(pictures: list[Image]) -> Image:
 
 
 def _names(names: tuple[str, ...]) -> Image:
-    """Gives a line with a name in the middle of each column."""
+    """A line of text with a name centred in each column."""
     line = np.full((_LINE, _WIDTH, 3), 255, np.uint8)
     for k, name in enumerate(names):
         (width, _), _ = cv2.getTextSize(name, cv2.FONT_HERSHEY_SIMPLEX, 0.45, 1)

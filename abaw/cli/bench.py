@@ -78,14 +78,14 @@ def _scaling(devices: str, args: list[str]) -> int:
 
 
 class BenchTrainer(Trainer):
-    """A trainer with the method `bench`, whose arguments become options."""
+    """A trainer with the method `bench`, whose parameters become options."""
 
     def bench(
         self,
         model: AffectModule,
         datamodule: AffectDataModule,
-        ckpt_path: str | None = None,  # noqa: ARG002 - of a training's config.yaml, without effect
-        weights_only: bool | None = None,  # noqa: ARG002 - likewise
+        ckpt_path: str | None = None,  # noqa: ARG002 - in the config.yaml of a training
+        weights_only: bool | None = None,  # noqa: ARG002
     ) -> None:
         """Trains until a callback stops it."""
         self.fit(model, datamodule)
@@ -272,14 +272,14 @@ class Report:
         loader, training, setting = self.median("loader"), self.training, self.setting
         if loader >= training:
             found = (
-                f"network-bound: the loader gives {loader:,.0f} frames/s, {loader / training:.1f} times what"
-                f" training takes ({training:,.0f})"
+                f"network-bound: the loader reads {loader:,.0f} frames/s, {loader / training:.1f} times as"
+                f" many as training ({training:,.0f})"
             )
         else:
             needed = self.workers_needed
             found = (
-                f"loader-bound: the loader gives {loader:,.0f} frames/s where training could take"
-                f" {training:,.0f}; {needed} workers would feed this device (now {setting.workers})"
+                f"loader-bound: the loader reads {loader:,.0f} frames/s, training could use {training:,.0f};"
+                f" {needed} workers would serve this device (now {setting.workers})"
             )
             if needed * setting.devices > setting.cores:
                 found += (
@@ -289,8 +289,8 @@ class Report:
         reached, possible = self.median(END_TO_END), self._possible
         if reached < 0.85 * possible:
             found += (
-                f"; end to end reaches {reached:,.0f} of {possible:,.0f} possible: transfers, callbacks and"
-                " logging take the rest"
+                f"; end to end reaches {reached:,.0f} of {possible:,.0f} possible: the rest is transfers,"
+                " callbacks and logging"
             )
         return found
 

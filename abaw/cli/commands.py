@@ -1,4 +1,4 @@
-"""Subcommands without a trainer: typed functions whose signature and docstring make the command line."""
+"""Subcommands without a trainer: typed functions, with options and help from signature and docstring."""
 
 import sys
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def synth(
         out: Folder to create; it must be empty.
         videos: Number of videos in training, validation and test together.
         frames: Mean number of frames of a video.
-        seed: The same seed gives the same bytes.
+        seed: Random seed; the same seed generates the same bytes.
         jobs: Number of processes; null: one per core.
         preset: `demo` is easy to learn, `real` as imbalanced as Aff-Wild2.
     """

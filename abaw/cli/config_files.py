@@ -2,7 +2,7 @@
 
 import os
 import re
-from argparse import ArgumentError, ArgumentParser
+from argparse import ArgumentError, ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -23,10 +23,10 @@ from abaw.training.run_directory import Run
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the loader of jsonargparse
 
 YAML = "abaw"
-"""Parser mode of jsonargparse that reads YAML in which class paths may be those of an earlier version, and
-options too if a program of ours wrote it."""
+"""Parser mode of jsonargparse that reads YAML with class paths of earlier versions, and with their options if
+abaw wrote the file."""
 
-_OURS = "# abaw "  # begins the configurations that abaw writes
+_OURS = "# abaw "  # start of configurations that abaw writes
 
 
 def _load(text: str) -> Any:
@@ -80,19 +80,32 @@ def _shipped_path(name: str) -> str:
     )
 
 
+def _given(args: Sequence[str]) -> Namespace:
+    """The options `--run` and `--config` of a command.
+
+    Raises:
+        UsageError: One of them has no value.
+    """
+    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--run", type=Path)
+    parser.add_argument("-c", "--config", action="append", default=[])
+    try:
+        return parser.parse_known_args([word for word in args if word not in ("-h", "--help")])[0]
+    except ArgumentError as error:
+        option = str(error.argument_name).rpartition("/")[2]
+        raise UsageError(
+            f"{option} needs a value: {option} {'FILE' if option == '--config' else 'DIR'}"
+        ) from error
+
+
 def named_files(args: Sequence[str]) -> list[Path]:
     """The existing files given with `--config`, in order; the parser reports missing ones."""
-    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("-c", "--config", action="append", type=Path, default=[])
-    given, _ = parser.parse_known_args([word for word in args if word not in ("-h", "--help")])
     # a configuration may be YAML text, for which Path.is_file may raise
-    return [path for path in given.config if os.path.isfile(path)]  # noqa: PTH113
+    return [Path(given) for given in _given(args).config if os.path.isfile(given)]  # noqa: PTH113
 
 
 def refuse_old_options(args: Sequence[str]) -> None:
-    """Refuses options that have another name now, in arguments and configuration files.
-
-    In a configuration that abaw wrote they are translated instead.
+    """Refuses old names of options, in arguments and configuration files that abaw has not written.
 
     Raises:
         UsageError: An option has the name of an earlier version, or a file is not a configuration.
@@ -108,7 +121,7 @@ def refuse_old_options(args: Sequence[str]) -> None:
 
 
 def places(path: Path) -> dict[str, str]:
-    """The place of every option in a file, as `file:line` by dotted name, current ones if abaw wrote it.
+    """The place of every option in a file, as `file:line` by dotted name (the current one if abaw wrote it).
 
     Raises:
         UsageError: The file is not YAML, or not a mapping of options to values.
@@ -130,7 +143,7 @@ def places(path: Path) -> dict[str, str]:
     except RecursionError as error:
         raise UsageError(f"{path}: is nested too deeply; correct it") from error
     if not isinstance(root, yaml.MappingNode):
-        raise UsageError(f"{path}:1: holds no options; a configuration has lines such as `data:`")
+        raise UsageError(f"{path}:1: has no options; a configuration has lines such as `data:`")
     current = current_option if text.startswith(_OURS) else str
     return {current(name): f"{path}:{line}" for name, line in _options(root, "", [])}
 
@@ -144,12 +157,12 @@ def _options(node: yaml.MappingNode, prefix: str, above: list[yaml.Node]) -> Ite
 
 
 def with_location(message: str, args: Sequence[str], *, in_file: bool = False) -> str:
-    """Returns a message about an option, preceded by `file:line` if a file set the option.
+    """A message about an option, prefixed with `file:line` if a file sets the option.
 
     Args:
-        message: A message that names the option, as `data.window` or in quotation marks.
-        args: The arguments of the command.
-        in_file: Whether the value must be from a file unless the message names an argument.
+        message: Message with the name of the option, as `data.window` or in quotation marks.
+        args: Arguments of the command.
+        in_file: Whether the error is in a file unless the message names an argument.
     """
     configs = named_files(args)
     of_files = {name: place for path in configs for name, place in places(path).items()}
@@ -176,15 +189,6 @@ def with_own_config(args: list[str]) -> list[str]:
     Raises:
         UsageError: `--run` or `--config` has no value.
     """
-    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--run", type=Path)
-    parser.add_argument("-c", "--config", action="append")
-    try:
-        given, _ = parser.parse_known_args([word for word in args if word not in ("-h", "--help")])
-    except ArgumentError as error:
-        option = str(error.argument_name).rpartition("/")[2]
-        raise UsageError(
-            f"{option} needs a value: {option} {'FILE' if option == '--config' else 'DIR'}"
-        ) from error
+    given = _given(args)
     own = Run(given.run).config if given.run is not None and not given.config else None
     return ["--config", str(own), *args] if own is not None and own.is_file() else args

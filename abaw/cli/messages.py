@@ -65,22 +65,17 @@ def as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list) else [value]
 
 
-def count_whole_batches(parser: ArgumentParser) -> None:
-    """Parses `--trainer.limit_val_batches 1` as one batch.
+def adjust_trainer_options(parser: Any) -> None:
+    """Makes `auto` the default of `--trainer.precision`, and `--trainer.limit_val_batches 1` one batch.
 
     Python may cache the annotation `int | float` in the reverse order; then 1 is parsed as 1.0, all batches.
     """
     for action in parser._actions:
         if action.dest.startswith("trainer.limit_"):
-            cast(Any, action)._typehint = int | float | None
-
-
-def take_auto_precision(parser: ArgumentParser) -> None:
-    """Makes auto the default of `--trainer.precision`; see `abaw.cli.precision`."""
-    for action in parser._actions:
-        if action.dest == "trainer.precision":
-            cast(Any, action)._typehint = Literal["auto"] | cast(Any, action)._typehint
-    cast(Any, parser).set_defaults({"trainer.precision": "auto"})
+            action._typehint = int | float | None
+        elif action.dest == "trainer.precision":
+            action._typehint = Literal["auto"] | action._typehint
+    parser.set_defaults({"trainer.precision": "auto"})
 
 
 def check_training(trainer: Any) -> None:

@@ -1,7 +1,7 @@
-"""The trainer subcommands: LightningCLI with our run directory, required callbacks and short errors.
+"""The trainer subcommands: LightningCLI with run directory, required callbacks and short errors.
 
-Private names of other packages that abaw uses where no public one serves, tried with Lightning 2.6.6,
-jsonargparse 4.53.0, torch 2.15.0 and litdata 0.2.76; check them with every new version:
+Private names of other packages in `abaw`, for which there are no public ones; tested with Lightning 2.6.6,
+jsonargparse 4.53.0, torch 2.15.0 and litdata 0.2.76:
 
     Lightning     _parser, _subcommand_parsers (here),
                   _average_model, _latest_update_step (training/callbacks),
@@ -35,13 +35,12 @@ import abaw
 from abaw.cli.config_files import YAML, refuse_old_options, with_location, with_own_config, with_shipped
 from abaw.cli.messages import (
     Seed,
+    adjust_trainer_options,
     as_list,
     check_training,
-    count_whole_batches,
     friendly_error,
     refuse_nulls,
     silence,
-    take_auto_precision,
     user_message,
 )
 from abaw.cli.precision import AUTO, BF16, settle_precision
@@ -90,44 +89,39 @@ class AbawCLI(LightningCLI):
             AffectDataModule,
             trainer_class=self.trainer_type,
             args=[subcommand, *with_own_config(with_shipped(args))],
-            save_config_callback=None,  # SaveConfig does it: Lightning's refuses to run twice
+            save_config_callback=None,  # replaced by SaveConfig: Lightning's does not resume
             auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,  # a checkpoint holds the description of its network
+            load_from_checkpoint_support=False,  # a checkpoint describes its network
             parser_kwargs={"prog": "abaw", **short} | {name: dict(short) for name in self.subcommands()},
         )
 
     # -- options
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds the seed, fixed by default."""
-        parser.add_argument("--seed_everything", type=Seed, default=SEED, help="Seed of everything random.")
+        """Adds the seed, whose default is a fixed number."""
+        parser.add_argument("--seed_everything", type=Seed, default=SEED, help="Random seed.")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds our own options, and links those that model and data share."""
-        parser.add_argument(
-            "--run", type=str | None, default=None, help="The run's directory (default: runs/<first config>)."
-        )
-        parser.add_argument(
-            "--init_from",
-            type=str | None,
-            default=None,
-            help="fit: a checkpoint whose weights a new training starts from, as far as they fit.",
-        )
+        """Adds options of `abaw`, and links shared options of model and data."""
+        for name, text in (
+            ("--run", "Directory of the run (default: runs/<first config>)."),
+            ("--init_from", "fit: checkpoint from whose matching weights a new training starts."),
+        ):
+            parser.add_argument(name, type=str | None, default=None, help=text)
         parser.add_class_arguments(LastCheckpoint, "checkpoint", skip={"folder"}, instantiate=False)
         parser.add_class_arguments(NonFiniteGuard, "nonfinite", skip={"folder"}, instantiate=False)
-        count_whole_batches(parser)
-        take_auto_precision(parser)
+        adjust_trainer_options(parser)
         parser.link_arguments("data.tasks", "model.tasks")
         parser.link_arguments("seed_everything", "data.seed")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses the options; an error becomes one message.
+        """Parses the options.
 
         Raises:
             UsageError: An option is unknown, or a value invalid.
         """
         self._words = list(args)
-        # in a configuration it only records how the run began
+        # an option only: in a configuration it is the record of a run
         self._starts_from_weights = any(word.partition("=")[0] == "--init_from" for word in args)
         if self._starts_from_weights and args[0] not in ("fit", "bench"):
             raise UsageError(f"{args[0]}: --init_from is for fit; name a checkpoint with --ckpt_path")
@@ -139,18 +133,18 @@ class AbawCLI(LightningCLI):
         except (ArgumentError, UsageError, RecursionError) as error:
             message = friendly_error(str(error), [action.dest for action in options._actions])
             raise UsageError(f"{args[0]}: {with_location(message, args, in_file=True)}") from error
-        # taken out here: Lightning would read the file and let its settings overrule the command line
+        # Lightning would read the checkpoint, whose settings would override the command line
         settings = self.config[args[0]]
         self._asked_checkpoint, settings.ckpt_path = settings.ckpt_path, None
 
-    # -- checks before anything is built
+    # -- checks
 
     def before_instantiate_classes(self) -> None:
         """Finds the run's directory and the checkpoint, and checks the settings.
 
         Raises:
             AbawError: See `Run.start` and `Run.trained`.
-            UsageError: No directory is named, or a precision cannot train.
+            UsageError: No directory is named, or settings are invalid.
         """
         settings = self.config[self.subcommand]
         self.fitting = self.subcommand == "fit"
@@ -193,7 +187,7 @@ class AbawCLI(LightningCLI):
             rank_zero_warn(f"{path}: holds no settings to compare with those given")
             return
         if settings.init_from is None:
-            settings.init_from = trained.get("init_from")  # as the first start recorded it
+            settings.init_from = trained.get("init_from")
         self._settle_precision(settings, trained.get("trainer", {}))
         now, default = (fixed_settings(plain) for plain in (self._plain(settings), self._plain()))
         refuse_changes(path, trained, now, default)
@@ -203,23 +197,23 @@ class AbawCLI(LightningCLI):
         return str(self._parser(self.subcommand).dump(settings, skip_unset=False, skip_validation=True))
 
     def _plain(self, settings: Any = None) -> Settings:
-        """The configuration as plain values, by default the default one."""
+        """The configuration as plain values; None: the default configuration."""
         given = self._parser(self.subcommand).get_defaults() if settings is None else settings
         return dict(yaml.safe_load(self._dump(given)))
 
     def _settle_precision(self, settings: Any, resumed: Any = None) -> None:
-        """Makes `auto` the precision that a resumed run has, else the best one of this machine.
+        """Resolves the precision `auto`: that of a resumed run, or else the best one on this machine.
 
-        The run's own config.yaml holds what its training used. An evaluation chooses for itself where that
-        may be slow here.
+        An evaluation with the run's own config.yaml resolves a recorded bf16-mixed again, which may be slow
+        on this machine.
 
         Args:
             settings: All settings; changed in place.
-            resumed: The trainer's settings of the run to be resumed.
+            resumed: Settings of the trainer of a resumed run.
         """
         trainer, own = settings.trainer, str(self.files.config)
-        said = any(word.startswith("--trainer.precision") for word in self._words)
-        inherited = not said and [str(path) for path in settings.config or []] == [own]
+        given = any(word.startswith("--trainer.precision") for word in self._words)
+        inherited = not given and [str(path) for path in settings.config or []] == [own]
         if inherited and (resumed is not None or (trainer.precision == BF16 and not self.fitting)):
             trainer.precision = AUTO
         settle_precision(trainer, recorded=None if resumed is None else resumed.get("precision"))
@@ -253,7 +247,7 @@ class AbawCLI(LightningCLI):
         n_processes = self.trainer.num_devices
         n = n_threads(self._n_active_weights(), cores=available_cores() // n_processes)
         torch.set_num_threads(n)
-        if n_processes > 1:  # which Lightning starts, and would give another number
+        if n_processes > 1:  # in processes that Lightning starts
             os.environ["OMP_NUM_THREADS"] = str(n)
 
     def _n_active_weights(self) -> int:
@@ -265,7 +259,7 @@ class AbawCLI(LightningCLI):
     # -- the trainer
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Returns a trainer with our callbacks, in the run's directory.
+        """The trainer, with the callbacks and loggers of the run.
 
         Raises:
             UsageError: The trainer rejects its settings.
@@ -302,7 +296,7 @@ class AbawCLI(LightningCLI):
         return [CSVLogger(str(self.files.folder)), *asked]
 
     def _required_callbacks(self, logs: bool, saves: bool) -> list[Callback]:
-        """Callbacks that every run has, whatever its configuration says."""
+        """Callbacks of the subcommand, in addition to those of the configuration."""
         always = [FeatureCheck(), SkippedFrames(str(self.files.folder))]
         if self.subcommand == "predict":
             return [*always, TrackWriter(str(self.files.tracks), str(self.files.folder)), EndOnSignal()]
@@ -330,7 +324,7 @@ class AbawCLI(LightningCLI):
 
     @property
     def _checkpoint(self) -> dict[str, Any]:
-        """Arguments of the trainer's methods: the checkpoint, which may not execute code."""
+        """Arguments of the trainer's methods: the checkpoint, loaded without executing code."""
         return {"ckpt_path": self.ckpt_path, "weights_only": True}
 
     def fit(self, **kwargs: Any) -> None:
@@ -340,29 +334,29 @@ class AbawCLI(LightningCLI):
             self.score_writer.show()
 
     def validate(self, **kwargs: Any) -> None:
-        """Scores the validation videos, and prints the official scores in place of Lightning's table."""
+        """Scores the validation videos, and prints the official scores instead of Lightning's table."""
         self.trainer.validate(**kwargs | self._checkpoint | {"verbose": False})
         self.score_writer.show()
 
     def test(self, **kwargs: Any) -> None:
-        """Scores the test videos, and prints the official scores in place of Lightning's table."""
+        """Scores the test videos, and prints the official scores instead of Lightning's table."""
         self.trainer.test(**kwargs | self._checkpoint | {"verbose": False})
         self.score_writer.show()
 
     def predict(self, **kwargs: Any) -> None:
-        """Writes the tracks, and prints where they are; they need not fit into memory."""
+        """Writes the tracks, and prints their folder."""
         self.trainer.predict(**kwargs | self._checkpoint | {"return_predictions": False})
         if self.trainer.is_global_zero:
             print(f"tracks: {self.files.tracks}")
 
 
 def run(subcommand: str, args: list[str], kind: type[AbawCLI] = AbawCLI) -> int:
-    """Runs a subcommand that takes a configuration.
+    """Runs a configured subcommand.
 
     Args:
-        subcommand: Its name.
-        args: The options after it.
-        kind: The command line that has it.
+        subcommand: Name of the subcommand.
+        args: Arguments after it.
+        kind: Class with the subcommand as a method.
 
     Returns:
         The exit code.
@@ -384,8 +378,8 @@ def run(subcommand: str, args: list[str], kind: type[AbawCLI] = AbawCLI) -> int:
             raise
         raise message from error
     except SystemExit as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into an exit with 1
-            signal.signal(signal.SIGINT, signal.default_int_handler)  # and leaves the signal ignored
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning exits with 1 after Ctrl-C
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # which Lightning leaves ignored
             raise KeyboardInterrupt from None
         raise
     finally:

@@ -90,8 +90,8 @@ class Predictor:
         seen = np.ones(len(frames), bool) if visible is None else np.asarray(visible, bool)
         if seen.shape != (len(frames),):
             raise AbawError(f"visible: expected shape ({len(frames)},), one per frame, got {seen.shape}")
-        for doubt in _input_warnings(frames, seen, self.frame_size):
-            warnings.warn(doubt, stacklevel=2)
+        for message in _input_warnings(frames, seen, self.frame_size):
+            warnings.warn(message, stacklevel=2)
         stitcher = Stitcher(lambda _: len(frames))
         starts = cut(len(frames), self.window, self.stride, self.step)
         for first in range(0, len(starts), self.batch_size):
@@ -147,9 +147,8 @@ def _checked_frames(frames: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> 
     height, width = video.shape[1:3]
     if height != width or not height:
         raise AbawError(
-            f"frames: {width} x {height} pixels are not an aligned face crop, which is square; the network"
-            " takes faces cropped and aligned as its training images (cropped_aligned/), not whole"
-            " pictures; detect and align the face of every frame first"
+            f"frames: {width} x {height} pixels are not an aligned face crop, which is square; detect, crop"
+            " and align the face of every frame as in the training images (cropped_aligned/)"
         )
     return video
 

@@ -10,12 +10,12 @@ from abaw.model.positions import RotaryEmbedding, apply_rotary
 
 
 class AttentionMask(NamedTuple):
-    """Which frames each frame attends to, as scaled_dot_product_attention takes it; by default all."""
+    """Attention mask for scaled_dot_product_attention; by default all frames attend to all."""
 
     mask: Tensor | None = None
     """bool (B, 1, T, T) or (T, T), query by key; True = attends."""
     causal: bool = False
-    """Attend to no later frame; used instead of `mask`."""
+    """Whether no frame attends to a later one; used instead of `mask`."""
 
 
 def attention_mask(
@@ -26,7 +26,7 @@ def attention_mask(
     context: int | None = None,
     device: torch.device | None = None,
 ) -> AttentionMask:
-    """The attention mask of clips; each frame attends to itself, so that no softmax is over nothing.
+    """The attention mask of clips; each frame attends to itself, so that every softmax has a key.
 
     Args:
         length: Frames in the sequence (T).

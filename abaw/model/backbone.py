@@ -27,7 +27,7 @@ class PixelInput(nn.Module):
     def __init__(
         self, *, image_size: int, mean: Sequence[float], std: Sequence[float], interpolation: str
     ) -> None:
-        """Side of the square in pixels, mean and std of the colours in [0, 1], mode of F.interpolate."""
+        """`image_size` in pixels, `mean` and `std` of colours in [0, 1], mode of F.interpolate."""
         super().__init__()
         self.size = (image_size, image_size)
         self.interpolation = interpolation
@@ -191,7 +191,7 @@ class Backbone(nn.Module):
         except (TypeError, ValueError, AssertionError, AttributeError, RuntimeError) as error:
             first_line = str(error).strip().partition("\n")[0] or type(error).__name__
             raise UsageError(
-                f"model.backbone: {self.settings.name} gives no feature of an image of {size} pixels"
+                f"model.backbone: {self.settings.name} cannot process images of {size} pixels"
                 f" ({first_line[:200]}); choose another name or image_size"
             ) from error
         self.pooled.train()
@@ -319,13 +319,13 @@ def _checkpoint_gradients(net: Any, name: str) -> None:
         net.set_grad_checkpointing()
     except (AssertionError, AttributeError) as error:
         raise UsageError(
-            f"model.backbone.gradient_checkpointing: timm has none for {name}; set it to false, and lower"
-            " model.backbone.chunk or data.batch_size where memory is short"
+            f"model.backbone.gradient_checkpointing: timm does not support it for {name}; set it to false,"
+            " and lower model.backbone.chunk or data.batch_size to save memory"
         ) from error
 
 
 def _input_of(net: Any, settings: BackboneSettings) -> dict[str, Any]:
-    """Arguments of `PixelInput`; what the settings leave open comes from timm's config of the weights."""
+    """Arguments of `PixelInput`, from the settings or else from timm's config of the weights."""
     default = _timm().data.resolve_model_data_config(net)
     known = "bilinear" if default["interpolation"] == "bilinear" else "bicubic"
     return {
@@ -352,7 +352,7 @@ def _layers(net: Any) -> tuple[dict[str, int], int]:
     """The layer of every parameter by name, 0 for the stem, and the number of layers."""
     from timm.models import group_parameters
 
-    if not hasattr(net, "group_matcher"):  # timm does not know its layers: all are one
+    if not hasattr(net, "group_matcher"):  # timm does not declare its layers
         return {name: 0 for name, _ in net.named_parameters()}, 1
     layer_of = group_parameters(net, net.group_matcher(coarse=False), reverse=True)
     return layer_of, 1 + max(layer_of.values())

@@ -1,4 +1,4 @@
-"""Reading of checkpoints: without Lightning and without executing what they contain."""
+"""Reading of checkpoints, without Lightning and without executing code in them."""
 
 import hashlib
 import pickle
@@ -13,11 +13,11 @@ from torch import Tensor
 from abaw.errors import AbawError
 
 FORMAT = 1
-"""Version of the format under the key "abaw"; rises when its meaning changes."""
+"""Version of the content under the key "abaw"; increases with incompatible changes."""
 
 
 def load_checkpoint(path: Path | str) -> dict[str, Any]:
-    """A checkpoint in main memory; nothing that it may contain is executed.
+    """A checkpoint, on the CPU; no code in it is executed.
 
     Raises:
         AbawError: The file is missing, damaged, or not a checkpoint of this package.

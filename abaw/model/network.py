@@ -42,7 +42,7 @@ class Network(nn.Module):
             backbone: Settings of the backbone; None for a network on cached features.
             temporal: Settings of the temporal encoder.
             heads: Settings of the heads.
-            dim: Dimension of the cached features where there is no backbone.
+            dim: Dimension of the cached features if there is no backbone.
             pretrained: Whether the backbone loads the weights that its settings name.
 
         Raises:
@@ -72,7 +72,7 @@ class Network(nn.Module):
 
         Returns:
             Per task float32 (B, T, K): valence and arousal in [-1, 1]; logits of expressions and action
-            units. `predictions` says what they mean.
+            units, which `predictions` converts to probabilities.
 
         Raises:
             AbawError: The features have another length, or there are frames but no backbone.

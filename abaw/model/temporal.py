@@ -201,7 +201,7 @@ class TemporalEncoder(nn.Module):
             features: float (B, T, D); values of frames that are not visible are ignored.
             visible: bool (B, T).
             present: bool (B, T), False on padding.
-            complete: Whether the caller knows all frames to be visible: faster, with the same outputs.
+            complete: Whether all frames are known to be visible, which is faster and does not change outputs.
 
         Returns:
             float (B, T, width).

@@ -134,7 +134,7 @@ def build_with(
     Args:
         create: `timm.create_model` with all arguments but the weights bound, without classifier.
         state: The weights.
-        classifier: Names of the classifier's layers, whose weights are dropped.
+        classifier: Names of layers whose weights are dropped.
         source: Name of the weights in messages.
 
     Raises:

@@ -22,13 +22,11 @@ from abaw.model.checkpoints import best_scores, weights_fingerprint
 
 
 class TrackWriter(Callback):
-    """Writes one track per video as soon as its last window is predicted.
-
-    Every video lives on one device, so every file has one writer.
+    """Writes one track per video after its last window. Each video is processed by one device.
 
     Args:
         folder: Folder of the tracks.
-        run: Name of the run, for the tracks' metadata.
+        run: Name of the run, for the metadata of the tracks.
     """
 
     def __init__(self, folder: str, run: str) -> None:
@@ -39,7 +37,7 @@ class TrackWriter(Callback):
         """Checks that the folder has no tracks of another checkpoint.
 
         Raises:
-            AbawError: It has some.
+            AbawError: It has.
         """
         data = cast(Any, trainer).datamodule
         self._metadata = TrackMetadata(
@@ -73,9 +71,7 @@ class TrackWriter(Callback):
     def _write(self, trainer: Trainer, videos: list[Stitched]) -> None:
         data = cast(Any, trainer).datamodule
         for video in videos:
-            if (
-                not video.covered.all()
-            ):  # only a limited run (`--trainer.limit_predict_batches`) ends in mid-video
+            if not video.covered.all():  # with `--trainer.limit_predict_batches`
                 continue
             values = {task: tensor.cpu().numpy() for task, tensor in video.predictions.items()}
             seen = video.seen.cpu().numpy()
@@ -84,13 +80,11 @@ class TrackWriter(Callback):
 
 
 class ScoreWriter(Callback):
-    """Writes the official scores of the best epoch to `scores.json`, and prints them after training.
-
-    They are those of `checkpoints/best.ckpt`.
+    """Writes the official scores of the best epoch, those of `best.ckpt`, and prints them after training.
 
     Args:
-        path: The file.
-        best: The best checkpoint of a run that is resumed, if it has one: its score is the one to beat.
+        path: Path of `scores.json`.
+        best: Path of `best.ckpt`, whose scores a resumed run has to exceed; None: it is not saved.
     """
 
     def __init__(self, path: str, best: Path | None = None) -> None:
@@ -99,12 +93,12 @@ class ScoreWriter(Callback):
         self._scores: dict[str, Any] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
-        """Reads the scores to beat."""
+        """Reads the scores of the best checkpoint."""
         if self.best is not None:
             self._scores = best_scores(self.best)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Writes the scores of the best checkpoint if the run was killed before it could."""
+        """Writes the scores of the best checkpoint if the run was killed before it did."""
         if self._scores is not None and not (self.path.is_file() and self.path.read_text() == self._text()):
             self._write(trainer)
 
@@ -140,9 +134,9 @@ class EvaluationWriter(Callback):
     """Writes the official scores of `validate` or `test`, and prints them.
 
     Args:
-        path: The file.
-        checkpoint: Path of the checkpoint that is scored.
-        settings: Those in force that are not the training's, by name; null where the run records none.
+        path: Path of the file.
+        checkpoint: Path of the scored checkpoint.
+        settings: Settings that differ from those of the training, by name; None: unknown.
     """
 
     def __init__(self, path: str, checkpoint: str, settings: Mapping[str, Any] | None) -> None:
@@ -152,22 +146,17 @@ class EvaluationWriter(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the scores with their split, checkpoint and settings."""
-        self._write(trainer, pl_module, "validate")
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """As for validation."""
-        self._write(trainer, pl_module, "test")
-
-    def _write(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._scores: dict[str, Any] = cast(Any, pl_module).scores
-        about = {
-            "split": cast(Any, trainer).datamodule.eval_split(stage),
+        metadata = {
+            "split": cast(Any, trainer).datamodule.eval_split(trainer.state.fn),
             "checkpoint": self.checkpoint,
             "settings": self.settings,
         }
         if trainer.is_global_zero:
             with atomic_path(self.path) as temporary:
-                temporary.write_text(_json(self._scores | about), encoding="utf-8")
+                temporary.write_text(_json(self._scores | metadata), encoding="utf-8")
+
+    on_test_end = on_validation_end
 
     @rank_zero_only
     def show(self) -> None:
@@ -180,15 +169,15 @@ def _json(content: Mapping[str, Any] | None) -> str:
 
 
 def _total(scores: Mapping[str, Any]) -> float:
-    """The monitored score in float32, as it is compared for `best.ckpt`."""
+    """The total score in float32, as it is compared for `best.ckpt`."""
     return float(np.float32(scores.get("total", 0.0)))
 
 
 class SkippedFrames(Callback):
-    """Reports the number of unreadable images, which count as not visible where that is allowed.
+    """Logs and prints the number of unreadable images that were skipped.
 
     Args:
-        folder: The run's directory, in which a file names them, those of an interrupted part too.
+        folder: Directory of the run, in which `bad_frames.txt` lists them, also those before a resume.
     """
 
     def __init__(self, folder: str) -> None:

@@ -4,8 +4,7 @@ A run that is killed at any moment and resumed with `--ckpt_path last` ends with
 uninterrupted one. Checkpoints are therefore taken between two steps, never between the last step of an epoch
 and the validation that belongs to it.
 
-Files of earlier versions call classes and options by the names they had then; `CLASS_PATHS` and `OPTIONS`
-translate them.
+`CLASS_PATHS` and `OPTIONS` translate names in files of earlier versions.
 """
 
 import io
@@ -48,7 +47,7 @@ CLASS_PATHS = {
     "abaw.trackers.LossBar": "abaw.training.loggers.ProgressBar",
     "abaw.trackers.MetricsFile": "abaw.training.loggers.CSVLogger",
 }
-"""Every class that a configuration of an earlier version may name, with the class path it has now."""
+"""Class paths in configurations of earlier versions, with the current ones."""
 
 _CLASS_PATH = re.compile(rf"(?<![\w./-])(?:{'|'.join(map(re.escape, CLASS_PATHS))})(?![\w.])")
 
@@ -56,7 +55,7 @@ _CLASSES = {old.rpartition(".")[2]: new.rpartition(".")[2] for old, new in CLASS
 
 
 def with_current_class_paths(text: str) -> str:
-    """A configuration, or an argument of the command line, with current class paths; lines stay in place."""
+    """A configuration, or an argument of the command line, with current class paths on the same lines."""
     return _CLASS_PATH.sub(lambda found: CLASS_PATHS[found[0]], text)
 
 
@@ -80,11 +79,11 @@ OPTIONS = {
     "data.predict_videos": "data.evaluation.predict_videos",
     "model.temporal.fill": "model.temporal.mask_token",
 }
-"""Every option of an earlier version that has another name now, with that name."""
+"""Options of earlier versions, with their current names."""
 
 
 def current_option(name: str) -> str:
-    """The current name of an option, which may be one of a renamed group: `data.augmentation.p_flip`."""
+    """The current name of an option, possibly in a renamed group, such as `data.augmentation.p_flip`."""
     for old, new in OPTIONS.items():
         if f"{name}.".startswith(f"{old}."):
             return new + name.removeprefix(old)
@@ -92,7 +91,7 @@ def current_option(name: str) -> str:
 
 
 def with_current_options(settings: Any) -> Any:
-    """All settings, nested plain values, with every option under its current name."""
+    """Nested settings under the current names of their options."""
     settings = deepcopy(settings)
     for old, new in OPTIONS.items():
         group, name = _group_of(old, settings)
@@ -104,7 +103,7 @@ def with_current_options(settings: Any) -> Any:
 
 
 def _group_of(option: str, settings: Any, find: Callable[..., Any] = dict.get) -> tuple[dict[str, Any], str]:
-    """The settings that an option stands among, and its name there."""
+    """The group of settings that an option belongs to, and its name in the group."""
     *groups, name = option.split(".")
     for group in groups:
         settings = find(settings, group, {}) if isinstance(settings, dict) else None
@@ -112,7 +111,7 @@ def _group_of(option: str, settings: Any, find: Callable[..., Any] = dict.get) -
 
 
 def by_current_class(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A mapping with the names of callback classes as keys, under their current names."""
+    """A mapping whose keys are names of callback classes, with their current names."""
     return {_CLASSES.get(name, name): value for name, value in values.items()}
 
 
@@ -120,7 +119,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Saves to a temporary file and renames it, so a checkpoint is always complete."""
 
     def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Loads, with the states of callbacks under the current names of their classes."""
+        """Loads a checkpoint; states of callbacks have the current names of their classes."""
         checkpoint = super().load_checkpoint(*args, **kwargs)
         return checkpoint | {"callbacks": by_current_class(checkpoint.get("callbacks", {}))}
 
@@ -130,22 +129,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             AbawError: The file cannot be written.
         """
-        buffer = io.BytesIO()  # so that a full disk shows as the OSError it is
+        buffer = io.BytesIO()  # torch.save would turn the OSError of a full disk into a RuntimeError
         torch.save(checkpoint, buffer)
         with atomic_path(path) as temporary:
             temporary.write_bytes(buffer.getbuffer())
 
 
 class LastCheckpoint(Checkpoint):
-    """Saves every so many steps and minutes, and at once after a signal.
+    """Saves checkpoints at intervals of steps and minutes, and after a signal.
 
-    The newest checkpoint is `last.ckpt`, a second name of `step-N.ckpt`.
-    SIGTERM and SIGUSR1 only set a flag; all ranks compare it after every step, save, and raise `Preempted`.
+    `last.ckpt` is a hard link to the newest `step-N.ckpt`. SIGTERM and SIGUSR1 set a flag, which all ranks
+    compare after every step; if it is set, they save and raise `Preempted`.
 
     Args:
         folder: Folder of the checkpoints.
-        every_n_steps: Save after this many optimizer steps; null saves by time alone.
-        every_n_minutes: Save after this many minutes.
+        every_n_steps: Number of optimizer steps between checkpoints; null: no such limit.
+        every_n_minutes: Minutes between checkpoints.
         keep: Number of checkpoints to keep.
     """
 
@@ -165,11 +164,11 @@ class LastCheckpoint(Checkpoint):
         self._preemption = PreemptionFlag()
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Handles signals from here on: they take effect at the end of a step."""
+        """Registers signal handlers; signals take effect at the end of a step."""
         self._preemption.register_handlers()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Handles signals, and removes temporary files that a killed run left."""
+        """Registers signal handlers, and removes temporary files of a killed run."""
         self._preemption.register_handlers()
         self._saved_step = trainer.global_step
         self._saved_time = time.monotonic()
@@ -186,7 +185,7 @@ class LastCheckpoint(Checkpoint):
         batch: Any,  # noqa: ARG002
         batch_idx: int,
     ) -> None:
-        """Saves when it is due. After an epoch's last step its validation comes first."""
+        """Saves if it is due; after the last step of an epoch, its validation comes first."""
         n_left = trainer.num_training_batches - (batch_idx + 1)
         if (batch_idx + 1) % trainer.accumulate_grad_batches and n_left:
             return  # no checkpoint between the micro-batches of a step
@@ -242,10 +241,10 @@ def _same_file(source: Path, target: Path) -> None:
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps `best.ckpt`: the checkpoint with the highest validation score.
+    """Saves the checkpoint with the highest validation score as `best.ckpt`.
 
-    The score to beat is that of the `best.ckpt` in the folder, whatever the resumed checkpoint says: a run
-    that was moved or copied keeps its best, and a run that starts from another one's checkpoint has none yet.
+    The best score so far is that of `best.ckpt` in the folder, not that in the resumed checkpoint: a run that
+    was moved or copied keeps its best, and a run that resumes a checkpoint of another one has none yet.
 
     Args:
         folder: Folder of the checkpoint.
@@ -257,12 +256,12 @@ class BestCheckpoint(ModelCheckpoint):
             "best",
             "val/score",
             mode="max",
-            save_on_train_epoch_end=False,  # when it has been scored
+            save_on_train_epoch_end=False,  # but after validation
             enable_version_counter=False,
         )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Reads the score to beat."""
+        """Reads the best score so far."""
         super().setup(trainer, pl_module, stage)
         assert self.dirpath is not None
         path = os.path.join(self.dirpath, "best.ckpt")  # noqa: PTH118 - as Lightning spells it
@@ -273,7 +272,7 @@ class BestCheckpoint(ModelCheckpoint):
             self.best_k_models = {path: total}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Ignores the saved score: `setup` has read the one to beat."""
+        """Ignores the saved score: `setup` reads that of `best.ckpt`."""
 
 
 _PREFIX = "network."  # of the network in a checkpoint
@@ -291,10 +290,10 @@ def load_initial_weights(network: Network, path: Path | str) -> str:
 
     Args:
         network: Changed in place.
-        path: A checkpoint of any training: other tasks, another window, images or features.
+        path: A checkpoint, possibly of other tasks, windows or input.
 
     Returns:
-        A report in some lines: which tensors were loaded, which skipped and which are missing.
+        A report of loaded, skipped and missing tensors.
 
     Raises:
         AbawError: The checkpoint is missing or damaged, or none of its weights matches.
@@ -305,8 +304,8 @@ def load_initial_weights(network: Network, path: Path | str) -> str:
     taken = {name: given[name] for name, w in own.items() if name in given and given[name].shape == w.shape}
     if not taken:
         raise AbawError(
-            f"{path}: none of its {len(given)} tensors fits the network by name and shape; train one like it"
-            " (model.temporal, model.backbone), or leave out --init_from"
+            f"{path}: none of its {len(given)} tensors matches the network by name and shape; use the"
+            " settings of its training (model.temporal, model.backbone), or leave out --init_from"
         )
     missing = own.keys() - taken.keys()
     if network.backbone is not None and any(name.startswith(_BACKBONE) for name in missing):
@@ -322,11 +321,11 @@ def _report(
     new = [name for name in own if name not in given]
     left = [name for name in given if name not in own]
     counts = ", ".join(f"{part} {len(names)}" for part, names in _by_part(taken).items())
-    lines = [f"{path}: {len(taken)} of the network's {len(own)} tensors taken: {counts}"]
+    lines = [f"{path}: {len(taken)} of the network's {len(own)} tensors loaded: {counts}"]
     for what, names in (
-        ("of another shape, not taken", other),
+        ("of another shape, not loaded", other),
         ("not in the checkpoint", new),
-        ("not in the network, left", left),
+        ("not in the network", left),
     ):
         parts = [f"{part} {len(all_)} ({_some(all_)})" for part, all_ in _by_part(names).items()]
         lines += [f"  {what}: {', '.join(parts)}"] if parts else []
@@ -334,7 +333,7 @@ def _report(
 
 
 def _by_part(names: Iterable[str]) -> dict[str, list[str]]:
-    """Names by the part of the network that they belong to: backbone, temporal, heads.va and so on."""
+    """Names of tensors by part of the network: backbone, temporal, heads.va, ..."""
     parts: dict[str, list[str]] = {}
     for name in names:
         first, *rest = name.split(".")

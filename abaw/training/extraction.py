@@ -1,6 +1,5 @@
 """Feature extraction: a `LightningModule` for the backbone, and callbacks that write and check caches."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -9,7 +8,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from abaw.data.features import FeatureStore, has_images, images_fingerprint, rebuild
@@ -31,6 +30,7 @@ from abaw.loading.dataset import Chunk, VisibleFrames
 from abaw.loading.loaders import loader_options
 from abaw.loading.sampling import EvalSampler
 from abaw.model.backbone import Backbone
+from abaw.model.checkpoints import weights_fingerprint
 
 _CHUNK = 256  # frames per forward pass if the settings have no limit
 
@@ -200,22 +200,13 @@ def _only(chunks: list[Chunk]) -> Chunk:
     return chunks[0]
 
 
-def weights_hash(module: nn.Module) -> str:
-    """SHA-256 of the names, types, shapes and bytes of all weights, independent of their device."""
-    total = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        total.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().data)
-    return total.hexdigest()
-
-
 def backbone_parts(backbone: Backbone) -> dict[str, Any]:
     """Everything of a backbone that its features depend on, as plain values."""
     settings = backbone.settings.describe()
     return {
         "format": FORMAT,
         "backbone": {name: settings[name] for name in ("name", "overrides")},
-        "weights": weights_hash(backbone),
+        "weights": weights_fingerprint(backbone.state_dict()),
         "transform": {name: settings[name] for name in ("image_size", "mean", "std", "interpolation")},
     }
 
@@ -243,17 +234,11 @@ class FeatureCheck(Callback):
         self._check(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Checks before a validation outside of training."""
-        if trainer.state.fn == "validate":
+        """Checks before an evaluation outside of training."""
+        if trainer.state.fn != "fit":
             self._check(trainer, pl_module)
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """As for validation."""
-        self._check(trainer, pl_module)
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """As for validation."""
-        self._check(trainer, pl_module)
+    on_test_start = on_predict_start = on_validation_start
 
     def _check(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data, backbone = cast(Any, trainer).datamodule, cast(Any, pl_module).network.backbone

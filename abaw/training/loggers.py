@@ -1,4 +1,4 @@
-"""Loggers: `metrics.csv` in the run's directory, a progress bar or lines, settings of W&B."""
+"""Loggers: `metrics.csv` of a run, a progress bar or a line per epoch, settings of W&B."""
 
 import csv
 import netrc
@@ -32,10 +32,10 @@ class _Rows(ExperimentWriter):
                 self.metrics_keys = next(csv.reader(file), [])
 
     def _check_log_dir_exists(self) -> None:
-        """Keeps the old file; Lightning's own writer removes it here."""
+        """Keeps the existing file, which Lightning's own writer removes here."""
 
     def log_hparams(self, params: dict[str, Any]) -> None:
-        """`config.yaml` has them."""
+        """Does nothing: `config.yaml` has the settings."""
 
 
 class CSVLogger(lightning_loggers.CSVLogger):
@@ -58,10 +58,10 @@ class CSVLogger(lightning_loggers.CSVLogger):
 
 
 class ProgressBar(TQDMProgressBar):
-    """A progress bar with the last logged loss; reading it at every step would wait for the device."""
+    """A progress bar with the last logged loss; reading it at every step would synchronise the device."""
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Returns the values after the bar."""
+        """The values shown after the bar."""
         every, loss = cast(Any, trainer).log_every_n_steps, trainer.callback_metrics.get("train/loss")
         if every and trainer.global_step % every == 0 and loss is not None:
             self._items = {"loss": float(loss)}
@@ -69,10 +69,10 @@ class ProgressBar(TQDMProgressBar):
 
 
 class EpochLogger(Callback):
-    """Prints a line per epoch where there is no terminal for a progress bar."""
+    """Prints a line per epoch, in place of a progress bar."""
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Prints what the progress bar would have ended with."""
+        """Prints the metrics of the epoch."""
         shown = "  ".join(
             f"{name} {float(value):.4f}"
             for name, value in trainer.callback_metrics.items()
@@ -82,19 +82,17 @@ class EpochLogger(Callback):
 
 
 def wandb_settings(run: Run, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns settings with which a WandbLogger resumes its run and never asks for a key.
+    """Settings with which a WandbLogger resumes its run and never asks for a key.
 
     Args:
-        run: Its directory holds W&B's files and the run's id.
-        given: The logger's settings in the configuration, which take precedence.
-
-    Returns:
-        The settings to add.
+        run: Run whose directory holds the files and the id of W&B.
+        given: Settings of the logger in the configuration, which take precedence.
 
     Raises:
-        UsageError: Checkpoints are to be uploaded, which takes a key.
+        UsageError: Checkpoints are to be uploaded, but there is no key.
     """
-    offline = given.get("offline") or not (_mode_is_chosen() or _has_wandb_key())
+    mode = os.environ.get("WANDB_MODE", "online")  # set by the user, if it is another
+    offline = given.get("offline") or not (mode != "online" or _has_wandb_key())
     if offline and given.get("log_model"):
         raise UsageError(
             f"trainer.logger: WandbLogger with log_model: {given['log_model']} uploads checkpoints, which"
@@ -122,10 +120,6 @@ def _remember(path: Path, number: str) -> None:
         temporary.write_text(f"{number}\n", encoding="utf-8")
 
 
-def _mode_is_chosen() -> bool:
-    return os.environ.get("WANDB_MODE", "online") != "online"
-
-
 def _has_wandb_key() -> bool:
     """Whether W&B would find a key without asking for one."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
@@ -136,5 +130,5 @@ def _has_wandb_key() -> bool:
             if path and netrc.netrc(Path(path).expanduser()).authenticators(host):
                 return True
         except (OSError, netrc.NetrcParseError):
-            continue  # no such file, or one that W&B could not read either
+            continue  # missing, or not readable for W&B either
     return False

@@ -1,4 +1,4 @@
-"""The Lightning side of the network: steps, optimizer groups, schedule. No files, no plots."""
+"""LightningModule of the network: training and evaluation steps, optimizer, schedule, checkpoint content."""
 
 import math
 from collections.abc import Iterable
@@ -29,17 +29,17 @@ from abaw.training.losses import LossSettings, TaskLosses
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """AdamW with linear warm-up.
+    """AdamW with a learning rate schedule.
 
     Attributes:
-        lr: Learning rate at the top of the schedule.
-        weight_decay: Decay of tensors with two or more dimensions; biases and norms are left alone.
-        betas: AdamW's two averages.
-        layer_decay: Each backbone block learns this much slower than the one above it; 1 treats all alike.
-        backbone_lr: Factor on the learning rate of the backbone's last block.
-        warmup: Share of all optimizer steps in which the learning rate rises linearly.
-        schedule: What follows the warm-up: half a cosine, or a constant.
-        final_lr: Share of `lr` that the cosine ends at.
+        lr: Peak learning rate.
+        weight_decay: Weight decay of tensors with two or more dimensions; biases and norms have none.
+        betas: Coefficients of the running averages of AdamW.
+        layer_decay: Ratio of the learning rates of a backbone block and the block after it.
+        backbone_lr: Learning rate of the last backbone block, as a factor of `lr`.
+        warmup: Share of all optimizer steps with linear warm-up.
+        schedule: Schedule after the warm-up: half a cosine, or constant.
+        final_lr: Final learning rate of the cosine, as a factor of `lr`.
     """
 
     lr: float = 1e-4
@@ -59,7 +59,7 @@ class OptimizerSettings:
                 raise UsageError(f"model.optimizer.{name} is between 0 and 1, got {getattr(self, name)}")
 
     def factor(self, step: int, n_steps: int) -> float:
-        """Share of `lr` in force at an optimizer step of `n_steps`, counted from 0."""
+        """The learning rate at an optimizer step, 0 to `n_steps` - 1, as a factor of `lr`."""
         n_warmup = round(self.warmup * n_steps)
         if step < n_warmup:
             return (step + 1) / n_warmup
@@ -77,18 +77,18 @@ class AffectModule(LightningModule):
 
     Args:
         tasks: What to predict: any of va, expr, au.
-        backbone: What sees one frame; null for cached features that no backbone here makes.
-        dim: Length of such features; left out where there is a backbone.
-        temporal: What sees the sequence.
-        heads: What turns a frame's state into the tasks' outputs.
-        masking: Which frames are hidden in training; null hides none.
-        loss: Losses and how the tasks are weighed.
+        backbone: Encoder of single frames; null for cached features of other programs.
+        dim: Dimension of cached features, if there is no backbone.
+        temporal: Encoder of the sequence.
+        heads: Heads of the tasks.
+        masking: Random masking of frames in training; null: none.
+        loss: Losses and weights of the tasks.
         optimizer: Optimizer and schedule.
 
     Attributes:
-        init_from: Checkpoint whose weights a new training starts from, instead of the pretrained ones alone.
-        resumed: Whether a checkpoint is about to bring all weights: then no others are looked for. (The
-            trainer itself knows of its checkpoint only after `setup`.)
+        init_from: Checkpoint with whose weights a new training is initialised.
+        resumed: Whether the trainer will load a checkpoint, so that no pretrained weights are loaded. The
+            trainer knows its checkpoint only after `setup`.
     """
 
     init_from: str | None = None
@@ -114,24 +114,24 @@ class AffectModule(LightningModule):
         self.losses = TaskLosses(loss, self.tasks)
         self.masking = masking
         self.optimizer_settings = optimizer
-        self.scores: dict[str, Any] = {}  # the newest official scores, as `scores.json` has them
+        self.scores: dict[str, Any] = {}  # the latest official scores, as in `scores.json`
         self._stage: Literal["validate", "test"] = "validate"
 
     # -- before a run
 
     def prepare_data(self) -> None:
-        """Downloads pretrained weights once per machine, before the other processes ask for them."""
+        """Downloads pretrained weights in one process per machine."""
         self._load_weights()
 
     def setup(self, stage: str) -> None:
-        """Loads pretrained weights, unless a checkpoint is about to bring its own, and counts labels."""
+        """Loads the initial weights of a new training, and counts labels for the losses."""
         if stage == "fit":
             if report := self._load_weights():
                 rank_zero_info(report)
             self.losses.set_label_counts(self._data.label_counts())
 
     def _load_weights(self) -> str | None:
-        """Those that a new training starts from; gives what there is to say about them."""
+        """Loads the initial weights of a new training; returns a report on those of `init_from`."""
         if self.trainer.state.fn != "fit" or self.resumed:
             return None
         if self.init_from is not None:
@@ -142,40 +142,40 @@ class AffectModule(LightningModule):
     # -- training
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002
-        """Decides, on the CPU, which frames the network is to see."""
+        """Masks frames on the CPU, so that the device is not synchronised to count visible frames."""
         visible = batch.visible
         if self.trainer.training and self.masking is not None and batch.mask_noise is not None:
             visible = self.masking(visible, batch.mask_noise, self.global_step)
         return batch.with_visible(visible)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
-        """Keys dropout by the step and the rank, so that a resumed run draws what this one would have."""
+        """Seeds dropout by step and rank, so that a resumed run has the same dropout."""
         step = self.trainer.fit_loop.epoch_loop.total_batch_idx
         torch.manual_seed(keyed_seed(Purpose.DROPOUT, self._data.seed, step, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:  # noqa: ARG002
-        """One step on a batch of clips: the loss to minimise, and what each task contributes."""
+        """The loss of a batch of clips, and the losses of the tasks."""
         total, per_task = self.losses(self.network(batch), batch)
         per_task = {task: loss.detach() for task, loss in per_task.items()}
         if self._logs:
-            # each process has its share; the mean over all is the loss. `prog_bar` would wait for it
+            # the loss is the mean over processes; `prog_bar` would synchronise the device
             shares = torch.stack([total.detach(), *per_task.values()])
             losses = cast(Tensor, self.trainer.strategy.reduce(shares, reduce_op="mean"))
             names = ("train/loss", *(f"train/{task}" for task in per_task))
             self.log_dict(dict(zip(names, losses, strict=True)), batch_size=len(batch))
             if self.masking is not None and self.masking.start_ratio is not None:
                 ratio = self.masking.ratio_at(self.global_step)
-                self.log("train/masked", torch.tensor(ratio), batch_size=len(batch))  # on the host, as it is
+                self.log("train/masked", torch.tensor(ratio), batch_size=len(batch))  # on the CPU
         return {"loss": total, "per_task": per_task}
 
     @property
     def _logs(self) -> bool:
-        """Whether this step's values are written: each takes Lightning half a millisecond."""
+        """Whether values of this step are logged; each takes Lightning half a millisecond."""
         every = cast(Any, self.trainer).log_every_n_steps
         return self.trainer.is_last_batch or (every > 0 and (self.global_step + 1) % every == 0)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW over what can be trained, with one learning rate per backbone block."""
+        """AdamW on all trained parameters, with a learning rate per backbone block."""
         settings = self.optimizer_settings
         groups = self.network.param_groups(
             lr=settings.lr,
@@ -197,7 +197,7 @@ class AffectModule(LightningModule):
     # -- evaluation: windows -> tracks -> official scores
 
     def on_validation_epoch_start(self) -> None:
-        """Starts empty: a sanity check or a cut-short evaluation leaves nothing behind."""
+        """Resets stitcher and scores."""
         self._start_scoring("validate")
 
     def on_test_epoch_start(self) -> None:
@@ -205,7 +205,7 @@ class AffectModule(LightningModule):
         self._start_scoring("test")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
-        """Predicts windows; every video that is complete is scored."""
+        """Predicts windows, and scores complete videos."""
         self._stitcher.add(batch.where, self.predict_step(batch), batch.visible)
         self._score(self._stitcher.finished())
 
@@ -214,7 +214,7 @@ class AffectModule(LightningModule):
         self.validation_step(batch, batch_idx)
 
     def on_validation_epoch_end(self) -> None:
-        """Scores what is left, sums over all devices and logs."""
+        """Scores the last videos, and logs the scores over all devices."""
         self._finish_scoring("val")
 
     def on_test_epoch_end(self) -> None:
@@ -254,7 +254,7 @@ class AffectModule(LightningModule):
     # -- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds, in plain values, all that rebuilds the network without Lightning, configuration or data."""
+        """Adds a description from which the network is rebuilt without Lightning, configuration or data."""
         checkpoint.setdefault("abaw", {}).update(
             {
                 "format": FORMAT,
@@ -268,13 +268,13 @@ class AffectModule(LightningModule):
         )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Resumes at the checkpoint's batch; refuses other data before anything is restored or written.
+        """Restores the position of the training loader, after checking that the data are the same.
 
-        Lightning itself does not restore the training loader, because `estimated_stepping_batches`, which
-        the schedule needs, builds it before the loops are restored.
+        Lightning does not restore it, because `estimated_stepping_batches`, which the schedule needs, builds
+        the loader before the loops are restored.
 
         Raises:
-            AbawError: Windows, processes or class weights are not those that the checkpoint was trained with.
+            AbawError: Windows, number of processes or class weights differ from those of the checkpoint.
         """
         if self.trainer.state.fn == "fit":
             (loader,) = checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"]
@@ -283,5 +283,5 @@ class AffectModule(LightningModule):
 
     @property
     def _data(self) -> Any:
-        """The data module: what it knows of labels and videos is asked of it, nothing is copied."""
+        """The data module of the trainer."""
         return cast(Any, self.trainer).datamodule

@@ -1,4 +1,4 @@
-"""NaN or infinite losses: detected without waiting for the device, named, never saved as progress."""
+"""Detection of NaN or infinite losses and weights, without synchronising the device at every step."""
 
 from collections import deque
 from pathlib import Path
@@ -19,16 +19,15 @@ NEVER = torch.iinfo(torch.int64).max
 
 
 class NonFiniteGuard(Callback):
-    """Stops a run whose loss is NaN or infinite and says which task and which videos it came from.
+    """Stops a run whose loss is NaN or infinite, with an error that names tasks and videos.
 
-    The flags stay on the device; they are read every `log_every_n_steps` steps, before every validation and
-    before every checkpoint, so that neither `best.ckpt` nor `scores.json` ever comes from NaN weights.
+    The flags stay on the device. They are read every `log_every_n_steps` steps and before every validation
+    and checkpoint, so that NaN weights are never scored or saved as progress.
 
     Args:
-        folder: Folder where the state is saved for inspection, as `nonfinite.ckpt`.
-        action: What to do when a gradient is NaN or infinite: stop the run, or skip, which makes the step
-            with a gradient of zero.
-        max_skips: Number of steps that `skip` allows; one more stops the run.
+        folder: Folder in which the state is saved as `nonfinite.ckpt`, for inspection.
+        action: Action on a NaN or infinite gradient: stop the run, or skip, a step with a gradient of zero.
+        max_skips: Maximum number of skipped steps.
     """
 
     def __init__(self, folder: str, action: Literal["stop", "skip"] = "stop", max_skips: int = 10) -> None:
@@ -43,7 +42,7 @@ class NonFiniteGuard(Callback):
         self._tasks: tuple[Task, ...] = tuple(cast(Any, pl_module).tasks)
         self._first = torch.full(
             (len(self._tasks),), NEVER, device=pl_module.device
-        )  # step of the first fault
+        )  # step of the first NaN or infinite loss
         self._n_skipped = torch.zeros((), dtype=torch.int64, device=pl_module.device)
         self._recent: deque[tuple[int, tuple[Window, ...]]] = deque(
             maxlen=cast(Any, trainer).log_every_n_steps
@@ -80,7 +79,7 @@ class NonFiniteGuard(Callback):
             self._check(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Refuses to score NaN weights: their scores may be finite, and the best so far."""
+        """Reads the flags: scores of NaN weights may be finite, and the best so far."""
         self._check_if_fitting(trainer)
 
     def on_save_checkpoint(
@@ -89,7 +88,7 @@ class NonFiniteGuard(Callback):
         pl_module: LightningModule,  # noqa: ARG002
         checkpoint: dict[str, Any],  # noqa: ARG002
     ) -> None:
-        """Refuses to save NaN weights as progress, also during a validation within an epoch."""
+        """Reads the flags before a checkpoint is saved."""
         self._check_if_fitting(trainer)
 
     def _check_if_fitting(self, trainer: Trainer) -> None:

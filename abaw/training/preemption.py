@@ -1,4 +1,4 @@
-"""Preemption: a signal sets a flag, the step under way is finished, and all processes exit together."""
+"""Preemption: a signal sets a flag, the current step is completed, and all processes exit together."""
 
 import atexit
 import signal
@@ -13,18 +13,18 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 PREEMPTED = 75
-"""Exit code of a run that a signal ended and that wants to be started again (EX_TEMPFAIL)."""
+"""Exit code of a preempted run, which should be started again (EX_TEMPFAIL)."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 _HOW_TO_RESUME = {
-    "fit": "the same command with --ckpt_path last goes on from here",
-    "extract": "the same command goes on from here",
+    "fit": "resume with the same command and --ckpt_path last",
+    "extract": "resume with the same command",
 }
 
 
-class Preempted(Exception):  # noqa: N818 - an orderly end, not an error
-    """A signal ended the run; its progress is saved.
+class Preempted(Exception):  # noqa: N818 - not an error
+    """A signal ended the run after its progress was saved.
 
     Attributes:
         code: Exit code of this process.
@@ -72,10 +72,10 @@ class PreemptionFlag:
         """
         atexit.register(ignore_signals)
         by = "" if self._number is None else f" by {signal.Signals(self._number).name}"
-        # The process that started the others treats any code but 0 as a crash and kills all, itself too.
+        # Lightning's launcher treats any other code than 0 as a crash and kills all processes.
         environment = getattr(trainer.strategy, "cluster_environment", None)
         started_by_another = isinstance(environment, LightningEnvironment) and trainer.local_rank > 0
-        raise Preempted(f"told to end{by}", 0 if started_by_another else PREEMPTED)
+        raise Preempted(f"preempted{by}", 0 if started_by_another else PREEMPTED)
 
 
 def ignore_signals() -> None:

@@ -46,16 +46,19 @@ def report(**changes: float | int) -> Report:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({}, r"^network-bound: the loader gives 30,000 frames/s, 3\.0 times what training takes \(10,000\)$"),
+        (
+            {},
+            r"^network-bound: the loader reads 30,000 frames/s, 3\.0 times as many as training \(10,000\)$",
+        ),
         (
             {"loader": 5000.0, END_TO_END: 4900.0},
-            r"^loader-bound: .* 5,000 .* 10,000; 4 workers would feed this device \(now 2\)$",
+            r"^loader-bound: .* 5,000 .* 10,000; 4 workers would serve this device \(now 2\)$",
         ),
         (
             {"loader": 5000.0, "training p=0.5": 39_000.0, "cores": 4, END_TO_END: 4900.0},
-            r"16 workers would feed this device \(now 2\), but this machine has 4 cores: .*`abaw extract`$",
+            r"16 workers would serve this device \(now 2\), but this machine has 4 cores: .*`abaw extract`$",
         ),
-        ({"loader": 9000.0, "workers": 0}, r"2 workers would feed this device \(now 0\)$"),
+        ({"loader": 9000.0, "workers": 0}, r"2 workers would serve this device \(now 0\)$"),
         ({END_TO_END: 5000.0}, r"end to end reaches 5,000 of 10,000 possible"),
         ({END_TO_END: 7400.0, "accelerated": False}, r"\(10,000\)$"),  # 7,500 is possible on shared cores
         ({END_TO_END: 7400.0, "workers": 0}, r"\(10,000\)$"),

@@ -146,7 +146,10 @@ def test_told_to_end_it_saves_itself(
     with monkeypatch.context() as patch:
         patch.setattr(AbawCLI, "_required_callbacks", lambda *args: [tell, *obligatory(*args)])
         assert main(words(run, f"--trainer.num_sanity_val_steps={n_sanity}")) == 75
-    assert f"told to end by {number.name}; the same command with --ckpt_path last" in capfd.readouterr().err
+    assert (
+        f"preempted by {number.name}; resume with the same command and --ckpt_path last"
+        in capfd.readouterr().err
+    )
     assert content(run)["global_step"] == saved
     assert main(words(run, "--ckpt_path=last")) == 0
     assert not list(differences(content(run), content(alone)))
@@ -166,7 +169,7 @@ def test_an_evaluation_told_to_end_does(
     setattr(tell, hook, lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGTERM))
     monkeypatch.setattr(AbawCLI, "_required_callbacks", lambda *args: [tell, *obligatory(*args)])
     assert main([subcommand, f"--run={alone}"]) == 75
-    assert "told to end by SIGTERM; start the same command again" in capfd.readouterr().err
+    assert "preempted by SIGTERM; start the same command again" in capfd.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 

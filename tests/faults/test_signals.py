@@ -76,7 +76,7 @@ def test_a_signal_saves_and_ends_all(
     else:
         os.kill(job.rank(int(target[-1])) if target.startswith("rank") else job.process.pid, sent)
     if launched == "alone":  # told again while it goes
-        while "told to end" not in job.log.read_text():
+        while "preempted by" not in job.log.read_text():
             time.sleep(0.01)
         time.sleep(0.1)
         job.process.send_signal(sent)

@@ -55,7 +55,7 @@ MISTAKES = [
         f"{FIT} {OTHER}.name=convit_tiny {OTHER}.image_size=224"
         f" {OTHER}.gradient_checkpointing=true",
         2,
-        "model.backbone.gradient_checkpointing: timm has none for convit_tiny",
+        "model.backbone.gradient_checkpointing: timm does not support it for convit_tiny",
     ),
 ]  # fmt: skip
 

@@ -312,8 +312,11 @@ def test_a_description_rebuilds_the_network_whatever_the_defaults_become(
         ({"overrides": None}, r"model\.backbone\.overrides is names with values"),
         ({"name": "crossvit_9_240", "image_size": 240, "overrides": {}}, "features are a list"),
         ({"name": "pit_ti_224", "image_size": 224, "overrides": {}}, "are 1 tokens, not a square grid"),
-        ({"name": "crossvit_9_240", "image_size": 112, "overrides": {}}, "no feature of an image of 112"),
-        ({"name": "convit_tiny", "overrides": {}, "gradient_checkpointing": True}, "timm has none"),
+        ({"name": "crossvit_9_240", "image_size": 112, "overrides": {}}, "cannot process images of 112"),
+        (
+            {"name": "convit_tiny", "overrides": {}, "gradient_checkpointing": True},
+            "timm does not support it",
+        ),
         ({"name": "vit_tiny_r_s16_p8_224", "image_size": 112, "overrides": {}}, "cannot build.*112"),
         ({"image_size": 0}, r"model\.backbone\.image_size"),
         ({"chunk": -1}, r"model\.backbone\.chunk"),

@@ -74,21 +74,21 @@ def first_weights(monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
 
 
 CASES = {  # from, options, what is new, what is said
-    "the same": ("images", [], (), ["tensors taken: "]),
+    "the same": ("images", [], (), ["tensors loaded: "]),
     "other tasks": (
         "images",
         ["--data.tasks=[au]"],
         (),
-        ["heads.au 2", "not in the network, left: heads.va 2 (1.weight, 1.bias), heads.expr 2"],
+        ["heads.au 2", "not in the network: heads.va 2 (1.weight, 1.bias), heads.expr 2"],
     ),
     "another window": ("images", ["--data.window=12", "--data.windows.step=2"], (), []),
     "another head": (
         "images",
         ["--model.heads.hidden=5"],
         ("network.heads.",),
-        ["of another shape, not taken: heads.va 2", "not in the checkpoint: heads.va 2 (4.weight, 4.bias)"],
+        ["of another shape, not loaded: heads.va 2", "not in the checkpoint: heads.va 2 (4.weight, 4.bias)"],
     ),
-    "features on features": ("features", ["{features}"], (), ["tensors taken: "]),
+    "features on features": ("features", ["{features}"], (), ["tensors loaded: "]),
     "features on images": ("features", [], (), ["backbone "]),
     "features without backbone on images": (
         "features alone",
@@ -101,7 +101,7 @@ CASES = {  # from, options, what is new, what is said
         "images",
         ["{features}", *NO_BACKBONE],
         (),
-        ["not in the network, left: backbone 18 ("],
+        ["not in the network: backbone 18 ("],
     ),
 }
 
@@ -165,7 +165,7 @@ def test_what_cannot_be_started_from_is_refused(
         checkpoint = load_checkpoint(trained["images"])
         checkpoint["state_dict"] = {n: w[None] for n, w in checkpoint["state_dict"].items()}
         torch.save(checkpoint, path)
-    said = {"not ours": "not a checkpoint of abaw", "other sizes": "none of its 41 tensors fits"}
+    said = {"not ours": "not a checkpoint of abaw", "other sizes": "none of its 41 tensors matches"}
     assert main(words(tmp_path / "run", f"--init_from={path}")) == 1
     told = capfd.readouterr().err
     assert f"{path}: {said.get(kind, '')}" in told

@@ -23,7 +23,8 @@ from abaw.data.layout import DataSource
 from abaw.errors import AbawError
 from abaw.loading.dataset import VisibleFrames
 from abaw.model.backbone import Backbone, BackboneSettings
-from abaw.training.extraction import Extractor, FeatureWriter, weights_hash
+from abaw.model.checkpoints import weights_fingerprint
+from abaw.training.extraction import Extractor, FeatureWriter, backbone_parts
 from abaw.training.preemption import EndOnSignal, Preempted
 from tests.support.project import PROJECT
 
@@ -145,7 +146,7 @@ def test_a_signal_ends_it_between_two_chunks(root: Path, tmp_path: Path, number:
             if args[3] == 2:
                 os.kill(os.getpid(), number)
 
-    with pytest.raises(Preempted, match=f"told to end by {number.name}"):
+    with pytest.raises(Preempted, match=f"preempted by {number.name}"):
         extract(root, tmp_path, stop=Tell())
     assert set(contents(tmp_path)) == {"store.json", "alpha.safetensors"}
 
@@ -196,7 +197,7 @@ def test_the_note_tells_what_the_features_depend_on(root: Path, tmp_path: Path) 
     assert parts == {
         "format": 1,
         "backbone": {"name": "test_vit", "overrides": {}},
-        "weights": weights_hash(net),
+        "weights": weights_fingerprint(net.state_dict()),
         "source": {"frame_size": [112, 112]},
         "precision": "32-true",
     }
@@ -235,13 +236,13 @@ def test_chunks_hold_every_visible_frame_once(root: Path, size: int) -> None:
     assert len(chunks[-1].pixels) == 0
 
 
-def test_weights_hash_sees_every_weight() -> None:
+def test_the_metadata_depend_on_every_weight() -> None:
     net = backbone()
-    first = weights_hash(net)
-    assert first == weights_hash(backbone()) != weights_hash(backbone(seed=1))
+    first = backbone_parts(net)
+    assert first == backbone_parts(backbone()) != backbone_parts(backbone(seed=1))
     with torch.no_grad():
         next(iter(net.parameters())).view(-1)[0] += 1e-6
-    assert weights_hash(net) != first
+    assert backbone_parts(net)["weights"] != first["weights"]
 
 
 SCRIPT = """

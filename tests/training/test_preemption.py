@@ -72,7 +72,7 @@ def test_one_process_asks_nobody(flags: tuple[bool, ...]) -> None:
     ],
 )
 def test_how_to_resume_is_said(subcommand: str, cure: str, capsys: pytest.CaptureFixture[str]) -> None:
-    announce(Preempted("told to end by SIGTERM"), subcommand)
+    announce(Preempted("preempted by SIGTERM"), subcommand)
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("abaw: told to end by SIGTERM; ")
+    assert line.startswith("abaw: preempted by SIGTERM; ")
     assert cure in line
