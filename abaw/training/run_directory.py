@@ -6,7 +6,6 @@ resuming would have no effect although `config.yaml` records it, or would change
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -218,11 +217,27 @@ def _text(value: Any) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
-@dataclass(frozen=True)
 class Run:
-    """The directory of a run, which need not exist yet."""
+    """The directory of a run, which need not exist yet, and paths of its files.
 
-    folder: Path
+    Attributes:
+        folder: The directory.
+        config: Resolved configuration of the training.
+        metrics: Curves of the training.
+        scores: Official scores of the best epoch.
+        checkpoints: Folder of the checkpoints.
+        best: Checkpoint with the highest official score.
+        tracks: Folder of the tracks that `predict` writes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = folder / "config.yaml"
+        self.metrics = folder / "metrics.csv"
+        self.scores = folder / "scores.json"
+        self.checkpoints = folder / "checkpoints"
+        self.best = self.checkpoints / "best.ckpt"
+        self.tracks = folder / "tracks"
 
     @classmethod
     def named(cls, folder: str | None, configs: Sequence[object]) -> "Run":
@@ -235,39 +250,9 @@ class Run:
             raise UsageError("name a configuration with --config FILE, or a run's directory with --run DIR")
         return cls(Path(folder) if folder is not None else Path("runs") / Path(str(configs[0])).stem)
 
-    @property
-    def config(self) -> Path:
-        """The resolved configuration of the training."""
-        return self.folder / "config.yaml"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Folder of the checkpoints."""
-        return self.folder / "checkpoints"
-
-    @property
-    def best(self) -> Path:
-        """The checkpoint with the highest official score."""
-        return self.checkpoints / "best.ckpt"
-
-    @property
-    def tracks(self) -> Path:
-        """Folder of the tracks that `predict` writes."""
-        return self.folder / "tracks"
-
-    @property
-    def scores(self) -> Path:
-        """The official scores of the best epoch."""
-        return self.folder / "scores.json"
-
     def evaluation(self, subcommand: str) -> Path:
-        """The official scores that `validate` or `test` writes."""
+        """Path of the official scores that `validate` or `test` writes."""
         return self.folder / f"scores-{'val' if subcommand == 'validate' else 'test'}.json"
-
-    @property
-    def metrics(self) -> Path:
-        """The curves of the training."""
-        return self.folder / "metrics.csv"
 
     @property
     def is_taken(self) -> bool:
