@@ -3,8 +3,11 @@
 Source of the three tasks: the ABAW challenge papers and the headers of the official annotation files.
 """
 
+import importlib
+import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from abaw.errors import UsageError
@@ -43,6 +46,7 @@ class Task:
         scores: Names in `evaluation.scores.SCORES`, or values of `Score`; the first is the official one.
         score_key: Key of the scores of the single outputs in JSON; empty: they stand beside the task's score.
         column_prefix: What the names of its columns in a track begin with.
+        import_path: Module and name from which `parse_tasks` imported it; empty for a task of this package.
     """
 
     name: str
@@ -57,10 +61,11 @@ class Task:
     scores: tuple[Any, ...]
     score_key: str = "per_label"
     column_prefix: str = ""
+    import_path: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier() or not self.names or not self.scores:
-            raise UsageError(f"task {self.name!r}: needs an identifier as name, and names and scores")
+            raise UsageError(f"task {self.name!r}: needs an identifier as its name, names and scores")
 
     def __hash__(self) -> int:
         return hash(self.name)
@@ -87,6 +92,44 @@ class Task:
     def valid_shape(self) -> tuple[int, ...]:
         """Shape of the validity mask of one frame: () or (K,)."""
         return (self.size,) if self.kind == "binary" else ()
+
+    def describe(self) -> Any:
+        """Plain values for `Task.from_description`: the name of a task of this package, or all attributes.
+
+        Raises:
+            UsageError: It needs code (a function, or a class of its own), but has no import path.
+        """
+        if self in TASKS:
+            return self.name
+        if type(self) is Task and all(isinstance(part, str) for part in (self.loss, *self.scores)):
+            plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "import_path"}
+            return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+        if not self.import_path:
+            raise UsageError(f"task {self}: has code of its own, so name it by its import path")
+        return {"import_path": self.import_path}
+
+    @classmethod
+    def from_description(cls, plain: Any, *, trust_code: bool = False) -> "Task":
+        """The task of a description.
+
+        Args:
+            plain: From `describe`.
+            trust_code: Whether to import a task that needs code.
+
+        Raises:
+            UsageError: It needs code that is not trusted, or cannot be imported.
+        """
+        if isinstance(plain, str):
+            return task_named(plain)
+        if path := plain.get("import_path"):
+            if not trust_code:
+                raise UsageError(
+                    f"the task {path} is code, which is imported only on request: pass trust_code=True if you"
+                    " trust it"
+                )
+            return import_task(path)
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()}
+        return cls(**values)
 
 
 VA = Task(
@@ -143,16 +186,45 @@ def task_named(name: str) -> Task:
     return _BY_NAME[name]
 
 
-def parse_tasks(names: Iterable[str]) -> tuple[Task, ...]:
-    """Returns the named tasks, each once, in the official order.
+def import_task(path: str) -> Task:
+    """The task at an import path, such as `pain.PAIN`; modules in the working directory are found too.
 
     Raises:
-        UsageError: A name is unknown, or no task is named.
+        UsageError: There is none.
+    """
+    module, _, name = path.rpartition(".")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
+    try:
+        task = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(
+            f"tasks: {path} cannot be imported ({error}); give MODULE.NAME of a Task that is found from the"
+            " working directory or PYTHONPATH"
+        ) from error
+    if not isinstance(task, Task):
+        raise UsageError(f"tasks: {path} is a {type(task).__name__}, not a Task")
+    return replace(task, import_path=path)
+
+
+def parse_tasks(names: Iterable[str]) -> tuple[Task, ...]:
+    """Returns the named tasks, each once: those of the challenge in the official order, then others.
+
+    Args:
+        names: Names of tasks of the challenge, or import paths of others, such as `pain.PAIN`.
+
+    Raises:
+        UsageError: A name is unknown or taken, or no task is named.
     """
     asked = list(names)
-    unknown = [name for name in asked if name not in _BY_NAME]
+    unknown = [name for name in asked if name not in _BY_NAME and "." not in name]
     if unknown or not asked:
         raise UsageError(
-            f"tasks: {asked!r} is not a choice of tasks; name at least one of {', '.join(_BY_NAME)}"
+            f"tasks: {asked!r} is not a choice of tasks; name at least one of {', '.join(_BY_NAME)}, or the"
+            " import path of another task, such as pain.PAIN"
         )
-    return tuple(task for task in TASKS if task.name in asked)
+    own = [import_task(name) for name in dict.fromkeys(asked) if name not in _BY_NAME]
+    tasks = (*(task for task in TASKS if task.name in asked), *own)
+    if len({str(task) for task in (*TASKS, *own)}) < len(TASKS) + len(own):
+        raise UsageError(f"tasks: two of {asked!r} have the same name; rename one")
+    return tasks

@@ -22,6 +22,7 @@ def score(
     label_set: Literal["challenge", "mtl"] = "challenge",
     draws: int = 1000,
     seed: int = 0,
+    trust_code: bool = False,
     json: bool = False,
 ) -> None:
     """Compute the official scores of tracks, with 95 % bootstrap intervals over recordings.
@@ -38,6 +39,7 @@ def score(
         label_set: Labels of the single-task challenges, or of the multi-task one.
         draws: Number of bootstrap draws; 0: no intervals.
         seed: Seed of the bootstrap.
+        trust_code: Import a task of the tracks that is code of its own.
         json: Print everything as JSON.
     """
     from json import dumps
@@ -48,9 +50,12 @@ def score(
     from abaw.evaluation.scores import best_constant, compare, official, summarise
     from abaw.evaluation.scores import per_video as score_videos
     from abaw.evaluation.tables import baseline_table, comparison_table, score_table
-    from abaw.evaluation.tracks import score_tracks
+    from abaw.evaluation.tracks import find_tracks, known_tasks, score_tracks
 
-    labelled = LabelledTracks(DataSource(root, annotations=annotations, label_set=label_set), split)
+    tasks = known_tasks(next(iter(find_tracks(tracks).values())), trust_code=trust_code)
+    labelled = LabelledTracks(
+        DataSource(root, annotations=annotations, label_set=label_set, tasks=tasks), split
+    )
     chosen, others = (
         None if path is None else read_calibration(path) for path in (calibration, against_calibration)
     )
@@ -127,7 +132,7 @@ def calibrate(
     from abaw.evaluation.cross_fitting import calibrate as choose
     from abaw.evaluation.labelled_tracks import LabelledTracks
     from abaw.evaluation.track_metadata import common_metadata
-    from abaw.evaluation.tracks import find_tracks
+    from abaw.evaluation.tracks import find_tracks, known_tasks
     from abaw.model.checkpoints import load_checkpoint, network_weights, weights_fingerprint
 
     stored = [path for path in (ckpt, out) if path is not None]
@@ -142,7 +147,10 @@ def calibrate(
                 " checkpoint that made them, predict again with this one into an empty folder, or store the"
                 " calibration in a JSON file with --out"
             )
-    labelled = LabelledTracks(DataSource(root, annotations=annotations, label_set=label_set), split)
+    tasks = known_tasks(next(iter(find_tracks(tracks).values())))
+    labelled = LabelledTracks(
+        DataSource(root, annotations=annotations, label_set=label_set, tasks=tasks), split
+    )
     videos, _ = labelled.videos_and_tasks(tracks)
     result = choose(list(labelled.read(tracks, videos)), labelled.labels_of, folds, seed)
     for path in stored:

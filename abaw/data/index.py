@@ -1,8 +1,9 @@
 """Index of a data set: one row per video, labels joined with images, in memory-mapped arrays."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,15 @@ def pack(task: Task, labels: TaskLabels[NDArray[Any]]) -> NDArray[Any]:
     return np.where(valid[:, None] if values.ndim > valid.ndim else valid, values, marker).astype(dtype)
 
 
-def unpack(packed: Mapping[Task, NDArray[Any]], n_rows: int) -> Labels:
-    """Unpacks the first `n_rows` rows; rows that are absent are unlabelled."""
-    labels = Labels.unlabelled(n_rows)
+def unpack(packed: Mapping[Task, NDArray[Any]], n_rows: int, tasks: Iterable[Task]) -> Labels:
+    """Unpacks the labels of `n_rows` rows; those that are absent are unlabelled.
+
+    The first row of a task with one label per clip is the label of all rows.
+    """
+    labels = Labels.unlabelled(n_rows, tasks)
     for task, values in packed.items():
-        values = values[:n_rows]
+        if task.per == "clip":
+            values = np.repeat(values[:1], n_rows, axis=0)
         n = len(values)
         valid = ~np.isnan(values).any(1) if task.kind == "real" else values >= 0
         labels[task].valid[:n] = valid
@@ -44,7 +49,7 @@ def unpack(packed: Mapping[Task, NDArray[Any]], n_rows: int) -> Labels:
     return labels
 
 
-def read_rows_of_videos(files: DataFiles, progress: bool = False) -> tuple[Parts, str]:
+def read_rows_of_videos(files: DataFiles, tasks: Sequence[Task], progress: bool = False) -> tuple[Parts, str]:
     """Reads all annotation files and lists all video folders.
 
     Returns:
@@ -61,10 +66,10 @@ def read_rows_of_videos(files: DataFiles, progress: bool = False) -> tuple[Parts
         for video in videos:
             roots_of.setdefault(video, {})[number] = root
     names = sorted({*labelled, *roots_of})
-    parts: Parts = {name: [] for name in ("n_frames", "n_rows", "split", "source", "va", "expr", "au")}
+    parts: Parts = {name: [] for name in ("n_frames", "n_rows", "split", "source", *map(str, tasks))}
     for video in tqdm(names, desc="images", unit="video", disable=not progress):
         roots = roots_of.get(video, {})
-        row = _row(labelled.pop(video, {}), {k: _numbers(root, video) for k, root in roots.items()})
+        row = _row(labelled.pop(video, {}), {k: _numbers(root, video) for k, root in roots.items()}, tasks)
         for name, part in row.items():
             parts[name].append(part)
     return parts, json.dumps({"videos": names, "roots": [str(root) for root in files.image_roots]})
@@ -90,7 +95,9 @@ def _read_labels(annotations: Iterable[AnnotationFile], progress: bool) -> dict[
     return labelled
 
 
-def _row(annotated: _Annotated, numbers: Mapping[int, NDArray[np.int64]]) -> dict[str, NDArray[Any]]:
+def _row(
+    annotated: _Annotated, numbers: Mapping[int, NDArray[np.int64]], tasks: Sequence[Task]
+) -> dict[str, NDArray[Any]]:
     """The arrays of one video, from its labels and its image numbers in each image root."""
     n_rows = max((len(rows) for _, packed in annotated.values() for rows in packed.values()), default=0)
     n_frames = max(n_rows - 1, min(n_rows, 1))  # official files have one line too many
@@ -98,13 +105,13 @@ def _row(annotated: _Annotated, numbers: Mapping[int, NDArray[np.int64]]) -> dic
         annotated = {None: annotated[None]}  # an MTL file takes precedence
         n_frames = n_rows = len(annotated[None][1][VA])  # it lists images: its last row is a frame
     n_frames = max([n_frames, *(int(n.max(initial=0)) for n in numbers.values())])
-    split = np.full((1, len(TASKS)), -1, np.int8)
+    split = np.full((1, len(tasks)), -1, np.int8)
     source = np.full(n_frames, NO_SOURCE, np.int8)
-    labels = {task: pack(task, unlabelled(task, n_rows)) for task in TASKS}
+    labels = {task: pack(task, unlabelled(task, n_rows)) for task in tasks}
     for file, packed in annotated.values():
         for task, rows in packed.items():
             labels[task][: len(rows)] = rows
-            split[0, TASKS.index(task)] = SPLITS.index(file.split)
+            split[0, tasks.index(task)] = SPLITS.index(file.split)
     for k in reversed(list(numbers)):  # the first root that holds a frame overwrites the others
         source[numbers[k] - 1] = k
     lengths = {"n_frames": np.array([n_frames]), "n_rows": np.array([n_rows])}
@@ -136,8 +143,9 @@ class Index:
         roots: Image roots, in the order in which they are searched.
         n_frames: int64 (V,), N = max(last image number, label rows - 1).
         n_rows: int64 (V,), label rows of the longest annotation, 0 without any.
-        split: int8 (V, 3), by task (VA, EXPR, AU): place in `SPLITS`, -1 without an annotation.
+        split: int8 (V, tasks), place in `SPLITS`, -1 without an annotation.
         arrays: `source` and the packed labels, concatenated over all videos.
+        tasks: The tasks whose annotation files were read.
     """
 
     path: Path
@@ -147,19 +155,23 @@ class Index:
     n_rows: NDArray[np.int64]
     split: NDArray[np.int8]
     arrays: Mapping[str, NDArray[Any]]
+    tasks: tuple[Task, ...] = TASKS
     _frame_starts: list[int] = field(init=False, repr=False)
     _row_starts: list[int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_frame_starts", [0, *np.cumsum(self.n_frames).tolist()])
         object.__setattr__(self, "_row_starts", [0, *np.cumsum(self.n_rows).tolist()])
-        lengths = {"source": self._frame_starts[-1], **{task.name: self._row_starts[-1] for task in TASKS}}
+        lengths = {
+            "source": self._frame_starts[-1],
+            **{task.name: self._row_starts[-1] for task in self.tasks},
+        }
         per_video = len(self.videos) == len(self.n_frames) == len(self.n_rows) == len(self.split)
         if not per_video or any(len(self.arrays[name]) != n for name, n in lengths.items()):
             raise DamagedFileError(f"{self.path}: the arrays do not fit each other")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return open_index, (self.path, np.array(self.split))
+        return open_index, (self.path, self.tasks, np.array(self.split))
 
     def __len__(self) -> int:
         """Number of videos (V)."""
@@ -183,7 +195,8 @@ class Index:
 
     def splits(self, video: int) -> dict[Task, str]:
         """Per annotated task of a video, its split."""
-        return {task: SPLITS[k] for task, k in zip(TASKS, self.split[video].tolist(), strict=True) if k >= 0}
+        of_tasks = zip(self.tasks, self.split[video].tolist(), strict=True)
+        return {task: SPLITS[k] for task, k in of_tasks if k >= 0}
 
     def labels(self, video: int, split: str | None = None, start: int = 0, stop: int | None = None) -> Labels:
         """Labels of frames `start` to `stop` of a video.
@@ -198,11 +211,11 @@ class Index:
         n_rows = max((last - first if stop is None else stop) - start, 0)
         begin = min(first + start, last)
         packed = {
-            task: self.arrays[task.name][begin : min(begin + n_rows, last)]
+            task: self.arrays[task.name][first if task.per == "clip" else begin : last][:n_rows]
             for task, its_split in self.splits(video).items()
             if split is None or its_split == split
         }
-        return unpack(packed, n_rows)
+        return unpack(packed, n_rows, self.tasks)
 
     def annotated(self, split: str | None, tasks: Iterable[Task]) -> list[int]:
         """Videos annotated for at least one of `tasks` in a split; None: in any split."""
@@ -245,11 +258,18 @@ class Index:
         return replace(self, split=np.where(redivided, place[:, None], self.split))
 
 
-def open_index(path: Path, split: NDArray[np.int8] | None = None, *, verify: bool = False) -> Index:
+def open_index(
+    path: Path,
+    tasks: tuple[Task, ...] = TASKS,
+    split: NDArray[np.int8] | None = None,
+    *,
+    verify: bool = False,
+) -> Index:
     """Opens an index as memory-mapped arrays.
 
     Args:
         path: File written by `build_index`.
+        tasks: The tasks that it was written for.
         split: Replaces the split stored in the file.
         verify: Whether to verify the checksum of the whole content.
 
@@ -268,6 +288,7 @@ def open_index(path: Path, split: NDArray[np.int8] | None = None, *, verify: boo
             n_rows=arrays["n_rows"],
             split=arrays["split"] if split is None else split,
             arrays=arrays,
+            tasks=tasks,
         )
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise DamagedFileError(f"{path}: not an index ({error})") from error
@@ -287,5 +308,8 @@ def build_index(source: DataSource, *, progress: bool = False) -> Index:
     """
     files = find_files(source)
     paths, roots = files.paths(), [str(folder) for folder in files.image_roots]
-    path = cache_file(source.cache, [str(source.root), roots, source.label_set], fingerprint(paths))
-    return cached(path, open_index, lambda: read_rows_of_videos(files, progress))
+    options = [str(source.root), roots, source.label_set]
+    options += [repr(task) for task in source.tasks if task not in TASKS]
+    path = cache_file(source.cache, options, fingerprint(paths))
+    open_file = partial(open_index, tasks=source.tasks)
+    return cached(path, open_file, lambda: read_rows_of_videos(files, source.tasks, progress))

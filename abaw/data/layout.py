@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,7 @@ from abaw.data.formats.litdata_shards import mirror
 from abaw.data.labels import IMAGE_NAME
 from abaw.errors import AbawError
 from abaw.files import listing
-from abaw.tasks import AU, EXPR, VA, Task, task_named
+from abaw.tasks import TASKS, Task
 
 LabelSet = Literal["challenge", "mtl"]
 
@@ -46,17 +46,20 @@ class DataSource:
     """Folder of the index and of what describes image roots in object storage; None takes the environment
     variable ABAW_CACHE, else ~/.cache/abaw."""
 
+    tasks: tuple[Task, ...] = TASKS
+    """Tasks whose annotation files are read."""
+
     def __post_init__(self) -> None:
         roots, annotations = self.image_roots, self.annotations
-        paths = {
+        values = {
             "root": _absolute(self.root),
             "image_roots": None if roots is None else tuple(map(_absolute, roots)),
             "annotations": None if annotations is None else _absolute(annotations),
             "features": tuple(map(_absolute, self.features)),
             "cache_dir": None if self.cache_dir is None else _absolute(self.cache_dir),
         }
-        for name, path in paths.items():
-            object.__setattr__(self, name, path)
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
     @property
     def cache(self) -> Path:
@@ -123,7 +126,7 @@ def find_files(source: DataSource) -> DataFiles:
         AbawError: A folder does not exist, or does not contain what is needed from it.
     """
     root, annotations, label_set = source.root, source.annotations, source.label_set
-    found = search(root)
+    found = search(root, source.tasks)
     if source.image_roots is not None:
         packs = source.cache / "packs"
         chosen = given_image_roots(
@@ -133,7 +136,7 @@ def find_files(source: DataSource) -> DataFiles:
         chosen = choose_image_roots(root, found.image_roots)
         if not chosen and any(folder.is_dir() for folder in source.features[:1]):
             chosen = given_image_roots(source.features[:1])
-    labels = found if annotations is None else search(annotations)
+    labels = found if annotations is None else search(annotations, source.tasks)
     wanted = [
         file
         for file in labels.annotations
@@ -166,16 +169,21 @@ _PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 MTL = "mtl"
 
-_MEANINGS: dict[str, str] = {
-    **dict.fromkeys(("va", "valence", "arousal"), VA.name),
-    **dict.fromkeys(("expr", "expression", "expressions"), EXPR.name),
-    **dict.fromkeys(("au", "aus", "action", "actionunit", "actionunits"), AU.name),
+Meanings = Mapping[str, Task | str]
+
+_MEANINGS: Meanings = {
     **dict.fromkeys(("mtl", "multi", "multitask"), MTL),
     **dict.fromkeys(("train", "training", "trainset", "trainingset"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "valset", "validationset", "dev"), "val"),
     **dict.fromkeys(("test", "testing", "testset"), "test"),
 }
-"""Words in the name of a folder or an MTL file that name the task or the split of its annotations."""
+"""Words in the name of a folder or an MTL file that name the split of its annotations, or all tasks."""
+
+
+def meanings(tasks: Iterable[Task]) -> Meanings:
+    """The words that name a split or one of some tasks."""
+    return {**_MEANINGS, **{word: task for task in tasks for word in (task.name, *task.words)}}
+
 
 _FILLERS = re.compile(
     "(sub)?set|split|data|(sub)?challenge|sub|track|task|learning|estimation|recognition|classification"
@@ -201,33 +209,33 @@ class _Place:
     folder: Path
     real: Path
     depth: int
-    task: str | None
+    task: Task | str | None
     split: str | None
 
 
-def meaning(name: str) -> tuple[str | None, str | None]:
+def meaning(name: str, words: Meanings) -> tuple[Task | str | None, str | None]:
     """Task (or `mtl`) and split in the name of a folder; each None if there is none or more than one.
 
     Words may be separated by underscores, spaces, hyphens or capital letters. A name with an unknown word
     has neither task nor split.
     """
-    met = set()
+    met: set[Task | str] = set()
     for part in re.split(r"[\s_\-.()]+", name):
-        pieces = [part] if part.lower() in _MEANINGS or _FILLERS.fullmatch(part) else _WORD.findall(part)
+        pieces = [part] if part.lower() in words or _FILLERS.fullmatch(part) else _WORD.findall(part)
         if "".join(pieces) != part:
             return None, None
         for word in map(str.lower, pieces):
-            if word in _MEANINGS:
-                met.add(_MEANINGS[word])
+            if word in words:
+                met.add(words[word])
             elif not _FILLERS.fullmatch(word):
                 return None, None
     tasks, splits = met - set(SPLITS), met & set(SPLITS)
     if len(tasks) > 1 or len(splits) > 1:
         return None, None
-    return next(iter(tasks), None), next(iter(splits), None)
+    return next(iter(tasks), None), next((split for split in SPLITS if split in splits), None)
 
 
-def search(root: Path) -> DataFiles:
+def search(root: Path, tasks: Iterable[Task] = TASKS) -> DataFiles:
     """Finds every image root and every annotation file up to five folders below `root`, or `root` itself.
 
     Hidden folders and those of macOS archives are skipped. A folder is searched once, even if several
@@ -242,14 +250,15 @@ def search(root: Path) -> DataFiles:
         )
     found = DataFiles()
     visited: set[Path] = set()
+    words = meanings(tasks)
     with listing():
-        links = [_Place(root, root.resolve(), _DEPTH, *meaning(root.name))]
+        links = [_Place(root, root.resolve(), _DEPTH, *meaning(root.name, words))]
         while links:  # last, so that a folder is found by its own name first
-            links += _search(links.pop(0), found, visited)
+            links += _search(links.pop(0), found, visited, words)
     return found
 
 
-def _search(place: _Place, found: DataFiles, visited: set[Path]) -> list[_Place]:
+def _search(place: _Place, found: DataFiles, visited: set[Path], words: Meanings) -> list[_Place]:
     """Adds the content of a folder and its subfolders to `found`; returns the symbolic links to folders."""
     if place.real in visited:
         return []
@@ -257,28 +266,28 @@ def _search(place: _Place, found: DataFiles, visited: set[Path]) -> list[_Place]
     videos, links = [], []
     for path in sorted(place.folder.glob("*.txt")):
         if _is_ordinary(path.name):
-            _add_text(path, place, found)
+            _add_text(path, place, found, words)
     if not place.depth:
         return []
     for child in subfolders(place.folder):
         if not child.name.lower().startswith(_ALIGNED) and _holds_images(child):
             videos.append(child.name)  # images directly in cropped_aligned are strays
         elif child.suffix != ".txt":
-            task, split = meaning(child.name)
+            task, split = meaning(child.name, words)
             is_link = child.is_symlink()
             real = child.resolve() if is_link else place.real / child.name
             below = _Place(child, real, place.depth - 1, task or place.task, split or place.split)
-            links += [below] if is_link else _search(below, found, visited)
+            links += [below] if is_link else _search(below, found, visited, words)
     if videos:
         found.image_roots[place.folder] = videos
     return links
 
 
-def _add_text(path: Path, place: _Place, found: DataFiles) -> None:
+def _add_text(path: Path, place: _Place, found: DataFiles, words: Meanings) -> None:
     """Adds a .txt file to the annotations or the other texts of `found`, by its path."""
-    in_name = meaning(path.stem)
-    if place.task is not None and place.task != MTL and place.split is not None:
-        found.annotations.append(AnnotationFile(path, place.split, task_named(place.task), path.stem))
+    in_name = meaning(path.stem, words)
+    if isinstance(place.task, Task) and place.split is not None:
+        found.annotations.append(AnnotationFile(path, place.split, place.task, path.stem))
     elif MTL in (place.task, in_name[0]) and in_name[1] in ("train", "val"):
         found.annotations.append(AnnotationFile(path, in_name[1], None, None))
     else:

@@ -105,6 +105,7 @@ class Score:
         formula: From sums (..., K, S) to the score of each output (..., K); 0 where undefined.
         count: From sums to the number of labelled frames (...); by default the largest first sum.
         constant: From sums (K, S) to the score of the best constant prediction; None: unknown.
+        higher_is_better: Whether it may be the first of a task, which is maximised.
     """
 
     name: str
@@ -112,6 +113,7 @@ class Score:
     formula: Callable[[NDArray], NDArray]
     count: Callable[[NDArray], NDArray] = lambda sums: sums[..., 0].max(-1)
     constant: Callable[[NDArray], float] | None = None
+    higher_is_better: bool = True
 
 
 def _class_f1(sums: NDArray) -> NDArray[np.float64]:
@@ -129,21 +131,29 @@ def _constant_presence(sums: NDArray) -> float:
     return float(f1(present, absent, 0 * present).mean())
 
 
-SCORES = {
-    score.name: score
-    for score in (
-        Score("ccc", lambda *a: ccc_sums(*a[:3]), ccc, constant=lambda _: 0.0),
-        Score("mae", lambda *a: absolute_errors(*a[:3]), lambda s: s[..., 1] / np.maximum(s[..., 0], 1)),
-        Score("class_f1", confusion, _class_f1, lambda s: s.sum((-2, -1)), _constant_class),
-        Score(
-            "binary_f1",
-            lambda *a: presence_counts(*a[:3]),
-            lambda s: f1(s[..., 0], s[..., 1], s[..., 2]),
-            lambda s: s.sum(-1).max(-1),
-            _constant_presence,
-        ),
-    )
-}
+def _without_size(sums: Callable[[NDArray, NDArray, NDArray], NDArray]) -> Callable[..., NDArray]:
+    return lambda decisions, target, valid, _: sums(decisions, target, valid)
+
+
+_ALL = (
+    Score("ccc", _without_size(ccc_sums), ccc, constant=lambda _: 0.0),
+    Score(
+        "mae",
+        _without_size(absolute_errors),
+        lambda sums: sums[..., 1] / np.maximum(sums[..., 0], 1),
+        higher_is_better=False,
+    ),
+    Score("class_f1", confusion, _class_f1, lambda sums: sums.sum((-2, -1)), _constant_class),
+    Score(
+        "binary_f1",
+        _without_size(presence_counts),
+        lambda sums: f1(sums[..., 0], sums[..., 1], sums[..., 2]),
+        lambda sums: sums.sum(-1).max(-1),
+        _constant_presence,
+    ),
+)
+
+SCORES = {score.name: score for score in _ALL}
 """Scores by the names that tasks give. The best constant of `ccc` scores 0: it has no covariance."""
 
 
@@ -152,13 +162,15 @@ def scores_of(task: Task) -> tuple[tuple[Score, slice], ...]:
     """The scores of a task, the official one first, each with its columns in the task's sums.
 
     Raises:
-        UsageError: A score has no such name.
+        UsageError: A score has no such name, or the official one is not maximised.
     """
+    if unknown := [score for score in task.scores if isinstance(score, str) and score not in SCORES]:
+        raise UsageError(f"task {task}: {unknown[0]!r} is not a score; choose from {', '.join(SCORES)}")
+    scores = [SCORES[score] if isinstance(score, str) else score for score in task.scores]
+    if not scores[0].higher_is_better:
+        raise UsageError(f"task {task}: {scores[0].name} is not maximised; give another score first")
     found, first = [], 0
-    for score in task.scores:
-        if isinstance(score, str) and score not in SCORES:
-            raise UsageError(f"task {task}: {score!r} is not a score; choose from {', '.join(SCORES)}")
-        score = SCORES[score] if isinstance(score, str) else score
+    for score in scores:
         empty = (np.zeros((0, *task.value_shape), np.int64), np.zeros((0, *task.valid_shape), np.bool_))
         width = score.sums(empty[0], *empty, task.size).shape[-1]
         found.append((score, slice(first, first + width)))

@@ -19,7 +19,7 @@ class LabelledTracks:
     """The labels of one split of a data set, and the tracks predicted for its videos.
 
     Args:
-        source: Location of the data set.
+        source: Location of the data set; its tasks are those that a track may hold.
         split: train, val or test.
 
     Raises:
@@ -44,7 +44,7 @@ class LabelledTracks:
         """
         paths = find_tracks(folder)
         common_metadata(folder, paths)
-        tasks = read_track(next(iter(paths.values()))).tasks
+        tasks = read_track(next(iter(paths.values())), self._source.tasks).tasks
         places = self._index.annotated(self._split, tasks)
         # an annotation without rows and images has no frame, so no track is needed
         videos = [self._index.videos[place] for place in places if self._index.n_frames[place]]
@@ -67,7 +67,7 @@ class LabelledTracks:
             AbawError: A track is damaged or shorter than its video.
         """
         for video in tqdm(videos, desc="tracks", disable=None):
-            track = read_track(track_path(folder, video))
+            track = read_track(track_path(folder, video), self._source.tasks)
             n_rows = len(self.labels_of(video))
             if len(track) < n_rows - 1:  # the official files have one row more than frames
                 raise AbawError(

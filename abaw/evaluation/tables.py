@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from abaw.tasks import AU, EXPR, TASKS, VA, Task
+from abaw.tasks import Task
 
-_TITLES = {VA: "VA    mean CCC", EXPR: "EXPR  macro F1", AU: "AU    macro F1"}
+_TITLES = {"va": "VA    mean CCC", "expr": "EXPR  macro F1", "au": "AU    macro F1"}
+
+_GROUPS = ("per_class", "per_au", "per_label")
 
 
 def score_table(scores: Mapping[str, Any], labels: bool = False) -> str:
@@ -13,21 +15,37 @@ def score_table(scores: Mapping[str, Any], labels: bool = False) -> str:
 
     Args:
         scores: Scores from `scores.summarise`.
-        labels: Whether to add a line for every class and action unit.
+        labels: Whether to add a line for every class, action unit or other label, and for further scores.
     """
-    tasks = [task for task in TASKS if task.name in scores]
-    if not tasks:
-        return "no labels to score against"
     lines = []
-    for task in tasks:
-        part = scores[task.name]
+    for name, part in scores.items():
+        if not _is_score(part):
+            continue
         frames = f"  {part['frames']:,} frames"
-        lines.append(_line(_TITLES[task], part["score"], part.get("interval")) + frames)
+        lines.append(_line(_title(name), part["score"], part.get("interval")) + frames)
         if labels:
-            by_label = part.get(task.score_key, part)
-            ends = part.get("intervals", {})
-            lines += [_line(f"  {name}", by_label[name], ends.get(name)) for name in task.names]
+            lines += _label_lines(part)
+            further = {key: value for key, value in part.items() if key not in _GROUPS and _is_score(value)}
+            for key, other in further.items():
+                lines += [_line(f"  {key}", other["score"], other.get("interval")), *_label_lines(other)]
+    if not lines:
+        return "no labels to score against"
     return "\n".join([*lines, _line("total", scores["total"], scores.get("total_interval"))])
+
+
+def _is_score(part: Any) -> bool:
+    return isinstance(part, Mapping) and "frames" in part
+
+
+def _title(name: str) -> str:
+    return _TITLES.get(name, name.upper())
+
+
+def _label_lines(part: Mapping[str, Any]) -> list[str]:
+    grouped = next((part[key] for key in _GROUPS if key in part), None)
+    by_label = grouped or {k: v for k, v in part.items() if isinstance(v, float) and k != "score"}
+    ends = part.get("intervals", {})
+    return [_line(f"  {name}", score, ends.get(name)) for name, score in by_label.items()]
 
 
 def comparison_table(differences: Mapping[str, Any]) -> str:
@@ -42,11 +60,11 @@ def comparison_table(differences: Mapping[str, Any]) -> str:
 
 def baseline_table(columns: Mapping[str, Mapping[Task, float]]) -> str:
     """Table of the tasks' scores with a column for each of several predictions."""
-    tasks = [task for task in TASKS if any(task in column for column in columns.values())]
+    tasks = dict.fromkeys(task for column in columns.values() for task in column)
     widths = {name: max(len(name), 8) + 2 for name in columns}
     head = " " * 14 + "".join(f"{name:>{width}}" for name, width in widths.items())
     rows = [
-        f"{_TITLES[task]:<14}"
+        f"{_title(task.name):<14}"
         + "".join(f"{_cell(columns[name].get(task)):>{w}}" for name, w in widths.items())
         for task in tasks
     ]

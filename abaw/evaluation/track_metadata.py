@@ -32,6 +32,7 @@ class TrackMetadata:
         weights: Fingerprint of the network's tensors (SHA-256); for an ensemble that of its sources.
         settings: Other settings that affect the predictions, as plain numbers: windows, dropped frames.
         sources: Members of an ensemble, each with `folder`, `share` and its own metadata, null if unknown.
+        tasks: Descriptions of predicted tasks besides those of the challenge; see `Task.describe`.
         version: Version of the package.
     """
 
@@ -39,6 +40,7 @@ class TrackMetadata:
     weights: str
     settings: Mapping[str, float] = field(default_factory=dict)
     sources: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    tasks: Sequence[Any] = field(default_factory=list)
     version: str = field(default_factory=lambda: abaw.__version__)
 
     def goes_with(self, other: "TrackMetadata | None") -> bool:
@@ -77,7 +79,8 @@ def ensemble_metadata(
         for folder, member, share in zip(folders, members, shares, strict=True)
     ]
     weights = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    return TrackMetadata(run=str(out), weights=weights, sources=sources)
+    tasks = members[0].tasks if members[0] is not None else []
+    return TrackMetadata(run=str(out), weights=weights, sources=sources, tasks=tasks)
 
 
 def read_metadata(path: Path) -> TrackMetadata | None:

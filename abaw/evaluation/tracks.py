@@ -15,7 +15,14 @@ from abaw.data.labels import Labels
 from abaw.errors import AbawError, UsageError
 from abaw.evaluation.formulas import video_sums
 from abaw.evaluation.scores import Sums
-from abaw.evaluation.track_metadata import KEY, TrackMetadata, check_fits, common_metadata, ensemble_metadata
+from abaw.evaluation.track_metadata import (
+    KEY,
+    TrackMetadata,
+    check_fits,
+    common_metadata,
+    ensemble_metadata,
+    read_metadata,
+)
 from abaw.files import atomic_path
 from abaw.tasks import TASKS, Task
 
@@ -91,34 +98,54 @@ def track_path(folder: Path | str, video: str) -> Path:
     return Path(folder) / f"{video}{SUFFIX}"
 
 
-def read_track(path: Path | str) -> Track:
+def known_tasks(path: Path, *, trust_code: bool = False) -> tuple[Task, ...]:
+    """The tasks that a track may hold: those of the challenge, then others that its metadata describe.
+
+    Args:
+        path: A track.
+        trust_code: Whether to import tasks that need code.
+
+    Raises:
+        AbawError: The file is damaged.
+        UsageError: A task needs code that is not trusted, or cannot be imported.
+    """
+    metadata = read_metadata(path)
+    described = [] if metadata is None else metadata.tasks
+    try:
+        return (*TASKS, *(Task.from_description(plain, trust_code=trust_code) for plain in described))
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def read_track(path: Path | str, tasks: Iterable[Task] | None = None) -> Track:
     """Reads and validates one track.
+
+    Args:
+        path: The file.
+        tasks: Tasks that it may hold; None: its `known_tasks`.
 
     Raises:
         AbawError: The file is damaged, has other columns, missing or unordered rows, or values that are NaN
             or infinite.
     """
     path = Path(path)
+    tasks = known_tasks(path) if tasks is None else tasks
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise AbawError(f"{path}: cannot be read as a track ({error}); predict it again") from error
-    columns = _checked_columns(path, table)
-    values = {
-        task: np.stack([columns[name] for name in task.columns], axis=1)
-        for task in TASKS
-        if task.columns[0] in columns
-    }
+    tasks = [task for task in tasks if set(table.column_names) & set(task.columns)]
+    columns = _checked_columns(path, table, tasks)
+    values = {task: np.stack([columns[name] for name in task.columns], axis=1) for task in tasks}
     track = Track(video=path.name.removesuffix(SUFFIX), seen=columns["seen"], values=values)
     if problem := _first_problem(track):
         raise AbawError(f"{path}: {problem}; predict it again")
     return track
 
 
-def _checked_columns(path: Path, table: pa.Table) -> dict[str, NDArray]:
+def _checked_columns(path: Path, table: pa.Table, tasks: Sequence[Task]) -> dict[str, NDArray]:
     """The columns of a track's table, converted to their types, one row per frame."""
     names = set(table.column_names)
-    tasks = [task for task in TASKS if names & set(task.columns)]
     types = {"frame": pa.int32(), "seen": pa.bool_()}
     types |= {column: pa.float32() for task in tasks for column in task.columns}
     wrong = [f"lacks {name!r}" for name in types if name not in names]

@@ -180,13 +180,16 @@ def _input_warnings(
         )
 
 
-def load(checkpoint: str | Path, *, device: str | None = None, calibrated: bool = False) -> Predictor:
-    """Loads a checkpoint for prediction; no code in it is executed.
+def load(
+    checkpoint: str | Path, *, device: str | None = None, calibrated: bool = False, trust_code: bool = False
+) -> Predictor:
+    """Loads a checkpoint for prediction; no code is executed unless it is trusted.
 
     Args:
         checkpoint: A checkpoint of `abaw fit`, such as `runs/demo/checkpoints/best.ckpt`.
         device: Device of the network; null: a GPU if there is one.
         calibrated: Whether to apply the calibration that `abaw calibrate` stored in the checkpoint.
+        trust_code: Whether to import a task of the checkpoint that is not described by plain values.
 
     Returns:
         A predictor, whose `predict_frames` returns a table of predictions.
@@ -198,7 +201,10 @@ def load(checkpoint: str | Path, *, device: str | None = None, calibrated: bool 
     target = _available(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     loaded = load_checkpoint(checkpoint)
     metadata: dict[str, Any] = loaded["abaw"]
-    network = Network.from_description(metadata["network"])
+    try:
+        network = Network.from_description(metadata["network"], trust_code=trust_code)
+    except UsageError as error:
+        raise UsageError(f"{checkpoint}: {error}") from error
     network.load_state_dict(network_weights(loaded))
     network.eval().requires_grad_(False)
     calibration = calibration_in(loaded, Path(checkpoint)) if calibrated else None

@@ -27,7 +27,7 @@ from abaw.loading.sampling import (
 from abaw.loading.splits import PredictSplit, SplitSelection, Stage, TestSplit, read_folds
 from abaw.loading.transforms import ClipAugmentation
 from abaw.loading.workers import default_workers
-from abaw.tasks import Task, parse_tasks
+from abaw.tasks import TASKS, Task, parse_tasks
 from abaw.windows import WindowTable, cut_videos
 
 
@@ -97,7 +97,7 @@ class AffectDataModule(LightningDataModule):
 
     Args:
         root: Folder with cropped_aligned/ and the annotations; null takes the variable ABAW_ROOT.
-        tasks: Whose labels are used: any of va, expr, au.
+        tasks: Whose labels are used: any of va, expr, au, or the import path of another, such as pain.PAIN.
         features: Folders of cached features to read instead of images; `abaw extract` fills the first.
         window: Frames in a training window; 1 trains on single images.
         batch_size: Windows per device and training batch.
@@ -138,16 +138,17 @@ class AffectDataModule(LightningDataModule):
                 "there is no data: name the folder that holds cropped_aligned/ and the annotations with"
                 " --data.root DIR or in the environment variable ABAW_ROOT"
             )
+        self.tasks = parse_tasks(tasks)
         self.source = DataSource(
             Path(root),
             image_roots=None if source.image_roots is None else [Path(path) for path in source.image_roots],
             annotations=None if source.annotations is None else Path(source.annotations),
             label_set=source.label_set,
             features=[Path(folder) for folder in features or ()],
+            tasks=tuple(dict.fromkeys((*TASKS, *self.tasks))),
             cache_dir=None if cache_dir is None else Path(cache_dir),
         )
         self.features = self.source.features
-        self.tasks = parse_tasks(tasks)
         self.window, self.batch_size, self.workers = window, batch_size, workers
         self.folds, self.fold = folds, fold
         self.seed = int(seed)  # a parser may give a kind of its own, which no checkpoint should hold

@@ -11,7 +11,7 @@ from abaw.errors import AbawError, UsageError
 from abaw.model.backbone import Backbone, BackboneSettings
 from abaw.model.heads import Heads, HeadSettings, predictions
 from abaw.model.temporal import TemporalEncoder, TemporalSettings
-from abaw.tasks import Task, task_named
+from abaw.tasks import Task
 
 
 class Network(nn.Module):
@@ -159,7 +159,7 @@ class Network(nn.Module):
     def describe(self) -> dict[str, Any]:
         """Plain values from which `from_description` rebuilds the network, also with a later timm."""
         return {
-            "tasks": [task.name for task in self.tasks],
+            "tasks": [task.describe() for task in self.tasks],
             "dim": self.dim,
             "backbone": None if self.backbone is None else self.backbone.settings.describe(),
             "temporal": self.temporal.settings.describe(),
@@ -167,11 +167,16 @@ class Network(nn.Module):
         }
 
     @classmethod
-    def from_description(cls, description: Mapping[str, Any]) -> Self:
-        """The network of a description, uncompiled and with random weights: nothing is downloaded."""
+    def from_description(cls, description: Mapping[str, Any], *, trust_code: bool = False) -> Self:
+        """The network of a description, uncompiled and with random weights: nothing is downloaded.
+
+        Args:
+            description: From `describe`.
+            trust_code: Whether to import tasks that need code.
+        """
         backbone = description["backbone"]
         return cls(
-            tasks=[task_named(name) for name in description["tasks"]],
+            tasks=[Task.from_description(plain, trust_code=trust_code) for plain in description["tasks"]],
             backbone=None if backbone is None else BackboneSettings.from_description(backbone),
             temporal=TemporalSettings.from_description(description["temporal"]),
             heads=HeadSettings(**description["heads"]),

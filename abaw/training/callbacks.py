@@ -19,6 +19,7 @@ from abaw.evaluation.track_metadata import TrackMetadata, check_fits
 from abaw.evaluation.tracks import Track, list_tracks, write_track
 from abaw.files import atomic_path
 from abaw.model.checkpoints import best_scores, weights_fingerprint
+from abaw.tasks import TASKS
 
 
 class TrackWriter(Callback):
@@ -44,6 +45,7 @@ class TrackWriter(Callback):
             run=self.run,
             weights=weights_fingerprint(cast(Any, pl_module).network.state_dict()),
             settings={**data.eval_window_sizes, "drop_frames": data.evaluation.drop_frames},
+            tasks=[task.describe() for task in cast(Any, pl_module).tasks if task not in TASKS],
         )
         check_fits(self.folder, list_tracks(self.folder), self._metadata)
 

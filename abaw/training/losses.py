@@ -98,6 +98,10 @@ class TaskLosses(nn.Module):
             raise UsageError(
                 f"model.loss.task_weights: {unknown[0]!r} is not a task; choose from {', '.join(known)}"
             )
+        for task in tasks:
+            loss = settings.loss(task)
+            if isinstance(loss, str) and loss != "ccc" and loss not in LOSSES:
+                raise UsageError(f"task {task}: {loss!r} is not a loss; choose from ccc, {', '.join(LOSSES)}")
         self.settings = settings
         self.tasks = tuple(tasks)
         self._counted = False

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from abaw.batch import Batch
 from abaw.errors import UsageError
+from abaw.evaluation.formulas import scores_of
 from abaw.evaluation.metrics import OfficialScores
 from abaw.evaluation.stitching import Stitched, Stitcher
 from abaw.loading.masking import RandomFrameMasking
@@ -76,7 +77,7 @@ class AffectModule(LightningModule):
     monitored `val/score` is the sum of the scores of the asked tasks that have labels there.
 
     Args:
-        tasks: What to predict: any of va, expr, au.
+        tasks: Tasks to predict: any of va, expr, au, or import paths of others.
         backbone: Encoder of single frames; null for cached features of other programs.
         dim: Dimension of cached features, if there is no backbone.
         temporal: Encoder of the sequence.
@@ -108,6 +109,8 @@ class AffectModule(LightningModule):
     ) -> None:
         super().__init__()
         self.tasks = parse_tasks(tasks)
+        for task in self.tasks:
+            scores_of(task)  # a wrong name is found before training
         self.network = Network(
             tasks=self.tasks, backbone=backbone, temporal=temporal, heads=heads, dim=dim, pretrained=False
         )

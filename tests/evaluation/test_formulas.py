@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from abaw.errors import AbawError
+from abaw.errors import AbawError, UsageError
 from abaw.evaluation.formulas import (
     ccc,
     ccc_sums,
@@ -12,10 +14,15 @@ from abaw.evaluation.formulas import (
     label_scores,
     n_frames,
     presence_counts,
+    scores_of,
     sums_shape,
+    video_sums,
 )
-from abaw.tasks import AU, EXPR, TASKS
+from abaw.tasks import AU, EXPR, TASKS, Task, TaskLabels
 from tests.support.scores import plain_ccc
+
+PAIN = Task(name="pain", kind="real", names=("pain",), high=16.0, loss="mse", scores=("ccc", "mae"))
+CLIP = Task(name="clip", kind="binary", names=("yes",), per="clip", loss="bce", scores=("binary_f1",))
 
 
 def test_ccc_is_the_definition_on_the_valid_rows():
@@ -116,3 +123,25 @@ def test_extend_cuts_or_repeats_the_last():
     assert extend(values[:0], 0).shape == (0, 2)
     with pytest.raises(AbawError, match="without any frame"):
         extend(values[:0], 1)
+
+
+def test_absolute_errors_are_averaged_over_the_valid_rows():
+    prediction, target = np.array([[1.0], [5.0], [9.0]]), np.array([[2.0], [5.0], [0.0]])
+    score, _ = scores_of(PAIN)[1]
+    sums = score.sums(prediction, target, np.array([True, True, False]), 1)
+    assert score.formula(sums).tolist() == [0.5]
+
+
+def test_a_clip_is_scored_once_by_the_mean_of_its_predictions():
+    labels = TaskLabels(np.ones((4, 1), np.float32), np.ones((4, 1), bool))
+    for predictions, counts in (([0.4, 0.8, 0.7], [1, 0, 0, 0]), ([0.9, 0.1, 0.2], [0, 0, 1, 0])):
+        assert video_sums(CLIP, np.float32(predictions)[:, None], labels).tolist() == [counts]
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [(("mae",), "mae is not maximised"), (("ccc", "f2"), "'f2' is not a score; choose")],
+)
+def test_scores_of_a_task_that_do_not_exist_or_are_not_maximised_are_refused(scores, message):
+    with pytest.raises(UsageError, match=f"task pain: {message}"):
+        scores_of(replace(PAIN, scores=scores))
