@@ -66,7 +66,7 @@ COVERED_ELSEWHERE = {  # module without a test file of its name -> the file that
 }
 GONE = (
     r"Sight|Feeding|holding_labels|stand_in|EndRequest|in_words|EpochLines|MetricsFile|LossBar|MovingAverage"
-    r"|Playwright|Society|Weather|images_mark|key_of|hide_frames"
+    r"|Playwright|Society|Weather|images_mark|key_of|hide_frames|VERBS"
 )
 NO_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "manager", "misc"}
 

@@ -225,7 +225,7 @@ class AffectModule(LightningModule):
         self._finish_scoring("test")
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[Task, Tensor]:  # noqa: ARG002
-        """Gives, per task, float32 (B, T, K): VA in [-1, 1], probabilities otherwise."""
+        """Predictions per task, float32 (B, T, K): VA in [-1, 1], probabilities otherwise."""
         return self.network.predictions(self.network(batch))
 
     def _start_scoring(self, stage: Literal["validate", "test"]) -> None:

@@ -85,7 +85,7 @@ def ignore_signals() -> None:
 
 
 def any_rank(trainer: Trainer, *flags: bool) -> tuple[bool, ...]:
-    """Returns each flag, true if it is true on any rank; a collective call."""
+    """Each flag, true if it is true on any rank; a collective call."""
     if trainer.world_size == 1:
         return flags
     raised = torch.tensor(flags, dtype=torch.int32).to(trainer.strategy.root_device)
