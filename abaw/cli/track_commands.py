@@ -39,7 +39,7 @@ def score(
         label_set: Labels of the single-task challenges, or of the multi-task one.
         draws: Number of bootstrap draws; 0: no intervals.
         seed: Seed of the bootstrap.
-        trust_code: Import a task of the tracks that is code of its own.
+        trust_code: Import the code of custom tasks that the tracks name.
         json: Print everything as JSON.
     """
     from json import dumps

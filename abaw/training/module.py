@@ -110,7 +110,7 @@ class AffectModule(LightningModule):
         super().__init__()
         self.tasks = parse_tasks(tasks)
         for task in self.tasks:
-            scores_of(task)  # a wrong name is found before training
+            scores_of(task)  # raises for an unknown name
         self.network = Network(
             tasks=self.tasks, backbone=backbone, temporal=temporal, heads=heads, dim=dim, pretrained=False
         )
