@@ -28,7 +28,6 @@ from abaw.training.throughput import loader_parts, time_parts
 from benchmarks.rows import Row, in_turns, ratio
 
 LENGTH, BATCH = 32, 8
-TASKS = tuple(TASKS)
 
 
 class Replay:

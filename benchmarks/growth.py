@@ -12,7 +12,7 @@ from abaw.loading.datamodule import AffectDataModule
 from abaw.model.heads import HeadSettings
 from abaw.model.network import Network
 from abaw.model.temporal import TemporalSettings
-from abaw.tasks import TASKS
+from abaw.tasks import AU, EXPR, TASKS, VA, TaskLabels
 from abaw.training.losses import LossSettings, TaskLosses
 from abaw.training.module import AffectModule
 from abaw.windows import Window
@@ -78,14 +78,14 @@ def _epoch(folder: Path) -> float:
         workers=0,
         cache_dir=str(folder),
     )
-    module = AffectModule(tasks=list(TASKS), backbone=None, dim=DIM, temporal=SMALL)
+    module = AffectModule(tasks=[task.name for task in TASKS], backbone=None, dim=DIM, temporal=SMALL)
     return median(epoch_seconds(module, data, epochs=1))
 
 
 def _window_seconds(temporal: TemporalSettings, batch_frames: int) -> dict[int, float]:
     """Seconds of a training step per window, by its length, with equally many frames in a batch."""
-    network = Network(tasks=tuple(TASKS), backbone=None, temporal=temporal, heads=HeadSettings(), dim=DIM)
-    losses = TaskLosses(LossSettings(expr_weights="none", au_weights="none"), tuple(TASKS))
+    network = Network(tasks=TASKS, backbone=None, temporal=temporal, heads=HeadSettings(), dim=DIM)
+    losses = TaskLosses(LossSettings(expr_weights="none", au_weights="none"), TASKS)
     batches = [_random(batch_frames // length, length) for length in LENGTHS]
 
     def train(batch: Batch) -> None:
@@ -105,12 +105,11 @@ def _random(b: int, t: int) -> Batch:
         features=torch.randn(b, t, DIM),
         present=everything,
         visible=everything,
-        va=torch.rand(b, t, 2),
-        va_valid=everything,
-        expr=torch.randint(8, (b, t)),
-        expr_valid=everything,
-        au=torch.randint(2, (b, t, 12)).float(),
-        au_valid=everything[..., None].expand(b, t, 12),
+        labels={
+            VA: TaskLabels(torch.rand(b, t, 2), everything),
+            EXPR: TaskLabels(torch.randint(8, (b, t)), everything),
+            AU: TaskLabels(torch.randint(2, (b, t, 12)).float(), everything[..., None].expand(b, t, 12)),
+        },
         where=tuple(Window(k, 0, t) for k in range(b)),
         n_bad_frames=torch.zeros(b, dtype=torch.long),
     )

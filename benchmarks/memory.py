@@ -65,19 +65,19 @@ def write_large_set(root: Path, cache: Path, *, videos: int, frames: int, dim: i
     from abaw.data.formats.annotations import write_task_file
     from abaw.data.formats.features import features_path, write_features
     from abaw.data.labels import Labels
-    from abaw.tasks import TASKS
+    from abaw.tasks import AU, EXPR, TASKS, VA, TaskLabels
 
     rng = np.random.default_rng(0)
     everything = np.ones(frames + 1, bool)
-    labels = Labels(
-        va=rng.uniform(-1, 1, (frames + 1, 2)).astype(np.float32),
-        va_valid=everything,
-        expr=rng.integers(0, 8, frames + 1),
-        expr_valid=everything,
-        au=rng.integers(0, 2, (frames + 1, 12)).astype(np.float32),
-        au_valid=np.ones((frames + 1, 12), bool),
-    )
-    paths = {task: root / f"{task.upper()}_Set" / "Train_Set" for task in TASKS}
+    by_task = {
+        VA: TaskLabels(rng.uniform(-1, 1, (frames + 1, 2)).astype(np.float32), everything),
+        EXPR: TaskLabels(rng.integers(0, 8, frames + 1), everything),
+        AU: TaskLabels(
+            rng.integers(0, 2, (frames + 1, 12)).astype(np.float32), np.ones((frames + 1, 12), bool)
+        ),
+    }
+    labels = Labels(frames + 1, by_task)
+    paths = {task: root / f"{task.name.upper()}_Set" / "Train_Set" for task in TASKS}
     for task, folder in paths.items():
         folder.mkdir(parents=True)
         write_task_file(folder / "video0.txt", task, labels)

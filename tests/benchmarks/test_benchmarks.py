@@ -83,6 +83,7 @@ def test_the_gpu_rows_are_measured_where_there_is_one(tmp_path: Path) -> None:
         "data.window": 8,
         "data.workers": 0,
         "trainer.accelerator": "cpu",
+        "trainer.log_every_n_steps": 1,
         "seconds": 0.1,
         "rounds": 2,
     }
