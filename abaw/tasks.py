@@ -43,7 +43,7 @@ class Task:
         unlabelled: Marker of a missing label in annotation files.
         words: Words, lower-case, by which a folder is that of the task; its name is one of them.
         loss: Name of a loss in `training.losses.LOSSES`, or a function.
-        scores: Names in `evaluation.scores.SCORES`, or values of `Score`; the first is the official one.
+        scores: Names in `evaluation.formulas.SCORES`, or values of `Score`; the first is the official one.
         score_key: Key of the scores of the single outputs in JSON; empty: they stand beside the task's score.
         column_prefix: What the names of its columns in a track begin with.
         import_path: Module and name from which `parse_tasks` imported it; empty for a task of this package.
