@@ -193,12 +193,7 @@ def video_sums(task: Task, predictions: NDArray, labels: TaskLabels[NDArray[Any]
     if task.per == "clip":
         predictions, values, valid = predictions.mean(0, keepdims=True), values[:1], valid[:1]
     decisions = decide(task, extend(predictions, len(valid)))
-    return decision_sums(task, decisions, values, valid)
-
-
-def decision_sums(task: Task, decisions: NDArray, target: NDArray, valid: NDArray[np.bool_]) -> NDArray:
-    """Sums (K, S) of one video for all scores of a task, from the decisions and labels of R rows."""
-    return np.concatenate([s.sums(decisions, target, valid, task.size) for s, _ in scores_of(task)], -1)
+    return np.concatenate([s.sums(decisions, values, valid, task.size) for s, _ in scores_of(task)], -1)
 
 
 def sums_shape(task: Task) -> tuple[int, int]:

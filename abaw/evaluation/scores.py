@@ -7,11 +7,11 @@ counts, whose product with the sums per video gives the sums of all draws.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from abaw.data.labels import count_recordings, recording_places
 from abaw.errors import AbawError, UsageError
@@ -62,13 +62,12 @@ def official(sums: Sums) -> dict[Task, float]:
 
 def replicas(sums: Sums, drawn: NDArray[np.float64]) -> dict[Task, NDArray[np.float64]]:
     """Label scores (draws, K) per task in every bootstrap draw; NaN in draws without labelled frames."""
-    return {task: _replicas(values, drawn, *scores_of(task)[0]) for task, values in sums.labelled.items()}
+    firsts = {task: scores_of(task)[0] for task in sums.labelled}
+    return {t: _replicas(score, sums.by_task[t][..., part], drawn) for t, (score, part) in firsts.items()}
 
 
-def _replicas(
-    values: NDArray, drawn: NDArray[np.float64], score: Score, columns: slice
-) -> NDArray[np.float64]:
-    drawn_sums = resample(values[..., columns], drawn)
+def _replicas(score: Score, sums: NDArray, drawn: NDArray[np.float64]) -> NDArray[np.float64]:
+    drawn_sums = resample(sums, drawn)
     return np.where(score.count(drawn_sums)[:, None] == 0, np.nan, score.formula(drawn_sums))
 
 
@@ -88,42 +87,36 @@ def summarise(sums: Sums, draws: int = 1000, seed: int = 0) -> dict[str, Any]:
     drawn = draw_recordings(sums.videos, draws, seed) if draws and sums.videos else None
     result: dict[str, Any] = {}
     for task, values in sums.labelled.items():
-        entries = [_entry(task, values, sums.videos, drawn, *each) for each in scores_of(task)]
-        result[task.name] = entries[0] | {
-            score.name: entry for (score, _), entry in zip(scores_of(task)[1:], entries[1:], strict=True)
-        }
-    result["total"] = float(sum(part["score"] for part in result.values()))
-    if drawn is not None and sums.labelled:
-        labelled = np.any([n_frames(task, values) > 0 for task, values in sums.labelled.items()], axis=0)
+        (_, entry), *others = [
+            (score.name, _entry(task, score, values[..., columns], sums.videos, drawn))
+            for score, columns in scores_of(task)
+        ]
+        result[task.name] = entry | dict(others)
+    entries = list(result.values())
+    result["total"] = float(sum(entry["score"] for entry in entries))
+    if drawn is not None and entries:
+        labelled = np.any([n_frames(*each) > 0 for each in sums.labelled.items()], axis=0)
         total = sum(values.mean(1) for values in replicas(sums, drawn).values())
-        known = all(result[task.name]["interval"] is not None for task in sums.labelled)
+        known = all(entry["interval"] for entry in entries)
         size = count_recordings(compress(sums.videos, labelled)) if known else 0
-        ends = interval(np.asarray(total), size)
-        result["total_interval"] = None if ends is None else ends.tolist()
+        result["total_interval"] = interval(np.asarray(total), size)
     return result
 
 
 def _entry(
-    task: Task,
-    values: NDArray,
-    videos: Sequence[str],
-    drawn: NDArray[np.float64] | None,
-    score: Score,
-    columns: slice,
+    task: Task, score: Score, sums: NDArray, videos: Sequence[str], drawn: NDArray[np.float64] | None
 ) -> dict[str, Any]:
-    """One score of a task as plain values, from sums (V, K, S)."""
-    count = score.count(values[..., columns])
-    scores = score.formula(values[..., columns].sum(0))
+    """A score of a task as plain values, from its sums (V, K, S)."""
+    count, scores = score.count(sums), score.formula(sums.sum(0))
     by_label = dict(zip(task.names, scores.tolist(), strict=True))
     entry: dict[str, Any] = {task.score_key: by_label} if task.score_key else by_label
     entry |= {"score": float(scores.mean()), "frames": int(count.sum())}
     if drawn is not None:
-        n_recordings = count_recordings(compress(videos, count > 0))
-        draws = _replicas(values, drawn, score, columns)
-        ends, whole = interval(draws, n_recordings), interval(draws.mean(1), n_recordings)
-        entry["interval"] = None if whole is None else whole.tolist()
+        n = count_recordings(compress(videos, count > 0))
+        draws = _replicas(score, sums, drawn)
+        entry["interval"] = interval(draws.mean(1), n)
         entry["intervals"] = {
-            name: None if ends is None else ends[:, k].tolist() for k, name in enumerate(task.names)
+            name: interval(of_label, n) for name, of_label in zip(task.names, draws.T, strict=True)
         }
     return entry
 
@@ -131,10 +124,6 @@ def _entry(
 def per_video(sums: Sums) -> dict[str, dict[str, Any]]:
     """The scores of every single video, as from `summarise` without intervals."""
     return {video: summarise(sums.select([k]), draws=0) for k, video in enumerate(sums.videos)}
-
-
-LEVEL = 0.95
-"""Confidence level of the intervals."""
 
 
 def draw_recordings(videos: Sequence[str], draws: int, seed: int) -> NDArray[np.float64]:
@@ -167,30 +156,25 @@ def resample(sums: NDArray, drawn: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.tensordot(drawn, sums.astype(np.float64), axes=1)
 
 
-def interval(values: NDArray, n_recordings: int) -> NDArray[np.float64] | None:
-    """The 95 % interval (2, ...) of a statistic from its values in all bootstrap draws (draws, ...).
+def interval(values: NDArray, n_recordings: int) -> list[float] | None:
+    """The 95 % interval of a statistic, lower and upper end, from its values in all bootstrap draws.
 
     The percentile interval, expanded to correct its bias in small samples (Hesterberg,
-    "What teachers should know about the bootstrap", 2015). Draws without a value are NaN and ignored.
+    "What teachers should know about the bootstrap", 2015).
 
     Args:
-        values: float (draws, ...).
+        values: float (draws,); NaN, which is ignored, in draws without a value.
         n_recordings: Number of recordings with labels for the statistic.
 
     Returns:
-        Lower and upper end; None with fewer than two recordings or no draws.
+        None with fewer than two recordings or no draws.
     """
     if n_recordings < 2 or not np.isfinite(values).any():
         return None
-    tail = NormalDist().cdf(-np.sqrt(n_recordings / (n_recordings - 1)) * _student(n_recordings - 1))
-    ends: NDArray[np.float64] = np.nanquantile(values, [tail, 1 - tail], axis=0)
+    student = special.stdtrit(n_recordings - 1, 0.975)
+    tail = special.ndtr(-np.sqrt(n_recordings / (n_recordings - 1)) * student)
+    ends: list[float] = np.nanquantile(values, [tail, 1 - tail]).tolist()
     return ends
-
-
-def _student(freedom: int) -> float:
-    """Upper quantile of Student's t at `LEVEL`, by the Cornish-Fisher expansion."""
-    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
 
 
 def compare(a: Sums, b: Sums, draws: int = 1000, seed: int = 0) -> dict[str, Any]:
@@ -218,24 +202,19 @@ def compare(a: Sums, b: Sums, draws: int = 1000, seed: int = 0) -> dict[str, Any
         )
     drawn = draw_recordings(videos, draws, seed)
     ours, theirs = replicas(a, drawn), replicas(b, drawn)
-    gaps = {task.name: ours[task].mean(1) - theirs[task].mean(1) for task in tasks}
-    differences = {task.name: official(a)[task] - official(b)[task] for task in tasks}
-    sizes = {t.name: count_recordings(compress(videos, n > 0)) for t, n in zip(tasks, counts, strict=True)}
-    parts = {name: _part(differences[name], gap, sizes[name]) for name, gap in gaps.items()}
-    known = all(part["interval"] is not None for part in parts.values())
-    size = count_recordings(videos) if known else 0
-    total = _part(sum(differences.values()), np.asarray(sum(gaps.values())), size)
-    return {**parts, "total": total}
+    gaps = {task: ours[task].mean(1) - theirs[task].mean(1) for task in tasks}
+    differences = {task: official(a)[task] - official(b)[task] for task in tasks}
+    sizes = [count_recordings(compress(videos, n > 0)) for n in counts]
+    parts = {t.name: _part(differences[t], gaps[t], size) for t, size in zip(tasks, sizes, strict=True)}
+    size = count_recordings(videos) if all(part["interval"] for part in parts.values()) else 0
+    return parts | {"total": _part(sum(differences.values()), np.asarray(sum(gaps.values())), size)}
 
 
 def _part(difference: float, gaps: NDArray, n_recordings: int) -> dict[str, Any]:
     """One entry of `compare`, from the differences in all draws (draws,); NaN in draws without labels."""
     ends, drawn = interval(gaps, n_recordings), gaps[np.isfinite(gaps)]
-    return {
-        "difference": difference,
-        "interval": None if ends is None else ends.tolist(),
-        "probability": None if ends is None else float(((drawn > 0) + 0.5 * (drawn == 0)).mean()),
-    }
+    share = None if ends is None else float(((drawn > 0) + 0.5 * (drawn == 0)).mean())
+    return {"difference": difference, "interval": ends, "probability": share}
 
 
 def _labelled_videos(sums: Sums, tasks: Sequence[Task]) -> set[str]:
@@ -246,9 +225,9 @@ def _labelled_videos(sums: Sums, tasks: Sequence[Task]) -> set[str]:
 
 def best_constant(sums: Sums) -> dict[Task, float]:
     """The official scores of the best constant prediction, chosen on the labels scored, where it is known."""
-    result = {}
-    for task, values in sums.labelled.items():
-        score, columns = scores_of(task)[0]
-        if score.constant is not None:
-            result[task] = score.constant(values.sum(0)[..., columns])
-    return result
+    firsts = {task: scores_of(task)[0] for task in sums.labelled}
+    return {
+        task: score.constant(sums.by_task[task].sum(0)[..., columns])
+        for task, (score, columns) in firsts.items()
+        if score.constant is not None
+    }
