@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage, special
 
-from abaw.errors import AbawError, UsageError
+from abaw.errors import AbawError
 from abaw.evaluation.tracks import Track
 from abaw.files import atomic_path
 from abaw.model.checkpoints import load_checkpoint
@@ -41,9 +42,7 @@ class Smoothing:
 
     def __post_init__(self) -> None:
         if self.kind not in FILTERS or self.half_width < 0:
-            raise AbawError(
-                f"smoothing: {self.kind!r} over {self.half_width} frames is invalid; calibrate again"
-            )
+            raise AbawError(f"smoothing: {self.kind!r} over {self.half_width} frames is invalid")
 
     def __call__(self, values: NDArray) -> NDArray:
         """The values (N, K), smoothed along N."""
@@ -51,18 +50,13 @@ class Smoothing:
             return values
         if self.kind == "median":
             return self._medians(values)
-        inside = np.ones((len(values), 1))  # share of the window inside the video
-        smooth: NDArray = self._average(values.astype(np.float64)) / self._average(inside)
-        return smooth.astype(values.dtype)
-
-    def _average(self, values: NDArray) -> NDArray:
         if self.kind == "box":
-            averages = ndimage.uniform_filter1d(values, 2 * self.half_width + 1, axis=0, mode="constant")
+            average = partial(ndimage.uniform_filter1d, size=2 * self.half_width + 1)
         else:
-            averages = ndimage.gaussian_filter1d(
-                values, self.half_width / 2, axis=0, mode="constant", radius=self.half_width
-            )
-        return np.asarray(averages)
+            average = partial(ndimage.gaussian_filter1d, sigma=self.half_width / 2, radius=self.half_width)
+        inside = np.ones((len(values), 1))  # averaged: the share of the window inside the video
+        means, shares = (average(v, axis=0, mode="constant") for v in (values.astype(np.float64), inside))
+        return np.asarray(means / shares, values.dtype)
 
     def _medians(self, values: NDArray) -> NDArray:
         # as many +inf as -inf beyond the ends (at most one more): the median is that of the frames inside
@@ -101,8 +95,8 @@ class Calibration:
         positive = all(0 < share < 1 for share in shares) and all(t > 0 for t in self.temperature.values())
         if not (sizes and positive and 0 <= self.expr_prior_strength < np.inf):
             raise AbawError(
-                "calibration: needs eight prior and twelve threshold values between 0 and 1, temperatures "
-                f"above 0 and a prior strength from 0, got {self}; calibrate again"
+                "needs eight prior and twelve threshold values between 0 and 1, temperatures above 0 and a"
+                f" prior strength from 0, got {self}"
             )
 
     def apply(self, track: Track) -> Track:
@@ -167,10 +161,6 @@ class Calibration:
                 au_thresholds=tuple(plain["au_thresholds"]),
                 chosen_on=tuple(plain["chosen_on"]),
             )
-        except UsageError as error:
-            raise AbawError(f"calibration: {error}; calibrate again") from error
-        except AbawError:
-            raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             wrong = f"lacks {error}" if isinstance(error, KeyError) else f"is damaged ({error})"
             raise AbawError(f"calibration: {wrong}; calibrate again") from error

@@ -1,8 +1,7 @@
 """Grid search for the calibration with the highest score, from cached sums per video."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,22 +13,16 @@ from abaw.evaluation.calibration import FILTERS, Calibration, Smoothing, log_odd
 from abaw.evaluation.formulas import confusion, extend, label_scores, sums_shape, video_sums
 from abaw.evaluation.scores import Sums, compare
 from abaw.evaluation.tracks import Track
-from abaw.tasks import AU, EXPR, VA, Task
+from abaw.tasks import Task, TaskLabels
+
+STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 
 # the first entry of every grid changes nothing, so that it wins ties
-_WIDE, _NARROW = (1, 2, 3, 5, 10, 20, 35, 50, 75, 100), (1, 2, 3, 5, 8, 12)
-
-STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
-
 THRESHOLDS = tuple(float(special.expit(step / 4)) for step in sorted(range(-16, 17), key=abs))  # 0.02 to 0.98
 
 TEMPERATURES = tuple(float(np.exp(step / 8)) for step in sorted(range(-12, 13), key=abs))  # 0.22 to 4.5
 
-
-def smoothings(task: Task) -> list[Smoothing]:
-    """The candidate smoothings of a task."""
-    widths = _NARROW if task == AU else _WIDE
-    return [Smoothing(), *(Smoothing(kind, width) for kind in FILTERS if kind != "none" for width in widths)]
+_NONE = Calibration()
 
 
 @dataclass(frozen=True)
@@ -38,7 +31,7 @@ class Choice:
 
     Attributes:
         smoothing: Index of the smoothing.
-        rules: Index of the decision rule, for action units one index each.
+        rules: Index of the decision rule, of a binary task one for each output.
     """
 
     smoothing: int
@@ -66,9 +59,10 @@ class Grid:
         self.tracks = tracks
         self.labels_of = labels_of
         self.fold_of = fold_of
-        self.smoothings = smoothings(task)
-        self._priors = self._expected_classes() if task == EXPR else {}
-        # (V, S, D, *sums_shape(task)): D decision rules, class priors of some strength or AU thresholds
+        widths = (1, 2, 3, 5, 8, 12) if task.kind == "binary" else (1, 2, 3, 5, 10, 20, 35, 50, 75, 100)
+        self.smoothings = [Smoothing(), *(Smoothing(kind, n) for kind in FILTERS[1:] for n in widths)]
+        self._priors = self._class_priors() if task.kind == "class" else []
+        # (V, S, D, *sums_shape(task)): S smoothings, D decision rules: class priors or thresholds
         self.sums = np.stack([self._video(track) for track in tracks])
 
     def choose(self, videos: NDArray[np.int64], *, without: int | None, smooth: bool, decide: bool) -> Choice:
@@ -83,7 +77,7 @@ class Grid:
         rules = self._rules(without) if decide else np.zeros(1, np.int64)
         tried = self.sums[np.ix_(videos, np.arange(len(self.smoothings) if smooth else 1), rules)]
         scores = label_scores(self.task, tried.sum(0))  # (S, D, K)
-        if self.task == AU:  # every AU has its own threshold
+        if self.task.kind == "binary":  # every output has its own threshold
             s = int(scores.max(1).mean(-1).argmax())
             return Choice(s, tuple(rules[scores[s].argmax(0)].tolist()))
         s, d = (int(place) for place in np.unravel_index(scores.mean(-1).argmax(), scores.shape[:2]))
@@ -92,7 +86,7 @@ class Grid:
     def sums_of(self, choice: Choice, videos: NDArray[np.int64]) -> NDArray:
         """Sums of some settings, (videos, *sums_shape(task))."""
         sums = self.sums[videos, choice.smoothing]
-        if self.task == AU:
+        if self.task.kind == "binary":
             return np.stack([sums[:, rule, unit] for unit, rule in enumerate(choice.rules)], axis=1)
         return np.asarray(sums[:, choice.rules[0]])
 
@@ -101,15 +95,16 @@ class Grid:
         """Sums of the uncalibrated tracks, (V, *sums_shape(task))."""
         return np.asarray(self.sums[:, 0, 0])
 
-    def calibration(self, choice: Choice) -> Calibration:
-        """The calibration with some settings."""
-        smoothing = {self.task: self.smoothings[choice.smoothing]}
-        if self.task == AU:
-            return Calibration(smoothing=smoothing, au_thresholds=tuple(THRESHOLDS[r] for r in choice.rules))
-        if self.task == VA or choice.rules == (0,):
-            return Calibration(smoothing=smoothing)
-        prior, strength = list(product(self._priors.values(), STRENGTHS[1:]))[choice.rules[0] - 1]
-        return Calibration(smoothing=smoothing, expr_prior=prior, expr_prior_strength=strength)
+    def calibration(self, choice: Choice, base: Calibration = _NONE) -> Calibration:
+        """The calibration `base` with some settings of this task."""
+        smoothing = {**base.smoothing, self.task: self.smoothings[choice.smoothing]}
+        settings: dict[str, Any] = {}
+        if self.task.kind == "binary":
+            settings = {"au_thresholds": tuple(THRESHOLDS[rule] for rule in choice.rules)}
+        elif self.task.kind == "class":
+            _, prior, strength = self._priors[choice.rules[0]]
+            settings = {"expr_prior": prior, "expr_prior_strength": strength}
+        return replace(base, smoothing=smoothing, **settings)
 
     def log_losses(self, calibration: Calibration) -> NDArray[np.float64]:
         """Number of labelled values and their summed log loss per temperature, (V, 1 + temperatures).
@@ -123,7 +118,7 @@ class Grid:
             target, valid = labels[self.task]
             row[0] = valid.sum()
             for k, temperature in enumerate(TEMPERATURES, 1):
-                if self.task == EXPR:
+                if self.task.kind == "class":
                     logs = special.log_softmax(log_probabilities(values) / temperature, axis=1)
                     row[k] = -logs[np.flatnonzero(valid), target[valid]].sum()
                 else:
@@ -133,44 +128,43 @@ class Grid:
 
     def _rules(self, without: int | None) -> NDArray[np.int64]:
         """Indices of the decision rules to search, the one that changes nothing first."""
-        if self.task != EXPR:
+        if self.task.kind != "class":
             return np.arange(self.sums.shape[2])
-        n, place = len(STRENGTHS) - 1, list(self._priors).index(without)
-        return np.array([0, *range(1 + place * n, 1 + (place + 1) * n)])
+        folds = [fold for fold, _, _ in self._priors[1:]]
+        return np.array([0, *(rule for rule, fold in enumerate(folds, 1) if fold == without)])
 
-    def _expected_classes(self) -> dict[int | None, tuple[float, ...]]:
-        """Mean predicted probabilities of the classes, over all tracks and without each fold."""
-        sums = np.stack([track.values[EXPR].sum(0, dtype=np.float64) for track in self.tracks])
-        priors: dict[int | None, tuple[float, ...]] = {}
+    def _class_priors(self) -> list[tuple[int | None, tuple[float, ...], float]]:
+        """The decision rules of a class task: fold left out (None: none), prior, and strength.
+
+        The prior is the mean predicted probability of every class.
+        """
+        sums = np.stack([track.values[self.task].sum(0, dtype=np.float64) for track in self.tracks])
+        priors: list[tuple[int | None, tuple[float, ...], float]] = [(None, _NONE.expr_prior, 0.0)]
         for fold in (None, *sorted(set(self.fold_of.tolist()))):
-            total = sums[self.fold_of != fold].sum(0) if fold is not None else sums.sum(0)
+            total = sums[self.fold_of != fold].sum(0)
             if total.any():  # there is another fold
                 # the floor keeps a class that is never predicted from outweighing all others
                 mean = np.maximum(total / total.sum(), 1e-3)
-                priors[fold] = tuple((mean / mean.sum()).tolist())
+                prior = tuple((mean / mean.sum()).tolist())
+                priors += [(fold, prior, strength) for strength in STRENGTHS]
         return priors
 
     def _video(self, track: Track) -> NDArray:
         """Sums of one track in all settings, (S, D, *sums_shape(task))."""
         labels, values = self.labels_of(track.video), track.values[self.task]
-        rows = []
-        for smoothing in self.smoothings:
-            smooth = Calibration(smoothing={self.task: smoothing}).smoothed(self.task, values)
-            rows.append(self._decisions(extend(smooth, len(labels)), labels))
-        return np.stack(rows)
+        smooth = (Calibration(smoothing={self.task: s}).smoothed(self.task, values) for s in self.smoothings)
+        return np.stack([self._decisions(extend(each, len(labels)), labels[self.task]) for each in smooth])
 
-    def _decisions(self, values: NDArray, labels: Labels) -> NDArray:
+    def _decisions(self, values: NDArray, labels: TaskLabels[NDArray[Any]]) -> NDArray:
         """Sums of smoothed values under all decision rules, (D, *sums_shape(task))."""
-        if self.task == VA:
-            return video_sums(self.task, values, labels[self.task])[None]
-        if self.task == AU:
-            return threshold_counts(values, *labels[AU])
-        target, valid = labels[EXPR]
-        logs, target = log_probabilities(values[valid]), target[valid]
-        shifts = [np.zeros(self.task.size)]
-        shifts += [s * np.log(prior) for prior, s in product(self._priors.values(), STRENGTHS[1:])]
-        every = np.ones(len(logs), bool)
-        return np.stack([confusion((logs - shift).argmax(1), target, every, EXPR.size) for shift in shifts])
+        target, valid = labels
+        if self.task.kind == "real":
+            return video_sums(self.task, values, labels)[None]
+        if self.task.kind == "binary":
+            return threshold_counts(values, target, valid)
+        logs = log_probabilities(values)
+        classes = ((logs - strength * np.log(prior)).argmax(1) for _, prior, strength in self._priors)
+        return np.stack([confusion(each, target, valid, self.task.size) for each in classes])
 
 
 def threshold_counts(values: NDArray, target: NDArray, valid: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -201,7 +195,7 @@ _PARTS = {
     "smoothing and decisions": {"smooth": True, "decide": True},
 }
 
-_DECISIONS = {EXPR: "class prior", AU: "thresholds"}
+_DECISIONS = {"class": "class prior", "binary": "thresholds", "real": ""}
 
 Choose = Callable[[NDArray[np.int64], int], Choice]
 """Function from the indices of tracks and the held-out fold to the settings chosen on the tracks."""
@@ -249,13 +243,13 @@ def run_trials(
         return []
     trials, raw = [], named_sums(grid, videos, grid.raw[videos])
     for name, parts in _PARTS.items():
-        if parts["decide"] and grid.task == VA:
+        if parts["decide"] and grid.task.kind == "real":
             continue
 
         def choose(rest: NDArray[np.int64], fold: int, parts: Mapping[str, bool] = parts) -> Choice:
             return grid.choose(rest, without=fold if without is None else without, **parts)
 
-        what = name.replace("decisions", _DECISIONS.get(grid.task, ""))
+        what = name.replace("decisions", _DECISIONS[grid.task.kind])
         gain = compare(cross_fit(grid, videos, fold_of, choose), raw, DRAWS, seed)[grid.task.name]
         trials.append(Trial(what, parts, gain))
     return trials

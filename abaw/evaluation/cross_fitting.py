@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from abaw.data.labels import Labels, recording
 from abaw.errors import AbawError, UsageError
-from abaw.evaluation.calibration import Calibration, Smoothing
+from abaw.evaluation.calibration import Calibration
 from abaw.evaluation.calibration_search import (
     DRAWS,
     NOTHING,
@@ -29,7 +29,7 @@ from abaw.evaluation.calibration_search import (
 )
 from abaw.evaluation.scores import compare, draw_recordings, official, resample
 from abaw.evaluation.tracks import Track, score_tracks
-from abaw.tasks import AU, EXPR, TASKS, VA, Task
+from abaw.tasks import TASKS, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +101,7 @@ def calibrate(
         ]
         if labelled:
             grid = Grid(task, labelled, labels_of, _fold_of(labelled, folds))
-            settings, reports[task] = _calibrate_task(grid, folds, seed)
-            chosen = _joined(chosen, settings, task)
+            chosen, reports[task] = _calibrate_task(grid, folds, seed, chosen)
     if not reports:
         raise AbawError("calibration: none of the predicted tasks is labelled in these videos")
     return CalibrationResult(chosen, reports)
@@ -127,7 +126,10 @@ def _fold_of(tracks: Sequence[Track], folds: int | Mapping[str, int]) -> NDArray
     return np.array([fold_of[recording(track.video)] for track in tracks])
 
 
-def _calibrate_task(grid: Grid, folds: int | Mapping[str, int], seed: int) -> tuple[Calibration, TaskReport]:
+def _calibrate_task(
+    grid: Grid, folds: int | Mapping[str, int], seed: int, base: Calibration
+) -> tuple[Calibration, TaskReport]:
+    """The calibration `base` with the settings of another task added, and its report."""
     task, everything = grid.task, np.arange(len(grid.tracks))
     raw = cross_fitted = named_sums(grid, everything, grid.raw)
     trials = run_trials(grid, everything, grid.fold_of, seed)
@@ -141,8 +143,9 @@ def _calibrate_task(grid: Grid, folds: int | Mapping[str, int], seed: int) -> tu
     if not trials:
         notes.append("too few recordings for two folds: nothing was calibrated")
     notes = [*(trial.note(kept=trial is best) for trial in trials), *notes]
-    settings = grid.calibration(grid.choose(everything, without=None, **(best.parts if best else NOTHING)))
-    if trials and task != VA:
+    choice = grid.choose(everything, without=None, **(best.parts if best else NOTHING))
+    settings = grid.calibration(choice, base)
+    if trials and task.kind != "real":
         settings, note = _with_temperature(grid, settings, seed)
         notes.append(note)
     applied = score_tracks(map(settings.apply, grid.tracks), grid.labels_of, [task])
@@ -180,16 +183,5 @@ def _with_temperature(grid: Grid, calibration: Calibration, seed: int) -> tuple[
     note = f"temperature {temperature:.2f}: log loss of held-out videos {before:.4f} -> {after:.4f}"
     if (drawn < 0).mean() < SURE:
         return calibration, f"{note}: left out"
-    return replace(calibration, temperature={grid.task: temperature}), f"{note}: kept"
-
-
-def _joined(all_tasks: Calibration, one: Calibration, task: Task) -> Calibration:
-    """A calibration with the settings of another task added."""
-    joined = replace(
-        all_tasks,
-        smoothing={**all_tasks.smoothing, task: one.smoothing.get(task, Smoothing())},
-        temperature={**all_tasks.temperature, **one.temperature},
-    )
-    if task == EXPR:
-        return replace(joined, expr_prior=one.expr_prior, expr_prior_strength=one.expr_prior_strength)
-    return replace(joined, au_thresholds=one.au_thresholds) if task == AU else joined
+    temperatures = {**calibration.temperature, grid.task: temperature}
+    return replace(calibration, temperature=temperatures), f"{note}: kept"
