@@ -117,16 +117,16 @@ def _run_configured(subcommand: str, args: list[str]) -> int:
         from jsonargparse import set_parsing_settings
 
         set_parsing_settings(docstring_parse_attribute_docstrings=True)  # takes a second
-    if subcommand == "extract":
-        from abaw.cli.extract import extract
+    from abaw.cli.trainer_commands import run
 
-        return extract(words)
+    if subcommand == "extract":
+        from abaw.cli.extract import ExtractCLI
+
+        return run(subcommand, words, ExtractCLI)
     if subcommand == "bench":
         from abaw.cli.bench import bench
 
         return bench(words)
-    from abaw.cli.trainer_commands import run
-
     return run(subcommand, words)
 
 

@@ -41,18 +41,7 @@ _EPOCHS = 1_000_000  # `Clock` stops the training, but the schedule needs a leng
 
 
 def bench(args: list[str]) -> int:
-    """Runs the subcommand.
-
-    Args:
-        args: The options after it.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        AbawError: An error that the user can correct.
-        KeyboardInterrupt: Ctrl-C.
-    """
+    """Runs `abaw bench` with some options, once for each of several `--devices`; returns the exit code."""
     parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--devices")
     given, rest = parser.parse_known_args(args)
@@ -84,8 +73,8 @@ class BenchTrainer(Trainer):
         self,
         model: AffectModule,
         datamodule: AffectDataModule,
-        ckpt_path: str | None = None,  # noqa: ARG002 - in the config.yaml of a training
-        weights_only: bool | None = None,  # noqa: ARG002
+        ckpt_path: str | None = None,
+        weights_only: bool | None = None,
     ) -> None:
         """Trains until a callback stops it."""
         self.fit(model, datamodule)
@@ -139,12 +128,12 @@ class BenchCLI(AbawCLI):
             each for each in super()._callbacks(given) if not isinstance(each, EarlyStopping | Checkpoint)
         ]
 
-    def _loggers(self, given: Any) -> list[Any]:  # noqa: ARG002
+    def _loggers(self, given: Any) -> list[Any]:
         """A logger as in training, in a temporary folder."""
         self.folder = tempfile.TemporaryDirectory()
         return [TimedLogger(self.folder.name)]
 
-    def _required_callbacks(self, logs: bool, saves: bool) -> list[Callback]:  # noqa: ARG002
+    def _required_callbacks(self, logs: bool, saves: bool) -> list[Callback]:
         self.clock = Clock(self.config.bench.seconds, self.config.bench.rounds)
         return [LearningRateMonitor("step"), self.clock]
 

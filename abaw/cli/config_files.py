@@ -21,7 +21,6 @@ from abaw.training.checkpointing import (
 from abaw.training.run_directory import Run
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the loader of jsonargparse
-
 YAML = "abaw"
 """Parser mode of jsonargparse that reads YAML with class paths of earlier versions, and with their options if
 abaw wrote the file."""

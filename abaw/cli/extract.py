@@ -7,34 +7,18 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 
-from abaw.cli.trainer_commands import AbawCLI, n_weights, run
+from abaw.cli.trainer_commands import AbawCLI, n_weights
 from abaw.data.frames import open_frames
 from abaw.errors import AbawError, UsageError
 from abaw.loading.datamodule import AffectDataModule
 from abaw.loading.workers import default_workers
-from abaw.model.checkpoints import load_checkpoint
+from abaw.model.checkpoints import load_checkpoint, network_weights
 from abaw.training.extraction import Extractor, FeatureWriter
 from abaw.training.module import AffectModule
 from abaw.training.preemption import EndOnSignal
 from abaw.training.run_directory import Run
 
-_BACKBONE = "network.backbone."  # in a checkpoint
-
-
-def extract(args: list[str]) -> int:
-    """Runs the subcommand.
-
-    Args:
-        args: The options after it.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        AbawError: An error that the user can correct.
-        KeyboardInterrupt: Ctrl-C.
-    """
-    return run("extract", args, ExtractCLI)
+_BACKBONE = "backbone."  # prefix of its weights in the network
 
 
 class ExtractTrainer(Trainer):
@@ -45,7 +29,7 @@ class ExtractTrainer(Trainer):
         model: AffectModule,
         datamodule: AffectDataModule,
         ckpt_path: str | None = None,
-        weights_only: bool | None = None,  # noqa: ARG002 - in the config.yaml of a training
+        weights_only: bool | None = None,
     ) -> Extractor:
         """Caches the features of a backbone in the first folder of `datamodule.features`.
 
@@ -121,7 +105,7 @@ class ExtractCLI(AbawCLI):
         backbone = self.model.network.backbone
         return 0 if backbone is None else n_weights(backbone)
 
-    def _required_callbacks(self, logs: bool, saves: bool) -> list[Callback]:  # noqa: ARG002
+    def _required_callbacks(self, logs: bool, saves: bool) -> list[Callback]:
         self.writer = FeatureWriter()
         return [self.writer, EndOnSignal()]
 
@@ -138,7 +122,7 @@ class ExtractCLI(AbawCLI):
 
 
 def _load_backbone(backbone: Any, path: str) -> None:
-    weights = load_checkpoint(path)["state_dict"]
+    weights = network_weights(load_checkpoint(path))
     own = {name.removeprefix(_BACKBONE): w for name, w in weights.items() if name.startswith(_BACKBONE)}
     try:
         backbone.load_state_dict(own)

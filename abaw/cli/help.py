@@ -37,7 +37,6 @@ Examples
 """
 
 _ALL = tuple(CONFIGURED)
-
 _TRAINS = ("fit", "bench")
 
 _OPTIONS = (  # option, description, subcommands
@@ -60,11 +59,7 @@ _OPTIONS = (  # option, description, subcommands
     ("--trainer.max_epochs N", "number of training epochs", ("fit",)),
     ("--trainer.devices N", "number of devices of this machine, used in parallel", _ALL),
     ("--trainer.accelerator cpu|gpu", "kind of device (default: a GPU if there is one)", _ALL),
-    (
-        "--trainer.precision P",
-        "bf16-mixed, 32-true, ... (default: auto, the fastest on this machine)",
-        _ALL,
-    ),
+    ("--trainer.precision P", "bf16-mixed, 32-true, ... (default: auto, the fastest on this machine)", _ALL),
     ("--seed_everything N", "random seed", ("fit",)),
     ("--seconds X", "seconds that each part is timed per round", ("bench",)),
     ("--rounds N", "number of rounds", ("bench",)),

@@ -21,9 +21,7 @@ _UNKNOWN = re.compile(r"unrecognized arguments: (\S+)|(?:not accept option|^Opti
 _NESTED = re.compile(r"class_path '([\w.]+)':\s+Option '(\w+)' is not accepted")
 _KEY = re.compile(r'Parser key "([^"]+)":\s*')
 _VALUE = re.compile(r"(?:Got value|Given value type: .*\n\s*Given value): (.*)")
-
 _LONGEST = 400
-
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 """A seed that the generators of all libraries accept."""
 

@@ -15,9 +15,7 @@ from torch import Tensor
 from abaw.cli.messages import as_list
 
 AUTO = "auto"
-
 BF16, FLOAT32 = "bf16-mixed", "32-true"
-
 WORTH_IT = 1.25
 """Speedup of matrix products above which bf16 is used on a CPU, where other operations are slower in it."""
 

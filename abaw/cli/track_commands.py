@@ -227,11 +227,7 @@ def submit(
 
 
 def verify(
-    file: Path,
-    *,
-    sample: Path,
-    task: Literal["va", "expr", "au", "mtl"] | None = None,
-    json: bool = False,
+    file: Path, *, sample: Path, task: Literal["va", "expr", "au", "mtl"] | None = None, json: bool = False
 ) -> int:
     """Check a submission against the organisers' sample; exits with 1 if there are findings.
 

@@ -334,14 +334,12 @@ class AbawCLI(LightningCLI):
             self.score_writer.show()
 
     def validate(self, **kwargs: Any) -> None:
-        """Scores the validation videos, and prints the official scores instead of Lightning's table."""
-        self.trainer.validate(**kwargs | self._checkpoint | {"verbose": False})
+        """Scores the videos of the stage, and prints the official scores instead of Lightning's table."""
+        evaluate = self.trainer.test if self.subcommand == "test" else self.trainer.validate
+        evaluate(**kwargs | self._checkpoint | {"verbose": False})
         self.score_writer.show()
 
-    def test(self, **kwargs: Any) -> None:
-        """Scores the test videos, and prints the official scores instead of Lightning's table."""
-        self.trainer.test(**kwargs | self._checkpoint | {"verbose": False})
-        self.score_writer.show()
+    test = validate
 
     def predict(self, **kwargs: Any) -> None:
         """Writes the tracks, and prints their folder."""

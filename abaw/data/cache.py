@@ -15,11 +15,8 @@ from abaw.data.formats.arrays import DamagedFileError, write_arrays
 from abaw.errors import AbawError
 
 _VERSION = 1  # of the arrays and the metadata; after a change every index is built again
-
 _KEPT = 4  # indices of one data set that stay on disk: a running job may still open an earlier one
-
 _CLOCK_TICK = 0.02  # seconds within which a file system may give two changes the same time
-
 
 Content = TypeVar("Content")
 

@@ -21,11 +21,8 @@ from abaw.errors import AbawError, UsageError
 
 # The EXIF orientation is ignored, as by other decoders: it would rotate an aligned crop.
 _AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-
 _BEGIN, _END = b"\xff\xd8", b"\xff\xd9"
-
 _CURE = "download it again, or delete it: frames without an image are allowed"
-
 _TRAILER = 64  # bytes that some programs append after the end marker
 
 
@@ -113,17 +110,17 @@ def decode_image(data: bytes | memoryview, size: int, where: str) -> NDArray[np.
     return image
 
 
+@dataclass(eq=False)
 class RawFolder:
     """Frame source of image folders with one JPEG file per frame.
 
-    Args:
+    Attributes:
         index: Index of the data set.
         size: Height and width of every image.
     """
 
-    def __init__(self, index: Index, size: int = 112) -> None:
-        self.index = index
-        self.size = size
+    index: Index
+    size: int = 112
 
     def read(self, video: int, indices: Sequence[int] | NDArray[np.integer]) -> Frames:
         """The frames `indices` (from 0, in any order) of a video, (n, size, size, 3).

@@ -22,7 +22,6 @@ from abaw.errors import AbawError
 from abaw.tasks import TASKS, VA, Task, TaskLabels
 
 Parts = dict[str, list[NDArray[Any]]]
-
 NO_SOURCE = -1
 
 
@@ -162,10 +161,8 @@ class Index:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_frame_starts", [0, *np.cumsum(self.n_frames).tolist()])
         object.__setattr__(self, "_row_starts", [0, *np.cumsum(self.n_rows).tolist()])
-        lengths = {
-            "source": self._frame_starts[-1],
-            **{task.name: self._row_starts[-1] for task in self.tasks},
-        }
+        lengths = {task.name: self._row_starts[-1] for task in self.tasks}
+        lengths["source"] = self._frame_starts[-1]
         per_video = len(self.videos) == len(self.n_frames) == len(self.n_rows) == len(self.split)
         if not per_video or any(len(self.arrays[name]) != n for name, n in lengths.items()):
             raise DamagedFileError(f"{self.path}: the arrays do not fit each other")
@@ -179,9 +176,8 @@ class Index:
 
     def source(self, video: int) -> NDArray[np.int8]:
         """Int8 (N,): per frame, the index of the image root that contains it; -1 without a crop."""
-        source: NDArray[np.int8] = self.arrays["source"][
-            self._frame_starts[video] : self._frame_starts[video + 1]
-        ]
+        first, stop = self._frame_starts[video : video + 2]
+        source: NDArray[np.int8] = self.arrays["source"][first:stop]
         return source
 
     def visible(self, video: int, start: int = 0, stop: int | None = None) -> NDArray[np.bool_]:

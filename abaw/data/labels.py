@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from abaw.tasks import TASKS, Task, TaskLabels
 
 _SIDE = re.compile(r"_(left|right)\Z")
-
 _PART = re.compile(r"(video\d+)_\d+|(\d+-\d+-\d+x\d+)-\d+", re.ASCII)
 
 
@@ -90,12 +89,6 @@ class Labels:
                 inside = array[start:stop:step]
                 target[: len(inside)] = inside
         return result
-
-    def with_task(self, task: Task, labels: TaskLabels[NDArray[Any]]) -> "Labels":
-        """A copy with the labels of one task, as long as the longer of the two."""
-        n_rows = max(len(self), len(labels.valid))
-        added = Labels(len(labels.valid), {task: labels}).rows(0, n_rows)
-        return Labels(n_rows, {**self.rows(0, n_rows).by_task, **added.by_task})
 
 
 def unlabelled(task: Task, *shape: int) -> TaskLabels[NDArray[Any]]:

@@ -17,35 +17,28 @@ from abaw.files import listing
 from abaw.tasks import TASKS, Task
 
 LabelSet = Literal["challenge", "mtl"]
-
 SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """Where a data set lies, as the user names it. Paths are made absolute, with `~` expanded."""
+    """Location of a data set. Paths are made absolute, with `~` expanded."""
 
     root: Path
     """Folder below which images and annotations are searched."""
-
     image_roots: Sequence[Path] | None = None
     """Folders, or addresses such as s3://bucket/pack, with one folder of images per video, instead of those
-    found below `root`. They are searched in this order: a frame is taken from the first that holds it."""
-
+    found below `root`. A frame is read from the first that has it."""
     annotations: Path | None = None
-    """Folder with the annotations, instead of what is found below `root`."""
-
+    """Folder with the annotations, instead of those found below `root`."""
     label_set: LabelSet | None = "challenge"
     """`challenge`: one annotation file per video and task; `mtl`: the MTL files; None: both."""
-
     features: Sequence[Path] = ()
     """Folders of cached features to read instead of images. Where there are no images, the first tells which
     frames are visible."""
-
     cache_dir: Path | None = None
     """Folder of the index and of what describes image roots in object storage; None takes the environment
     variable ABAW_CACHE, else ~/.cache/abaw."""
-
     tasks: tuple[Task, ...] = TASKS
     """Tasks whose annotation files are read."""
 
@@ -162,13 +155,9 @@ def find_files(source: DataSource) -> DataFiles:
 
 
 _DEPTH = 5  # levels of folders below the root that are searched, e.g. Images/batch1/cropped_aligned/<video>
-
 _ALIGNED = "cropped_aligned"
-
 _PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
-
 MTL = "mtl"
-
 Meanings = Mapping[str, Task | str]
 
 _MEANINGS: Meanings = {
@@ -203,7 +192,7 @@ class _Place:
         real: The same path without symbolic links.
         depth: Number of levels of folders below it that are searched.
         task: Task named by the folder or a folder above it; `mtl` for the files of all tasks.
-        split: Split named likewise.
+        split: Split that they name.
     """
 
     folder: Path

@@ -14,25 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from abaw.data.formats.flat_shards import (
-    is_packed,
-    open_packed,
-    packed_videos,
-    remove_packed,
-    write_packed,
-)
-from abaw.data.formats.litdata_shards import (
-    CONTENTS,
-    read_contents,
-    write_litdata_shards,
-)
+from abaw.data.formats.flat_shards import is_packed, open_packed, packed_videos, remove_packed, write_packed
+from abaw.data.formats.litdata_shards import CONTENTS, read_contents, write_litdata_shards
 from abaw.data.frames import PackedFrames, RawFolder, frames_fingerprint, read_images
 from abaw.data.index import Index, build_index
 from abaw.data.layout import DataSource
 from abaw.errors import AbawError, UsageError
 
 SEGMENT_FRAMES = 128
-
 _T = TypeVar("_T")
 
 
@@ -102,16 +91,15 @@ def pack(
         raise AbawError(f"{source.root}: no images to pack; give the folder that holds cropped_aligned")
     if out in index.roots:
         raise UsageError(f"{out}: holds the images that are to be packed; choose another folder")
+    if format == "flat" and (out / CONTENTS).exists():
+        raise UsageError(f"{out}: holds segments; choose another folder for a flat pack")
+    gone = _gone(index, videos, out)
     if format == "flat":
-        if (out / CONTENTS).exists():
-            raise UsageError(f"{out}: holds segments; choose another folder for a flat pack")
-        gone = _gone(index, videos, out)
-        counts = list(_each(partial(_write_flat, index, out), videos, jobs, progress))
+        counts = list(_each(lambda k: write_flat(PackedFrames(index), k, out), videos, jobs, progress))
         for video in gone:
             remove_packed(out / video)
         skipped, images = counts.count(0), sum(counts)
         return Packed(out=out, videos=len(videos), skipped=skipped, images=images, removed=len(gone))
-    gone = _gone(index, videos, out)
     of_videos = _each(lambda video: frames_fingerprint(PackedFrames(index), video), videos, jobs, progress)
     fingerprint = hashlib.sha256(f"{segment} {' '.join(of_videos)}".encode()).hexdigest()
     if _is_complete(out, fingerprint):
@@ -135,10 +123,6 @@ def _gone(index: Index, videos: Sequence[int], out: Path) -> list[str]:
             " or delete it"
         )
     return [video for video in before if video not in now]
-
-
-def _write_flat(index: Index, out: Path, video: int) -> int:
-    return write_flat(PackedFrames(index), video, out)
 
 
 def _read(index: Index, video: int) -> tuple[str, NDArray[np.int64], list[bytes]]:

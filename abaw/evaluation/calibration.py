@@ -1,6 +1,5 @@
 """Calibration of tracks: smoothing, AU thresholds, EXPR prior and temperature; applying and storing it."""
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -9,20 +8,17 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import ndimage, special
 
 from abaw.errors import AbawError
 from abaw.evaluation.tracks import Track
 from abaw.files import atomic_path
-from abaw.model.checkpoints import load_checkpoint
+from abaw.model.checkpoints import load_checkpoint, save_checkpoint
 from abaw.tasks import AU, EXPR, Task, task_named
 
 Filter = Literal["none", "box", "gaussian", "median"]
-
 FILTERS: tuple[Filter, ...] = get_args(Filter)
-
 _TINY = 1e-6
 """Smallest distance of a probability from 0 and 1 in logarithms."""
 
@@ -216,12 +212,10 @@ def store_calibration(calibration: Calibration, path: Path) -> None:
         AbawError: The file cannot be read or written.
     """
     plain: dict[str, Any] = calibration.to_dict()
-    buffer = io.BytesIO()
     if path.suffix == ".json":
-        buffer.write(json.dumps(plain, indent=2).encode() + b"\n")
-    else:
-        checkpoint = load_checkpoint(path)
-        checkpoint["abaw"]["calibration"] = plain
-        torch.save(checkpoint, buffer)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
+        return
+    checkpoint = load_checkpoint(path)
+    checkpoint["abaw"]["calibration"] = plain
+    save_checkpoint(checkpoint, path)

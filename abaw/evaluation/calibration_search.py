@@ -19,9 +19,7 @@ STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 
 # the first entry of every grid changes nothing, so that it wins ties
 THRESHOLDS = tuple(float(special.expit(step / 4)) for step in sorted(range(-16, 17), key=abs))  # 0.02 to 0.98
-
 TEMPERATURES = tuple(float(np.exp(step / 8)) for step in sorted(range(-12, 13), key=abs))  # 0.22 to 4.5
-
 _NONE = Calibration()
 
 
@@ -185,7 +183,6 @@ SURE = 0.95
 """Share of bootstrap draws with a gain on held-out videos from which a correction is kept."""
 
 DRAWS = 1000
-
 NOTHING = {"smooth": False, "decide": False}
 """Arguments of `Grid.choose` without any correction."""
 
@@ -196,7 +193,6 @@ _PARTS = {
 }
 
 _DECISIONS = {"class": "class prior", "binary": "thresholds", "real": ""}
-
 Choose = Callable[[NDArray[np.int64], int], Choice]
 """Function from the indices of tracks and the held-out fold to the settings chosen on the tracks."""
 

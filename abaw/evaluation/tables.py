@@ -6,7 +6,6 @@ from typing import Any
 from abaw.tasks import Task
 
 _TITLES = {"va": "VA    mean CCC", "expr": "EXPR  macro F1", "au": "AU    macro F1"}
-
 _GROUPS = ("per_class", "per_au", "per_label")
 
 

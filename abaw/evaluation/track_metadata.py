@@ -16,7 +16,6 @@ from abaw.errors import AbawError
 KEY = b"abaw"
 """Key in the metadata of the Parquet schema; the value is JSON."""
 
-
 _RENAMED = {
     "hide_frames": "drop_frames",
 }

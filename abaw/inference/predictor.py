@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,15 @@ from abaw.tasks import Task
 from abaw.windows import cut, window_at
 
 _MUCH_LARGER = 2  # relative to the side of the training crops
-
 _TOO_BLUE = 10  # levels of 255; grey faces, bluish light and noise stay below
-
 _SAMPLED = 64  # frames of a video that are checked
 
 
+@dataclass(eq=False)
 class Predictor:
     """A trained network with its pre-processing and windows.
 
-    Args:
+    Attributes:
         network: Network in evaluation mode, on its device.
         window: Number of frames per window (T).
         stride: Distance between the starts of windows, in frames of the window.
@@ -41,24 +41,14 @@ class Predictor:
         frame_size: Side of the training crops in pixels; null: unknown.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        *,
-        window: int,
-        stride: int,
-        step: int = 1,
-        batch_size: int = 8,
-        calibration: Calibration | None = None,
-        frame_size: int | None = None,
-    ) -> None:
-        self.network = network
-        self.window = window
-        self.stride = stride
-        self.step = step
-        self.batch_size = batch_size
-        self.calibration = calibration
-        self.frame_size = frame_size
+    network: Network
+    _: KW_ONLY
+    window: int
+    stride: int
+    step: int = 1
+    batch_size: int = 8
+    calibration: Calibration | None = None
+    frame_size: int | None = None
 
     @property
     def tasks(self) -> tuple[Task, ...]:

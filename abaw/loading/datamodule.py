@@ -11,7 +11,7 @@ from typing import Literal
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 
-from abaw.data.frames import BAD_FRAMES
+from abaw.data.frames import BAD_FRAMES, BadFrameLog
 from abaw.data.index import Index, LabelCounts, build_index
 from abaw.data.labels import Labels
 from abaw.data.layout import DataSource, is_crops_folder, other_picture
@@ -33,42 +33,42 @@ from abaw.windows import WindowTable, cut_videos
 
 @dataclass(frozen=True, kw_only=True)
 class SourceSettings:
-    """Which annotations are read, and images and annotations outside the root."""
+    """Label set, and images and annotations outside the root."""
 
     label_set: Literal["challenge", "mtl"] = "challenge"
     """challenge: one annotation file per video and task; mtl: the multi-task files."""
     image_roots: list[str] | None = None
-    """Folders with one folder of images per video, instead of those found below root; of two that hold a
-    frame the first wins."""
+    """Folders with one folder of images per video, instead of those found below root; a frame is read from
+    the first that has it."""
     annotations: str | None = None
-    """Folder with the annotations, instead of what is found below root."""
+    """Folder with the annotations, instead of those found below root."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WindowSettings:
-    """How training windows are cut and drawn."""
+    """Length and sampling of training windows."""
 
     stride: int | None = None
-    """Frames from one training window to the next; null is half a window."""
+    """Distance between training windows in frames; null: half a window."""
     step: int = 1
     """Distance between the frames of a window, in frames of the video; also outside training."""
     jitter: bool = True
-    """Begin each training window at random, up to half a stride earlier or later."""
+    """Move the start of each training window at random, by up to half a stride."""
     balance: float = 0.0
-    """0 takes every training window once per epoch; above 0 windows are drawn in proportion to how rare
-    their labels are; 1 draws rare and frequent classes about equally often."""
+    """0: every training window once per epoch; above 0: windows are drawn in proportion to the rarity of
+    their labels; 1: rare and frequent classes are drawn about equally often."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadingSettings:
-    """How frames are read and augmented."""
+    """Reading and augmentation of frames."""
 
     augmentation: ClipAugmentation | None = field(default_factory=ClipAugmentation)
-    """Random changes of training clips; null makes none."""
+    """Augmentation of training clips; null: none."""
     frame_size: int = 112
     """Height and width of the images, in pixels."""
     on_bad_frame: Literal["raise", "skip"] = "raise"
-    """At an unreadable image: raise, or skip (it is not visible; bad_frames.txt names it)."""
+    """Unreadable images: raise an error, or skip: not visible, and listed in bad_frames.txt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,39 +76,38 @@ class EvaluationSettings:
     """Videos, windows and batches outside training."""
 
     window: int | None = None
-    """Frames in a window; null is the same as in training."""
+    """Frames per window; null: as in training."""
     stride: int | None = None
-    """Frames from one window to the next; overlaps are averaged. Null is half a window."""
+    """Distance between windows in frames; overlaps are averaged. null: half a window."""
     batch_size: int | None = None
-    """Windows per device and batch; changes no result. Null is the same as in training."""
+    """Windows per batch and device; does not change results. null: as in training."""
     drop_frames: float = 0.0
-    """Share of each video's visible frames that is dropped, at random."""
+    """Share of the visible frames of each video to drop at random."""
     test_split: TestSplit = "auto"
-    """Which videos `test` scores; auto takes those annotated for the test, placeholders of one value being
-    no annotation."""
+    """Videos that `test` scores; auto: those annotated for the test, except placeholders of one value."""
     predict_split: PredictSplit = "auto"
-    """Which videos `predict` is for; auto takes val, and all where nothing is annotated."""
+    """Videos that `predict` processes; auto: val, or all if none is annotated."""
     predict_videos: str | None = None
     """List of videos, or a sample submission with their images, instead of a split."""
 
 
 class AffectDataModule(LightningDataModule):
-    """LightningDataModule of Aff-Wild2 as downloaded: windows of aligned faces with their labels.
+    """LightningDataModule of Aff-Wild2: windows of aligned faces with their labels.
 
     Args:
-        root: Folder with cropped_aligned/ and the annotations; null takes the variable ABAW_ROOT.
-        tasks: Whose labels are used: any of va, expr, au, or the import path of another, such as pain.PAIN.
+        root: Folder with cropped_aligned/ and the annotations; null: environment variable ABAW_ROOT.
+        tasks: Tasks: any of va, expr, au, or the import path of another, such as pain.PAIN.
         features: Folders of cached features to read instead of images; `abaw extract` fills the first.
-        window: Frames in a training window; 1 trains on single images.
-        batch_size: Windows per device and training batch.
-        workers: Loader processes per device; null chooses by the machine, 0 loads in the training process.
-        folds: File written by `abaw folds`, which divides the videos of train and val again.
-        fold: The fold to validate on.
-        cache_dir: Where the index is kept; null takes ABAW_CACHE, else ~/.cache/abaw.
+        window: Frames per training window; 1: single images.
+        batch_size: Windows per training batch and device.
+        workers: Loader processes per device; null: by the number of cores; 0: none.
+        folds: File of `abaw folds`, which replaces the official train and val splits.
+        fold: The validation fold.
+        cache_dir: Folder of the index; null: environment variable ABAW_CACHE, else ~/.cache/abaw.
         seed: Seed of the order of windows, augmentation and masks.
-        source: Which annotations are read, and images and annotations outside the root.
-        windows: How training windows are cut and drawn.
-        loading: How frames are read and augmented.
+        source: Label set, and images and annotations outside the root.
+        windows: Length and sampling of training windows.
+        loading: Reading and augmentation of frames.
         evaluation: Videos, windows and batches outside training.
     """
 
@@ -151,7 +150,7 @@ class AffectDataModule(LightningDataModule):
         self.features = self.source.features
         self.window, self.batch_size, self.workers = window, batch_size, workers
         self.folds, self.fold = folds, fold
-        self.seed = int(seed)  # a parser may give a kind of its own, which no checkpoint should hold
+        self.seed = int(seed)  # a subclass of int from the parser would be pickled into checkpoints
         self.windows, self.loading, self.evaluation = windows, loading, evaluation
         self.stride = max(window // 2, 1) if windows.stride is None else windows.stride
         self.eval_window = window if evaluation.window is None else evaluation.window
@@ -175,10 +174,7 @@ class AffectDataModule(LightningDataModule):
         share = self.evaluation.drop_frames
         rules["evaluation.drop_frames"] = (0 <= share <= 1, "a share from 0 to 1")
         if all(task.kind == "real" for task in self.tasks):
-            rules["windows.balance"] = (
-                self.windows.balance == 0,
-                "0 unless expr or au is among data.tasks",
-            )
+            rules["windows.balance"] = (self.windows.balance == 0, "0 unless expr or au is among data.tasks")
         rules["fold"] = ((self.fold is None) == (self.folds is None), "given together with data.folds")
         check_settings("data", self, rules)
 
@@ -267,19 +263,18 @@ class AffectDataModule(LightningDataModule):
         return self.index.labels(video, self.eval_split(stage))
 
     def resume(self, state: Mapping[str, int]) -> None:
-        """Lets the next training loader continue where a checkpoint was saved.
+        """Lets the next training loader continue at the position of a checkpoint.
 
         Args:
-            state: Of the training loader; see `TrainLoader.state_dict`.
+            state: State of its training loader, see `TrainLoader.state_dict`.
 
         Raises:
-            AbawError: Batches are made differently now.
+            AbawError: See `refuse_other_batches`.
         """
-        world_size = self.trainer.world_size if self.trainer else 1
         refuse_other_batches(
             state,
             batch_size=self.batch_size,
-            world_size=world_size,
+            world_size=self.trainer.world_size if self.trainer else 1,
             windows=len(self._train_windows),
             seed=self.seed,
         )
@@ -327,9 +322,8 @@ class AffectDataModule(LightningDataModule):
 
     def _eval_windows(self, stage: Stage, tasks: Sequence[Task]) -> WindowTable:
         videos = self.eval_videos(stage)
-        windows = cut_videos(
-            self.index.n_frames, videos, self.eval_window, self.eval_stride, self.windows.step
-        )
+        step = self.windows.step
+        windows = cut_videos(self.index.n_frames, videos, self.eval_window, self.eval_stride, step)
         if tasks and self.source.label_set == "mtl":  # labels a few single frames of every video
             windows = labelled_windows(windows, self.index, tasks, self.eval_split(stage))
         return windows
@@ -346,5 +340,5 @@ class AffectDataModule(LightningDataModule):
             workers=default_workers(trainer.num_devices if trainer else 1) if workers is None else workers,
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
             on_bad_frame=self.loading.on_bad_frame,
-            bad_frame_log=Path(trainer.default_root_dir) / BAD_FRAMES if trainer else None,
+            bad_frame_log=BadFrameLog(Path(trainer.default_root_dir) / BAD_FRAMES) if trainer else None,
         )

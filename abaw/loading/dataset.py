@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -76,6 +76,7 @@ class _Clip(NamedTuple):
     n_bad_frames: int
 
 
+@dataclass(kw_only=True, eq=False)
 class ClipDataset(Dataset[Batch]):
     """Map-style dataset of clips, each a `Batch` of size 1; `Batch.cat` collates them.
 
@@ -83,7 +84,7 @@ class ClipDataset(Dataset[Batch]):
     seed, epoch and slot only. Indexed by a number, it returns that window unchanged, and for -1 a clip of
     padding.
 
-    Args:
+    Attributes:
         index: Index of the data set.
         source: Source of pixels or cached features.
         windows: The windows that can be loaded.
@@ -94,38 +95,22 @@ class ClipDataset(Dataset[Batch]):
         jitter: Range in frames, centred at 0, by which the start of a training window is moved.
         drop_frames: Share of the visible frames of each video that is dropped, see `dropped_frames`.
         on_bad_frame: Whether to `raise` at an unreadable frame, or `skip`: make it invisible and count it.
-        bad_frame_log: File to which the path of each skipped frame is appended, once.
+        bad_frame_log: Log of the skipped frames; None: they are not logged.
         memory: Shared memory for batches of worker processes; only for a `ClipLoader`. None: new memory.
     """
 
-    def __init__(
-        self,
-        *,
-        index: Index,
-        source: FrameSource | FeatureStore,
-        windows: WindowTable,
-        tasks: Sequence[Task],
-        split: str | None = None,
-        seed: int = 0,
-        augmentation: ClipAugmentation | None = None,
-        jitter: int = 0,
-        drop_frames: float = 0.0,
-        on_bad_frame: Literal["raise", "skip"] = "raise",
-        bad_frame_log: Path | None = None,
-        memory: SharedRing | None = None,
-    ) -> None:
-        self.index = index
-        self.source = source
-        self.windows = windows
-        self.tasks = tuple(tasks)
-        self.split = split
-        self.seed = seed
-        self.augmentation = augmentation
-        self.jitter = jitter
-        self.drop_frames = drop_frames
-        self.on_bad_frame = on_bad_frame
-        self.bad_frame_log = None if bad_frame_log is None else BadFrameLog(bad_frame_log)
-        self.memory = memory
+    index: Index
+    source: FrameSource | FeatureStore
+    windows: WindowTable
+    tasks: Sequence[Task]
+    split: str | None = None
+    seed: int = 0
+    augmentation: ClipAugmentation | None = None
+    jitter: int = 0
+    drop_frames: float = 0.0
+    on_bad_frame: Literal["raise", "skip"] = "raise"
+    bad_frame_log: BadFrameLog | None = None
+    memory: SharedRing | None = None
 
     def __len__(self) -> int:
         return len(self.windows)

@@ -1,4 +1,4 @@
-"""DataLoaders: a stateful one for training, and the factory that makes all of one process."""
+"""DataLoaders: a stateful one for training, and the factory of all loaders of a process."""
 
 import sys
 from collections import deque
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from abaw.batch import Batch
 from abaw.data.features import FeatureStore
-from abaw.data.frames import FrameSource, open_frames
+from abaw.data.frames import BadFrameLog, FrameSource, open_frames
 from abaw.data.index import Index
 from abaw.errors import AbawError
 from abaw.loading.dataset import ClipDataset
@@ -26,10 +26,10 @@ from abaw.windows import WindowTable
 
 
 def loader_options(*, workers: int, pin_memory: bool) -> dict[str, Any]:
-    """Arguments every DataLoader of this package is made with.
+    """Common arguments of all DataLoaders.
 
-    Workers are forked on Linux: they start in milliseconds, share the index and imports with the
-    trainer and notice its death; a fork server costs seconds and would keep them alive as orphans.
+    Workers are forked on Linux: they start in milliseconds, share index and imports with the trainer, and
+    end with it. A fork server takes seconds to start, and its workers outlive a killed trainer.
     """
     return {
         "collate_fn": Batch.cat,
@@ -39,17 +39,17 @@ def loader_options(*, workers: int, pin_memory: bool) -> dict[str, Any]:
         "worker_init_fn": start_worker,
         "multiprocessing_context": "fork" if workers and sys.platform == "linux" else None,
         "pin_memory": pin_memory,
-        "generator": torch.Generator(),  # else every pass would draw a number from the global stream
+        "generator": torch.Generator(),  # else every iteration would advance the global one
     }
 
 
 def refuse_other_batches(
     state: Mapping[str, int], *, batch_size: int, world_size: int, windows: int, seed: int
 ) -> None:
-    """Compares what decides which windows a batch is made of, besides its place, with a loader's state.
+    """Compares everything that determines the windows of a batch, besides its number, with a loader's state.
 
     Raises:
-        AbawError: They differ, so the place in the data would mean something else.
+        AbawError: A value differs, so that the position would denote other data.
     """
     now = {
         "batch_size": ("data.batch_size", batch_size),
@@ -64,20 +64,20 @@ def refuse_other_batches(
     ]
     if changes:
         raise AbawError(
-            f"{'; '.join(changes)}.\nA resumed run keeps its place in the data: restore it, or start a new"
-            " run from these weights with --init_from CKPT --run NEW"
+            f"{'; '.join(changes)}.\nA resumed run continues at its position in the data: restore the value,"
+            " or start a new run from these weights with --init_from CKPT --run NEW"
         )
 
 
 class ClipLoader(DataLoader[Batch]):
-    """A DataLoader that leaves its workers their memory, and in which their errors read like any other.
+    """A DataLoader whose workers reuse shared memory and raise errors with their original message.
 
-    What it hands out is a copy, in page-locked memory or in plain one; see `SharedRing`.
+    Batches are copied to page-locked or pageable memory, see `SharedRing`.
     """
 
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override] # the DataLoader's own is no generator
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override] # not a generator in DataLoader
         keep_freed_memory()
-        # and so with what the loader processes share
+        # also keeps the shared memory of the workers mapped
         recent: deque[Batch] = deque(maxlen=self.num_workers * (PREFETCH + 1))
         try:
             with defer_interrupt():
@@ -85,24 +85,24 @@ class ClipLoader(DataLoader[Batch]):
             for batch in batches:
                 recent.append(batch)
                 yield batch.copied() if self.num_workers and not self.pin_memory else batch
-        except AbawError as error:  # a worker's message is its whole traceback, whose last line it was
+        except AbawError as error:  # the message of a worker's error is its traceback
             kind = type(error)
             message = str(error).rpartition(f"{kind.__module__}.{kind.__qualname__}: ")[2].strip()
             raise kind(message) from error
 
 
 class TrainLoader(ClipLoader):
-    """Hands out the training batches of one epoch per pass and knows how far it has come.
+    """Stateful DataLoader of the training batches of one epoch per iteration.
 
-    Its state counts the batches that were handed out, not those fetched ahead, and does not depend on the
-    rank: the state of rank 0 continues all of them. Lightning saves and restores it with the run.
+    The state counts the batches that were returned, not prefetched ones, and is the same on all ranks.
+    Lightning saves it with the checkpoint.
 
     Args:
-        dataset: Gives the clip of a `Slot`.
-        sampler: Gives the slots of this rank.
-        workers: Loader processes; 0 loads in this one.
-        pin_memory: Whether batches are put into page-locked memory; only of use with an accelerator.
-        limit: Where the trainer ends an epoch, as its limit_train_batches: a number of batches, or a share.
+        dataset: Map-style dataset that is indexed by a `Slot`.
+        sampler: Sampler of the slots of this rank.
+        workers: Number of loader processes; 0 loads in this process.
+        pin_memory: Whether batches are copied to page-locked memory, for a GPU.
+        limit: `limit_train_batches` of the trainer: a number of batches, or a share of the epoch.
     """
 
     def __init__(
@@ -122,30 +122,30 @@ class TrainLoader(ClipLoader):
         self._epoch = self._n_handed_out = 0
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        # All this happens at the first batch, not before: Lightning makes the iterator, then sets the epoch.
+        # runs at the first batch: Lightning creates the iterator before it sets the epoch
         self._epoch, self._n_handed_out = self._slots.epoch, self._slots.first_batch
         for batch in super().__iter__():
             self._n_handed_out += 1
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Where the next batch stands: `epoch`, `batches` handed out of it, and what its meaning rests on."""
+        """Position of the next batch: `epoch`, number of `batches` before it, and what it depends on."""
         over = self._n_handed_out >= self._epoch_batches
         place = (self._epoch + 1, 0) if over else (self._epoch, self._n_handed_out)
         return dict(zip(("epoch", "batches"), place, strict=True)) | self._conditions()
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Lets the next pass go on where the state was taken.
+        """Lets the next iteration continue at the position of a state.
 
         Raises:
-            AbawError: Batches are made differently now, so the place would mean something else.
+            AbawError: See `refuse_other_batches`.
         """
         refuse_other_batches(state, **self._conditions())
         self._epoch, self._n_handed_out = state["epoch"], state["batches"]
         self._slots.start_at(self._epoch, self._n_handed_out)
 
     def _conditions(self) -> dict[str, int]:
-        """What decides which windows a batch is made of, besides its place."""
+        """Everything that determines the windows of a batch, besides its number."""
         slots = self._slots
         return {
             "batch_size": slots.batch_size,
@@ -158,17 +158,17 @@ class TrainLoader(ClipLoader):
 def open_source(
     index: Index, windows: WindowTable, *, size: int, features: Sequence[Path] = ()
 ) -> FrameSource | FeatureStore:
-    """Where the clips of some windows come from.
+    """The source of the frames or features of windows.
 
     Args:
-        index: The data set.
-        windows: What will be read.
+        index: Index of the data set.
+        windows: Windows that will be read.
         size: Height and width of the images.
         features: Folders of cached features to read instead of images.
 
     Raises:
-        UsageError: A window of images is longer than a segment of a pack.
-        AbawError: A video's features are missing, or the images are not those that they were made from.
+        UsageError: A window of images is longer than a segment of litdata shards.
+        AbawError: A video's features are missing, or were extracted from other images.
     """
     span = 1 if features else (windows.length - 1) * windows.step + 1
     images = open_frames(index, size=size, span=span)
@@ -181,19 +181,19 @@ def open_source(
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderFactory:
-    """Where clips come from, and the place of this process among those that share them.
+    """Factory of the training and evaluation loaders of a process.
 
     Attributes:
-        index: The data set.
-        source: Its pixels or cached features.
-        seed: Keys all that is random.
-        drop_frames: Share of each video's visible frames that is made invisible outside training.
-        rank: Number of this process.
+        index: Index of the data set.
+        source: Source of pixels or cached features.
+        seed: Seed of all random numbers.
+        drop_frames: Share of the visible frames of each video that is dropped outside training.
+        rank: Rank of this process.
         world_size: Number of processes.
-        workers: Loader processes of this process.
-        pin_memory: Whether batches go to a GPU.
-        on_bad_frame: What to do about a frame that cannot be read: `raise` or `skip`.
-        bad_frame_log: File that names the skipped ones.
+        workers: Number of loader processes.
+        pin_memory: Whether batches are copied to page-locked memory, for a GPU.
+        on_bad_frame: Whether to `raise` at an unreadable frame, or `skip` it.
+        bad_frame_log: Log of the skipped frames.
     """
 
     index: Index
@@ -205,7 +205,7 @@ class LoaderFactory:
     workers: int = 0
     pin_memory: bool = False
     on_bad_frame: Literal["raise", "skip"] = "raise"
-    bad_frame_log: Path | None = None
+    bad_frame_log: BadFrameLog | None = None
 
     def train_loader(
         self,
@@ -219,7 +219,7 @@ class LoaderFactory:
         jitter: int = 0,
         limit: int | float = 1.0,
     ) -> TrainLoader:
-        """This process's share of shuffled training windows; see `TrainSampler` and `ClipDataset`."""
+        """Loader of this rank's training windows; see `TrainSampler` and `ClipDataset`."""
         sampler = TrainSampler(
             n_windows=len(windows),
             batch_size=batch_size,
@@ -237,7 +237,7 @@ class LoaderFactory:
     def eval_loader(
         self, windows: WindowTable, tasks: Sequence[Task], *, split: str | None, batch_size: int
     ) -> ClipLoader:
-        """This process's videos, window after window; see `EvalSampler`."""
+        """Loader of all windows of this rank's videos; see `EvalSampler`."""
         sampler = EvalSampler(
             video=windows.video, batch_size=batch_size, rank=self.rank, world_size=self.world_size
         )

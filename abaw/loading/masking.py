@@ -62,10 +62,8 @@ class RandomFrameMasking:
         # numpy's and Python's rounding (half to even) is torch's too; float64 keeps .5 * n exact
         n_masked = (self.ratio_at(step) * n_visible.double()).round().long()
         n_masked = torch.minimum(n_masked, (n_visible - 1).clamp(min=0))
-        order = (
-            self._priority(visible, noise).argsort(dim=1, stable=True).argsort(dim=1)
-        )  # rank of each frame
-        return visible & (order >= n_masked[:, None])
+        rank = self._priority(visible, noise).argsort(dim=1, stable=True).argsort(dim=1)
+        return visible & (rank >= n_masked[:, None])
 
     def _priority(self, visible: Tensor, noise: Tensor) -> Tensor:
         """Order of masking, float (B, T): frames with the smallest values first, invisible ones last."""

@@ -18,9 +18,7 @@ from abaw.randomness import Purpose, keyed_generator
 from abaw.tasks import TASKS, Task, TaskLabels
 
 Stage = Literal["validate", "test", "predict"]
-
 TestSplit = Literal["auto", "train", "val", "test"]
-
 PredictSplit = Literal["auto", "train", "val", "test", "all"]
 
 
@@ -126,11 +124,8 @@ class SplitSelection:
 
 
 _TRIES = 10
-
 _JITTER = 0.2  # relative noise on the sizes by which recordings are ordered
-
 _WORTHWHILE = 1e-9  # smaller gains are rounding errors
-
 _WEIGHT_OF_LENGTH = 4.0  # relative to the weight of a label
 
 

@@ -17,30 +17,28 @@ from torch.utils.data import get_worker_info
 from abaw.data.processes import available_cores
 
 MOST_WORKERS = 8
-"""Feeds about 50,000 frames a second, more than a device takes; beyond it workers only cost memory."""
+"""Reads about 50,000 frames a second, more than a device can use; more workers only take memory."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
-
 _PR_SET_PDEATHSIG = 1  # of Linux: the signal that a process gets when its parent has ended
 
 
 def default_workers(n_processes: int = 1) -> int:
-    """How many workers each of `n_processes` training processes of this machine should have.
+    """Default number of workers of each of `n_processes` training processes on this machine.
 
-    An equal share of the cores, at most `MOST_WORKERS`; none where the share is a single core, because
-    one worker is slower than no worker.
+    An equal share of the cores, at most `MOST_WORKERS`; 0 for a single core, as one worker is slower than
+    none.
     """
     share = min(available_cores() // n_processes, MOST_WORKERS)
     return share if share > 1 else 0
 
 
-def start_worker(worker: int) -> None:  # noqa: ARG001 - the signature is the DataLoader's
-    """Makes a loader process use one core and leave signals to the trainer, unless the trainer sent them.
+def start_worker(worker: int) -> None:  # noqa: ARG001 - signature of worker_init_fn
+    """Initialises a worker: one thread, and signals are ignored unless the trainer sends them.
 
-    A batch system signals every process of a job; a worker that died of it would take the trainer along
-    before a checkpoint is saved. The trainer's own SIGTERM
-    still ends a worker, else the trainer could not end. And a worker ends with a killed trainer, else it
-    would keep the connections open whose end tells the other ranks.
+    A batch system signals every process of a job; a worker that ended would fail the trainer before it saves
+    a checkpoint. SIGTERM from the trainer still ends a worker. A worker also ends when the trainer is killed,
+    as it would keep the connections open by whose end the other ranks notice.
     """
     import cv2
 
@@ -48,7 +46,7 @@ def start_worker(worker: int) -> None:  # noqa: ARG001 - the signature is the Da
     torch.set_num_threads(1)
     for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    if sys.platform == "linux":  # where a signal tells its sender
+    if sys.platform == "linux":  # where sigwaitinfo returns the sender
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_with_trainer, args=(os.getppid(),), daemon=True).start()
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -62,19 +60,19 @@ def _end_with_trainer(trainer: int) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Lets this process keep what one clip needed for the next: pages mapped anew cost as much as a copy.
+    """Makes glibc keep freed memory for the next clip: page faults of new memory take as long as a copy.
 
-    So does glibc on its own, but for memory at the end of what it has, which it gives back at once.
+    By default it returns free memory at the end of the heap to the system.
     """
     allocator: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
     if hasattr(allocator, "mallopt"):
-        allocator.mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)  # as far as glibc would raise it
+        allocator.mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)  # the largest that glibc would choose itself
         allocator.mallopt(_M_TRIM_THRESHOLD, 256 * 2**20)
 
 
 @contextmanager
 def defer_interrupt() -> Iterator[None]:
-    """Defers Ctrl-C, because Python loses one that comes during a fork."""
+    """Defers Ctrl-C, which Python loses during a fork."""
     handler = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(handler):
         yield
@@ -96,10 +94,10 @@ PREFETCH = 2
 class SharedRing:
     """Allocates the large tensor of a batch, in a worker from reused shared memory.
 
-    Shared memory comes as fresh pages, and to fill those takes a loader process a fifth of its time. So each
-    has as many pieces as batches can be under way, and takes them in turn: `PREFETCH`, and the one that the
-    trainer is copying, for it copies what it gets before it asks for more (`ClipLoader`). Other processes
-    get memory of their own. Pickled and forked copies share nothing.
+    Page faults of new shared memory take a fifth of a worker's time. So each worker reuses as many tensors
+    in turn as batches can be in flight: `PREFETCH`, and one that the trainer is copying, as it copies a batch
+    before it requests the next (`ClipLoader`). Other processes allocate ordinary memory. Pickled and forked
+    copies share nothing.
     """
 
     def __init__(self) -> None:
@@ -109,15 +107,12 @@ class SharedRing:
         return {"_pieces": []}
 
     def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """A tensor of that shape and type, with anything in it."""
+        """An uninitialised tensor."""
         if get_worker_info() is None:
             like = torch.empty(0, dtype=dtype).numpy().dtype
-            return torch.from_numpy(np.empty(shape, like))  # NumPy asks for pages of 2 MB
-        if len(self._pieces) > PREFETCH:
-            piece = self._pieces.pop(0)
-            if piece.dtype == dtype and piece.shape == shape:
-                self._pieces.append(piece)
-                return piece
-        piece = torch.empty(shape, dtype=dtype).share_memory_()  # type: ignore[no-untyped-call]
+            return torch.from_numpy(np.empty(shape, like))  # NumPy requests pages of 2 MB
+        piece = self._pieces.pop(0) if len(self._pieces) > PREFETCH else None
+        if piece is None or piece.dtype != dtype or piece.shape != shape:
+            piece = torch.empty(shape, dtype=dtype).share_memory_()  # type: ignore[no-untyped-call]
         self._pieces.append(piece)
         return self._pieces[-1]

@@ -1,6 +1,7 @@
-"""Reading of checkpoints, without Lightning and without executing code in them."""
+"""Reading and writing of checkpoints, without Lightning and without executing code in them."""
 
 import hashlib
+import io
 import pickle
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from abaw.errors import AbawError
+from abaw.files import atomic_path
 
 FORMAT = 1
 """Version of the content under the key "abaw"; increases with incompatible changes."""
@@ -40,6 +42,18 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
         found = checkpoint["abaw"].get("format")
         raise AbawError(f"{path}: has format {found}, this abaw reads {FORMAT}; use the abaw that wrote it")
     return checkpoint
+
+
+def save_checkpoint(checkpoint: Mapping[str, Any], path: Path | str) -> None:
+    """Writes a checkpoint atomically.
+
+    Raises:
+        AbawError: The file cannot be written.
+    """
+    buffer = io.BytesIO()  # torch.save would turn the OSError of a full disk into a RuntimeError
+    torch.save(checkpoint, buffer)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def weights_fingerprint(weights: Mapping[str, Tensor]) -> str:

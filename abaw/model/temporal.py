@@ -13,7 +13,6 @@ from abaw.model.positions import LearnedPositions, RotaryEmbedding, rotary_embed
 
 Positions = Literal["sinusoidal", "learned", "rotary", "none"]
 POSITIONS = get_args(Positions)
-
 MASK_TOKEN = "fill"
 """Key of the mask token in state dicts, as in version 0.1.0: fingerprints of checkpoints depend on it."""
 

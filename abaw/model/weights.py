@@ -13,9 +13,7 @@ from torch import Tensor
 from abaw.errors import AbawError
 
 log = logging.getLogger(__name__)
-
 StateDict = dict[str, Tensor]
-
 OWN_PREFIX = "backbone.pooled.net."
 """Prefix of the timm network in a checkpoint of this package, after that of the whole network."""
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")  # averaged weights first

@@ -49,24 +49,24 @@ class TrackWriter(Callback):
         )
         check_fits(self.folder, list_tracks(self.folder), self._metadata)
 
-    def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Resets the stitcher."""
         self._stitcher = Stitcher(cast(Any, trainer).datamodule.n_frames)
 
     def on_predict_batch_end(
         self,
         trainer: Trainer,
-        pl_module: LightningModule,  # noqa: ARG002
+        pl_module: LightningModule,
         outputs: Any,
         batch: Batch,
-        batch_idx: int,  # noqa: ARG002
-        dataloader_idx: int = 0,  # noqa: ARG002
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Adds a batch of predicted windows."""
         self._stitcher.add(batch.where, outputs, batch.visible)
         self._write(trainer, self._stitcher.finished())
 
-    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the last video."""
         self._write(trainer, self._stitcher.flush())
 
@@ -94,12 +94,12 @@ class ScoreWriter(Callback):
         self.best = best
         self._scores: dict[str, Any] | None = None
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Reads the scores of the best checkpoint."""
         if self.best is not None:
             self._scores = best_scores(self.best)
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the scores of the best checkpoint if the run was killed before it did."""
         if self._scores is not None and not (self.path.is_file() and self.path.read_text() == self._text()):
             self._write(trainer)
@@ -190,7 +190,7 @@ class SkippedFrames(Callback):
         if trainer.is_global_zero and (n_frames := count_bad_frames(self.path)):
             pl_module.log("bad_frames", float(n_frames), rank_zero_only=True)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Prints the number when the run ends."""
         if n_frames := count_bad_frames(self.path):
             rank_zero_info(
@@ -213,19 +213,14 @@ class EMA(WeightAveraging):
         super().__init__(use_buffers=False)
         self.decay = decay
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Moves the average to the device of the weights."""
         assert self._average_model is not None
         self._average_model.to(pl_module.device)
 
     @torch.no_grad()
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,  # noqa: ARG002
-        batch: Any,  # noqa: ARG002
-        batch_idx: int,  # noqa: ARG002
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Updates the average after every optimizer step; the first step initialises it."""
         if trainer.global_step == self._latest_update_step:

@@ -7,7 +7,6 @@ and the validation that belongs to it.
 `CLASS_PATHS` and `OPTIONS` translate names in files of earlier versions.
 """
 
-import io
 import os
 import re
 import time
@@ -24,7 +23,13 @@ from torch import Tensor
 
 from abaw.errors import AbawError, check_settings
 from abaw.files import atomic_path
-from abaw.model.checkpoints import best_scores, load_checkpoint, oldest_first
+from abaw.model.checkpoints import (
+    best_scores,
+    load_checkpoint,
+    network_weights,
+    oldest_first,
+    save_checkpoint,
+)
 from abaw.model.network import Network
 from abaw.training.preemption import PreemptionFlag, any_rank
 
@@ -50,7 +55,6 @@ CLASS_PATHS = {
 """Class paths in configurations of earlier versions, with the current ones."""
 
 _CLASS_PATH = re.compile(rf"(?<![\w./-])(?:{'|'.join(map(re.escape, CLASS_PATHS))})(?![\w.])")
-
 _CLASSES = {old.rpartition(".")[2]: new.rpartition(".")[2] for old, new in CLASS_PATHS.items()}
 
 
@@ -123,16 +127,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         checkpoint = super().load_checkpoint(*args, **kwargs)
         return checkpoint | {"callbacks": by_current_class(checkpoint.get("callbacks", {}))}
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ARG002
-        """Saves plain values and tensors.
-
-        Raises:
-            AbawError: The file cannot be written.
-        """
-        buffer = io.BytesIO()  # torch.save would turn the OSError of a full disk into a RuntimeError
-        torch.save(checkpoint, buffer)
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(buffer.getbuffer())
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Saves a checkpoint; see `model.checkpoints.save_checkpoint`."""
+        save_checkpoint(checkpoint, path)
 
 
 class LastCheckpoint(Checkpoint):
@@ -163,11 +160,11 @@ class LastCheckpoint(Checkpoint):
         check_settings("checkpoint", self, rules)
         self._preemption = PreemptionFlag()
 
-    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Registers signal handlers; signals take effect at the end of a step."""
         self._preemption.register_handlers()
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Registers signal handlers, and removes temporary files of a killed run."""
         self._preemption.register_handlers()
         self._saved_step = trainer.global_step
@@ -178,12 +175,7 @@ class LastCheckpoint(Checkpoint):
                 leftover.unlink(missing_ok=True)
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,  # noqa: ARG002
-        outputs: Any,  # noqa: ARG002
-        batch: Any,  # noqa: ARG002
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Saves if it is due; after the last step of an epoch, its validation comes first."""
         n_left = trainer.num_training_batches - (batch_idx + 1)
@@ -201,12 +193,12 @@ class LastCheckpoint(Checkpoint):
         if preempted:
             self._preemption.exit_all_ranks(trainer)
 
-    def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
+    def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Ends the run after a signal during validation; it resumes from the newest checkpoint."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._exit_if_preempted(trainer)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves after the epoch's validation; a run that ended within an epoch is saved already."""
         if trainer.global_step != self._saved_step:
             self.save(trainer)
@@ -275,10 +267,7 @@ class BestCheckpoint(ModelCheckpoint):
         """Ignores the saved score: `setup` reads that of `best.ckpt`."""
 
 
-_PREFIX = "network."  # of the network in a checkpoint
-
 _BACKBONE = "backbone."
-
 _MOST_NAMED = 4
 
 
@@ -298,8 +287,7 @@ def load_initial_weights(network: Network, path: Path | str) -> str:
     Raises:
         AbawError: The checkpoint is missing or damaged, or none of its weights matches.
     """
-    weights = load_checkpoint(path)["state_dict"]
-    given = {n.removeprefix(_PREFIX): w for n, w in weights.items() if n.startswith(_PREFIX)}
+    given = network_weights(load_checkpoint(path))
     own = network.state_dict()
     taken = {name: given[name] for name, w in own.items() if name in given and given[name].shape == w.shape}
     if not taken:

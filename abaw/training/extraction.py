@@ -33,7 +33,6 @@ from abaw.model.backbone import Backbone
 from abaw.model.checkpoints import weights_fingerprint
 
 _CHUNK = 256  # frames per forward pass if the settings have no limit
-
 _CPU_CHUNK = 32  # larger ones are not faster on a CPU, and the progress bar would stand still
 
 
@@ -79,7 +78,7 @@ class Extractor(LightningModule):
         self.key = ""
         self.todo: list[int] = []
 
-    def setup(self, stage: str) -> None:  # noqa: ARG002
+    def setup(self, stage: str) -> None:
         """Checks the folder, writes its metadata and finds the videos that are not cached.
 
         Raises:
@@ -106,11 +105,7 @@ class Extractor(LightningModule):
         if self.device.type == "cpu":
             size = min(size, _CPU_CHUNK)
         chunks = VisibleFrames(
-            self.index,
-            self.frames,
-            videos=self.todo,
-            size=size,
-            skip_bad_frames=self.skip_bad_frames,
+            self.index, self.frames, videos=self.todo, size=size, skip_bad_frames=self.skip_bad_frames
         )
         sampler = EvalSampler(
             video=chunks.video, batch_size=1, rank=self.global_rank, world_size=self.trainer.world_size
@@ -118,7 +113,7 @@ class Extractor(LightningModule):
         options = loader_options(workers=self.workers, pin_memory=self.device.type == "cuda")
         return DataLoader(chunks, batch_size=1, sampler=sampler, **options | {"collate_fn": _only})
 
-    def predict_step(self, chunk: Chunk, batch_idx: int) -> Tensor:  # noqa: ARG002
+    def predict_step(self, chunk: Chunk, batch_idx: int) -> Tensor:
         """The features of a chunk, float16 (m, D)."""
         return cast(Tensor, self.backbone(chunk.pixels)).half()
 
@@ -165,12 +160,12 @@ class FeatureWriter(Callback):
 
     def on_predict_batch_end(
         self,
-        trainer: Trainer,  # noqa: ARG002
+        trainer: Trainer,
         pl_module: LightningModule,
         outputs: Any,
         batch: Chunk,
-        batch_idx: int,  # noqa: ARG002
-        dataloader_idx: int = 0,  # noqa: ARG002
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Adds the features of a chunk."""
         if batch.video < 0:

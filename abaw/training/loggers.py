@@ -71,7 +71,7 @@ class ProgressBar(TQDMProgressBar):
 class EpochLogger(Callback):
     """Prints a line per epoch, in place of a progress bar."""
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints the metrics of the epoch."""
         shown = "  ".join(
             f"{name} {float(value):.4f}"

@@ -24,7 +24,7 @@ Weighting = Literal["none", "complement", "inverse"]
 
 @dataclass(frozen=True, kw_only=True)
 class LossSettings:
-    """The loss of each task, and how much each task counts."""
+    """Losses and weights of the tasks."""
 
     va: Literal["ccc", "mse"] = "ccc"
     """Valence and arousal: 1 - CCC, or the mean squared error."""
@@ -33,24 +33,24 @@ class LossSettings:
     au: Literal["focal", "bce"] = "focal"
     """Action units: focal loss on each sigmoid, or binary cross-entropy."""
     gamma: float = 2.0
-    """Focal loss: how strongly frames that are already right are left aside; 0 is cross-entropy."""
+    """Focal loss: exponent that reduces the loss of confident correct predictions; 0 is cross-entropy."""
     alpha: float | None = 0.25
-    """Focal loss: a plain factor, as in the paper; null is 1."""
+    """Focal loss: constant factor, as in the paper; null is 1."""
     expr_weights: Weighting = "complement"
-    """Weight of a class by its count n of the training labels: 1 - n/sum (the paper), or sum/(8 n)."""
+    """Class weights by the number n of training labels: 1 - n/sum (the paper), or sum/(8 n)."""
     au_weights: Weighting = "complement"
-    """`complement`: an AU weighs 1 - n/sum by its positives; `inverse`: absent and present frames of each
-    AU weigh the same in sum."""
+    """`complement`: weight 1 - n/sum by the number n of positives of an AU; `inverse`: equal total weight of
+    the absent and present frames of each AU."""
     label_smoothing: float = 0.0
-    """Share of each EXPR and AU target that is spread evenly over its classes."""
+    """Share of each EXPR and AU target that is distributed evenly over its classes."""
     ccc_eps: float = 1e-6
-    """Added to the denominator of the CCC: keeps the gradient small where all predictions are alike."""
+    """Added to the denominator of the CCC: bounds the gradient for constant predictions."""
     gather_ccc: bool = True
-    """Takes the CCC over the batches of all devices together; else each device has its own."""
+    """Compute the CCC over the batches of all devices together, instead of per device."""
     task_weights: dict[str, float] | Literal["uncertainty"] = field(
         default_factory=lambda: {"va": 1.0, "expr": 1.0, "au": 1.0}
     )
-    """Fixed factors per task (1 where none is given), or learned ones by the tasks' uncertainty."""
+    """Fixed factors per task (default 1), or learned ones by the tasks' uncertainty."""
 
     def loss(self, task: Task) -> str | Callable[..., Any]:
         """The name of a task's loss, or a function."""
@@ -85,9 +85,9 @@ class LossSettings:
 class TaskLosses(nn.Module):
     """Computes the loss of every task and their weighted sum, in float32 also under autocast.
 
-    A frame counts if it is labelled and lies in its video: masked and missing frames count, padding does
-    not. A task without any label in the batch has loss 0 and a gradient of zeros. In evaluation mode
-    nothing is exchanged between processes.
+    All labelled frames of a video count, also masked and missing ones; padding does not. A task without
+    labels in the batch has loss 0 and a zero gradient. In evaluation mode there is no communication between
+    processes.
     """
 
     def __init__(self, settings: LossSettings, tasks: Sequence[Task]) -> None:
@@ -105,7 +105,7 @@ class TaskLosses(nn.Module):
         self.settings = settings
         self.tasks = tuple(tasks)
         self._counted = False
-        # of every class, and of each binary label's absence and presence; kept in checkpoints
+        # weights of the classes, or of absence and presence of each binary label; saved in checkpoints
         for task in dict.fromkeys((*TASKS, *tasks)):
             if task.kind != "real":
                 shape = (task.size,) if task.kind == "class" else (task.size, 2)
@@ -124,9 +124,8 @@ class TaskLosses(nn.Module):
             if task.kind == "class":
                 weights = _class_weights(n, kind)
             elif task.kind == "binary":
-                weights = (
-                    _class_weights(n, kind) if kind != "complement" else _class_weights(n[:, 1:].T, kind).T
-                )
+                positives = kind == "complement"  # compares labels; others compare absence and presence
+                weights = _class_weights(n[:, 1:].T, kind).T if positives else _class_weights(n, kind)
             if task.kind != "real":
                 self._weight(task).copy_(torch.from_numpy(weights))
         self._counted = True
@@ -146,8 +145,8 @@ class TaskLosses(nn.Module):
         for name, buffer in self.named_buffers():
             if not torch.allclose(state[f"losses.{name}"].to(buffer), buffer):
                 raise AbawError(
-                    f"model.loss.{name}s: the class weights follow from how often each label occurs in the"
-                    " training data, and these are not those that the run was trained with.\n"
+                    f"model.loss.{name}s: the class weights, which depend on the number of training labels,"
+                    " differ from those that the run was trained with.\n"
                     "A resumed run keeps its data: restore it, or start a new run from these weights with"
                     " --init_from CKPT --run NEW"
                 )
@@ -156,12 +155,12 @@ class TaskLosses(nn.Module):
         """Returns the loss to minimise and the loss of each task.
 
         Args:
-            outputs: Per task (B, T, K), as `Network` gives them: VA values, EXPR and AU logits.
+            outputs: Per task (B, T, K), from `Network`: VA values, EXPR and AU logits.
             batch: The labels.
 
         Returns:
-            The weighted sum and the loss of each task, scalars. Over several processes each has its share
-            of both; the means over the processes are the losses of the whole batch.
+            The weighted sum and the loss of each task, scalars. With several processes their means over the
+            processes are the losses of the whole batch.
         """
         weighted = any(self.settings.weighting(t) != "none" for t in (EXPR, AU, *self.tasks))
         if self.training and weighted and not self._counted:
@@ -172,7 +171,7 @@ class TaskLosses(nn.Module):
             world = _n_processes() if self.training else 1
             if world > 1:
                 dist.all_reduce(counts)
-            # a process's sum over a world-th of all labels: the mean over the processes is the true mean
+            # number of labels per process: the mean over the processes is then that over all labels
             n = dict(zip(self.tasks, counts.clamp(min=1) / world, strict=True))
             losses = {
                 task: self._loss(task, outputs[task].float(), batch.labels[task].values, valid[task], n[task])
@@ -203,13 +202,13 @@ class TaskLosses(nn.Module):
         total = torch.zeros_like(next(iter(losses.values())))
         for task, loss in losses.items():
             s = self.log_variance[task.name]
-            # without labels there is nothing to be sure of
+            # a task without labels does not change its uncertainty
             total = total + torch.where(labelled[task], torch.exp(-s) * loss + s / 2, 0.0)
         return total
 
 
 def _supervised(task: Task, batch: Batch) -> Tensor:
-    """Bool, shape of the task's mask: what has a label and is no padding; of a label per clip one frame."""
+    """Bool, shape of the task's mask: labels that are not padding; one frame for a label per clip."""
     valid = batch.labels[task].valid
     present = batch.present
     if task.per == "clip":
@@ -218,7 +217,7 @@ def _supervised(task: Task, batch: Batch) -> Tensor:
 
 
 def _class_weights(counts: NDArray[Any], kind: Weighting) -> NDArray[np.float64]:
-    """Weights of the classes along the last axis, from how often each occurs."""
+    """Weights of the classes along the last axis, from their counts."""
     n: NDArray[np.float64] = np.asarray(counts, np.float64)
     total = n.sum(-1, keepdims=True)
     weights = np.ones_like(n)
@@ -237,9 +236,9 @@ def masked_mean(values: Tensor, mask: Tensor, n: Tensor | None = None) -> Tensor
     """The mean of the valid values; 0 if there is none.
 
     Args:
-        values: float, any shape; what stands under a False is ignored.
+        values: float, any shape; ignored where the mask is False.
         mask: bool, the same shape, True = valid.
-        n: What to divide by instead of the number of valid values, at least 1.
+        n: Denominator, instead of the number of valid values, at least 1.
     """
     total = torch.where(mask, values, 0.0).sum()
     return total / (mask.sum().clamp(min=1) if n is None else n)
@@ -255,10 +254,10 @@ def concordance(
         target: float (..., K), finite.
         valid: bool (...), True = the row counts.
         eps: Added to the denominator.
-        shared: The rows of all processes count together; all of them must then make this call.
+        shared: Whether to pool the rows of all processes, as a collective call.
 
     Returns:
-        CCC (K,), 0 where nothing varies, and the number of valid rows; float64 where the device has it.
+        CCC (K,), 0 without variance, and the number of valid rows; float64 if the device supports it.
     """
     exact = torch.float32 if prediction.device.type == "mps" else torch.float64
     x = torch.where(valid[..., None], prediction, 0.0).to(exact)
@@ -278,9 +277,9 @@ def focal(log_p: Tensor, target: Tensor, weight: Tensor, *, gamma: float) -> Ten
 
     Args:
         log_p: float (..., K), logarithms of probabilities.
-        target: float (..., K), how much of the truth each outcome is; sums to 1.
+        target: float (..., K), target distribution over the outcomes, sums to 1.
         weight: float, broadcastable, the weight of each outcome.
-        gamma: Exponent of the probability that is missing.
+        gamma: Exponent of 1 - p.
 
     Returns:
         float (...). Source: Lin et al., "Focal Loss for Dense Object Detection" (2017).
@@ -290,12 +289,12 @@ def focal(log_p: Tensor, target: Tensor, weight: Tensor, *, gamma: float) -> Ten
 
 
 class LossInputs(NamedTuple):
-    """What the loss of a task is computed from.
+    """Arguments of a loss function.
 
     Attributes:
         task: The task.
-        output: float32 (B, T, K), of a `real` task its values, else logits.
-        target: Labels as in `TaskLabels`; 0 where there is none.
+        output: float32 (B, T, K), values of a `real` task, else logits.
+        target: Labels as in `TaskLabels`; 0 where unlabelled.
         weight: Weights of the classes (K,), or of absence and presence (K, 2); ones for a `real` task.
         settings: The settings.
     """
@@ -335,20 +334,20 @@ LOSSES: dict[str, Callable[[LossInputs], Tensor]] = {
     "ce": _entropy,
     "bce": _entropy,
 }
-"""Losses by name, besides `ccc`: each gives the loss of every label, in the shape of the validity mask."""
+"""Losses by name, besides `ccc`: functions that return the loss of every label, in the shape of its mask."""
 
 
 class _SumOverProcesses(torch.autograd.Function):
     """All-reduce (sum) with gradient; torch's own `all_reduce` with gradient is deprecated."""
 
     @staticmethod
-    def forward(ctx: Any, local: Tensor) -> Tensor:  # noqa: ARG004
+    def forward(ctx: Any, local: Tensor) -> Tensor:
         total = local.clone()
         dist.all_reduce(total)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:  # noqa: ARG004
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
         total = grads[0].clone()
         dist.all_reduce(total)
         return total

@@ -118,7 +118,6 @@ class AffectModule(LightningModule):
         self.masking = masking
         self.optimizer_settings = optimizer
         self.scores: dict[str, Any] = {}  # the latest official scores, as in `scores.json`
-        self._stage: Literal["validate", "test"] = "validate"
 
     # -- before a run
 
@@ -144,19 +143,19 @@ class AffectModule(LightningModule):
 
     # -- training
 
-    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Masks frames on the CPU, so that the device is not synchronised to count visible frames."""
         visible = batch.visible
         if self.trainer.training and self.masking is not None and batch.mask_noise is not None:
             visible = self.masking(visible, batch.mask_noise, self.global_step)
         return batch.with_visible(visible)
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seeds dropout by step and rank, so that a resumed run has the same dropout."""
         step = self.trainer.fit_loop.epoch_loop.total_batch_idx
         torch.manual_seed(keyed_seed(Purpose.DROPOUT, self._data.seed, step, self.global_rank))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:  # noqa: ARG002
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """The loss of a batch of clips, and the losses of the tasks."""
         total, per_task = self.losses(self.network(batch), batch)
         per_task = {task: loss.detach() for task, loss in per_task.items()}
@@ -201,49 +200,21 @@ class AffectModule(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Resets stitcher and scores."""
-        self._start_scoring("validate")
-
-    def on_test_epoch_start(self) -> None:
-        """As for validation."""
-        self._start_scoring("test")
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
-        """Predicts windows, and scores complete videos."""
-        self._stitcher.add(batch.where, self.predict_step(batch), batch.visible)
-        self._score(self._stitcher.finished())
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """As for validation."""
-        self.validation_step(batch, batch_idx)
-
-    def on_validation_epoch_end(self) -> None:
-        """Scores the last videos, and logs the scores over all devices."""
-        self._finish_scoring("val")
-
-    def on_test_epoch_end(self) -> None:
-        """As for validation."""
-        self._finish_scoring("test")
-
-    def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[Task, Tensor]:  # noqa: ARG002
-        """Predictions per task, float32 (B, T, K): VA in [-1, 1], probabilities otherwise."""
-        return self.network.predictions(self.network(batch))
-
-    def _start_scoring(self, stage: Literal["validate", "test"]) -> None:
-        self._stage = stage
-        videos = self._data.eval_videos(stage)
+        videos = self._data.eval_videos(self._stage)
         self._position = {video: place for place, video in enumerate(videos)}
         self._stitcher = Stitcher(self._data.n_frames)
         names = [self._data.video_name(video) for video in videos]
         self._official = OfficialScores(self.tasks, names, device=self.device)
 
-    def _score(self, videos: Iterable[Stitched]) -> None:
-        for video in videos:
-            labels = self._data.labels(video.video, self._stage)
-            self._official.update(self._position[video.video], video, labels)
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Predicts windows, and scores complete videos."""
+        self._stitcher.add(batch.where, self.predict_step(batch), batch.visible)
+        self._score(self._stitcher.finished())
 
-    def _finish_scoring(self, prefix: str) -> None:
+    def on_validation_epoch_end(self) -> None:
+        """Scores the last videos, and logs the scores over all devices."""
         self._score(self._stitcher.flush())
-        scores = self._official.compute()
+        scores, prefix = self._official.compute(), "test" if self.trainer.testing else "val"
         if self.trainer.sanity_checking:
             return
         self.scores = scores
@@ -253,6 +224,22 @@ class AffectModule(LightningModule):
                 by_label = scores[task.name].get(task.score_key, scores[task.name])
                 flat |= {f"{prefix}/{name}": by_label[name] for name in task.names}
         self.log_dict(flat | {f"{prefix}/score": scores.get("total", 0.0)}, rank_zero_only=False)
+
+    on_test_epoch_start, test_step = on_validation_epoch_start, validation_step
+    on_test_epoch_end = on_validation_epoch_end
+
+    def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[Task, Tensor]:
+        """Predictions per task, float32 (B, T, K): VA in [-1, 1], probabilities otherwise."""
+        return self.network.predictions(self.network(batch))
+
+    @property
+    def _stage(self) -> Literal["validate", "test"]:
+        return "test" if self.trainer.testing else "validate"
+
+    def _score(self, videos: Iterable[Stitched]) -> None:
+        for video in videos:
+            labels = self._data.labels(video.video, self._stage)
+            self._official.update(self._position[video.video], video, labels)
 
     # -- checkpoints
 

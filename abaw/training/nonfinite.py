@@ -40,19 +40,14 @@ class NonFiniteGuard(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Resets the flags."""
         self._tasks: tuple[Task, ...] = tuple(cast(Any, pl_module).tasks)
-        self._first = torch.full(
-            (len(self._tasks),), NEVER, device=pl_module.device
-        )  # step of the first NaN or infinite loss
+        # per task, step of the first NaN or infinite loss
+        self._first = torch.full((len(self._tasks),), NEVER, device=pl_module.device)
         self._n_skipped = torch.zeros((), dtype=torch.int64, device=pl_module.device)
-        self._recent: deque[tuple[int, tuple[Window, ...]]] = deque(
-            maxlen=cast(Any, trainer).log_every_n_steps
-        )
+        n_recent = cast(Any, trainer).log_every_n_steps
+        self._recent: deque[tuple[int, tuple[Window, ...]]] = deque(maxlen=n_recent)
 
     def on_before_optimizer_step(
-        self,
-        trainer: Trainer,  # noqa: ARG002
-        pl_module: LightningModule,
-        optimizer: Optimizer,  # noqa: ARG002
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         """With `skip`, sets a NaN or infinite gradient to zero, on the device."""
         if self.action == "skip":
@@ -63,12 +58,7 @@ class NonFiniteGuard(Callback):
             self._n_skipped += ~finite
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,  # noqa: ARG002
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Records the step of a NaN or infinite loss; reads the record every `log_every_n_steps` steps."""
         step = trainer.fit_loop.epoch_loop.total_batch_idx
@@ -78,15 +68,12 @@ class NonFiniteGuard(Callback):
         if (batch_idx + 1) % cast(Any, trainer).log_every_n_steps == 0 or trainer.is_last_batch:
             self._check(trainer)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Reads the flags: scores of NaN weights may be finite, and the best so far."""
         self._check_if_fitting(trainer)
 
     def on_save_checkpoint(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,  # noqa: ARG002
-        checkpoint: dict[str, Any],  # noqa: ARG002
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Reads the flags before a checkpoint is saved."""
         self._check_if_fitting(trainer)

@@ -61,7 +61,7 @@ class PreemptionFlag:
             for number in SIGNALS:
                 signal.signal(number, self._handle)
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         self._number = number
 
     def exit_all_ranks(self, trainer: Trainer) -> None:
@@ -99,10 +99,10 @@ class EndOnSignal(Callback):
     def __init__(self) -> None:
         self._preemption = PreemptionFlag()
 
-    def _register(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def _register(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._preemption.register_handlers()
 
-    def _exit_if_preempted(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
+    def _exit_if_preempted(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         if any_rank(trainer, self._preemption.is_set)[0]:
             self._preemption.exit_all_ranks(trainer)
 

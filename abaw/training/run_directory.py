@@ -45,13 +45,9 @@ _WHOLE = frozenset({"model.backbone.overrides", "model.loss.task_weights"})
 """Options whose value is a mapping with any keys."""
 
 _CALLBACKS = "trainer.callbacks"
-
 _ABSENT = object()
-
 _COMPARED = ("data.", "model.", "trainer.", "seed_everything")
-
 _MOST_NAMED, _LONGEST = 5, 60
-
 Settings = dict[str, Any]
 """Nested plain values, as in `config.yaml`."""
 
@@ -314,7 +310,7 @@ class SaveConfig(Callback):
         self.config = config
         self._settings: Settings = yaml.safe_load(config)
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Checks the number of processes.
 
         Raises:
@@ -328,7 +324,7 @@ class SaveConfig(Callback):
                 f" --ntasks-per-node={trainer.num_devices}"
             )
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the configuration: at the start of training, because a resumed run may change settings."""
         if trainer.is_global_zero:
             with atomic_path(self.run.config) as temporary:
@@ -337,10 +333,7 @@ class SaveConfig(Callback):
                 logger.log_hyperparams(self._settings)
 
     def on_save_checkpoint(
-        self,
-        trainer: Trainer,  # noqa: ARG002
-        pl_module: LightningModule,  # noqa: ARG002
-        checkpoint: dict[str, Any],
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Adds the settings that a resumed run must keep."""
         checkpoint.setdefault("abaw", {})["settings"] = fixed_settings(self._settings)

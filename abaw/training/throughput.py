@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,9 +33,7 @@ Rates = dict[str, list[float]]
 """Rates per round, by part: in frames per second, of `matmul` in FLOP per second."""
 
 MATMUL = "matmul"
-
 _TOKENS = 197  # of a ViT-B/16 at 224 pixels
-
 _VIT_B = ((768, 2304), (768, 768), (768, 3072), (3072, 768))  # the matrices of a block: in, out
 
 
@@ -96,7 +95,7 @@ def wait(device: torch.device) -> None:
 def loader_parts(loader: TrainLoader) -> dict[str, Part]:
     """The loader with its workers; decoding and augmentation in this process."""
     data = cast(ClipDataset, loader.dataset)
-    batches = _endless(loader)
+    batches = chain.from_iterable(repeat(loader))  # epoch after epoch
     ahead = loader.num_workers * (loader.prefetch_factor or 0)
     windows = iter(_shuffled(len(data.windows)))
     clips: list[Frames] = []
@@ -224,11 +223,6 @@ def flop_per_frame(
     return counted
 
 
-def _endless(loader: TrainLoader) -> Iterator[Batch]:
-    while True:
-        yield from loader
-
-
 def _shuffled(n: int) -> Iterator[int]:
     rng = keyed_generator(Purpose.ORDER, 0, 0)
     while True:
@@ -293,12 +287,7 @@ class Clock(Callback):
         self._start = time.perf_counter()
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,  # noqa: ARG002
-        batch: Batch,
-        batch_idx: int,  # noqa: ARG002
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Counts frames; at the end of a round records its rates."""
         self._frames += batch.present.numel()

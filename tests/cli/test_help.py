@@ -39,11 +39,11 @@ def test_help_all_shows_the_sentences_under_the_fields(capsys: pytest.CaptureFix
     assert main(["fit", "--help-all"]) == 0
     page = " ".join(capsys.readouterr().out.split())
     for option, says in {
-        "--data.window": "Frames in a training window; 1 trains on single images.",
-        "--data.source.annotations": "Folder with the annotations, instead of what is found below root.",
-        "--data.windows.stride": "Frames from one training window to the next; null is half a window.",
+        "--data.window": "Frames per training window; 1: single images.",
+        "--data.source.annotations": "Folder with the annotations, instead of those found below root.",
+        "--data.windows.stride": "Distance between training windows in frames; null: half a window.",
         "--data.loading.frame_size": "Height and width of the images, in pixels.",
-        "--data.evaluation.drop_frames": "Share of each video's visible frames that is dropped, at random.",
+        "--data.evaluation.drop_frames": "Share of the visible frames of each video to drop at random.",
         "--model.heads.hidden": "Width of a hidden layer; null: no hidden layer.",
     }.items():
         name = option.rpartition(".")[2].upper()

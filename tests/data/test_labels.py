@@ -1,9 +1,9 @@
-"""Which videos belong to one recording, and rows of labels taken and joined."""
+"""Which videos belong to one recording, and slices of label rows."""
 
 import pytest
 
 from abaw.data.labels import count_recordings, recording, recording_places
-from abaw.tasks import AU, EXPR, VA
+from abaw.tasks import VA
 from tests.support.random_labels import assert_equal, random_labels
 from tests.support.recordings import ALONE, NAMES, WHOLE
 
@@ -46,12 +46,3 @@ def test_rows_beyond_the_last_are_unlabelled() -> None:
     assert not part.rows(2, 5)[VA].valid.any()
     assert len(labels.rows(20, 23)) == 3
     assert len(labels.rows(3, 3)) == 0
-
-
-def test_joining_tasks_of_unequal_length() -> None:
-    short, long = random_labels(4, 1), random_labels(6, 2)
-    joined = short.with_task(AU, long[AU])
-    assert len(joined) == 6
-    assert_equal(joined.rows(0, 4), short, (VA, EXPR))
-    assert_equal(joined, long, (AU,))
-    assert not joined[VA].valid[4:].any()

@@ -1,6 +1,5 @@
 """What calibration says that it gains, and what it gains on videos that it has not seen."""
 
-import functools
 import json
 import re
 from dataclasses import replace
@@ -102,9 +101,8 @@ def generated(n_videos, seed):
         if spec.split == "train":
             animation = animate(spec.script, preset.statistics, np.random.default_rng(spec.seed)).labels
             blank = Labels.unlabelled(len(animation))
-            labels[spec.video] = functools.reduce(
-                lambda ls, task: ls.with_task(task, animation[task]), spec.tasks, blank
-            )
+            annotated = {task: animation[task] for task in spec.tasks}
+            labels[spec.video] = Labels(len(animation), {**blank.by_task, **annotated})
     tracks = [imagined(video, of, np.ones(len(of) - 1, bool), rng) for video, of in labels.items()]
     return tracks, labels.__getitem__
 

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from abaw.__main__ import main
+from abaw.data.labels import Labels
 from abaw.tasks import TASKS, VA
 from tests.support.tiny_run import tiny_config
 from tests.support.tiny_set import labels_of, write_images, write_labels
@@ -36,7 +37,8 @@ def write_set(root: Path, lengths: Sequence[int]) -> None:
         write_images(root, name, n, missing=range(5, 8))
         labels = labels_of(n + 1, unlabelled=rng.choice(n, n // 5, replace=False))
         va = labels[VA].values * rng.uniform(0.5, 1, labels[VA].values.shape)
-        labels = labels.with_task(VA, labels[VA]._replace(values=va.astype(np.float32)))
+        changed = labels[VA]._replace(values=va.astype(np.float32))
+        labels = Labels(len(labels), {**labels.by_task, VA: changed})
         tasks = tuple(TASKS) if number < 2 else tuple(TASKS)[: 3 - (number + 1) % 3]
         write_labels(root, name, split, tasks, labels)
 

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from abaw.batch import Batch
 from abaw.data.features import FeatureStore
 from abaw.data.formats.features import features_path, write_features
-from abaw.data.frames import BadFrameError, RawFolder
+from abaw.data.frames import BadFrameError, BadFrameLog, RawFolder
 from abaw.data.index import build_index
 from abaw.data.layout import DataSource
 from abaw.loading.dataset import ClipDataset, dropped_frames
@@ -212,7 +212,7 @@ def test_a_bad_frame_stops_by_name(broken):
 def test_skipped_frames_are_invisible_counted_and_named(broken, tmp_path, workers):
     index, paths = broken
     log = tmp_path / "run" / "bad_frames.txt"
-    clips = make(index, videos=["c_val"], on_bad_frame="skip", bad_frame_log=log)
+    clips = make(index, videos=["c_val"], on_bad_frame="skip", bad_frame_log=BadFrameLog(log))
     options = loader_options(workers=workers, pin_memory=False)
     for _ in range(2):
         batches = list(DataLoader(clips, batch_size=1, **options))

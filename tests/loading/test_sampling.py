@@ -207,7 +207,7 @@ def test_labels_of_another_split_do_not_count(index):
 
 
 def test_labelled_frames_take_any_task():
-    labels = Labels.unlabelled(4).with_task(AU, labels_of(4, unlabelled=range(2, 4))[AU])
+    labels = Labels(4, {**Labels.unlabelled(4).by_task, AU: labels_of(4, unlabelled=range(2, 4))[AU]})
     assert labels.labelled_rows(ALL).tolist() == [True, True, False, False]
     assert not labels.labelled_rows((VA, EXPR)).any()
     assert not labels.labelled_rows(()).any()

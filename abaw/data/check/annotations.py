@@ -18,7 +18,6 @@ from abaw.errors import AbawError
 from abaw.tasks import TASKS, Task
 
 _BEGINNING = 4096  # bytes, enough for the header and the first row
-
 _SHOWN = 20  # defects of one kind that are listed individually per file
 
 

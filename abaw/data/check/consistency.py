@@ -111,9 +111,7 @@ class Balance:
 
 
 _FEW = 0.5  # share of a video's frames; every official video has crops for at least 91 %
-
 _TAIL, _SHARE_OF_TAIL = 30, 0.02  # missing frames at the end that face detection failures do not explain
-
 _MANY = 30  # number of labels above which constant valence and arousal are not plausible
 
 
@@ -145,10 +143,7 @@ def compare_videos(
 
 
 def compare_lengths(
-    video: VideoCounts,
-    numbers: NDArray[np.int64],
-    where: Path,
-    asked: NDArray[np.int64] | None = None,
+    video: VideoCounts, numbers: NDArray[np.int64], where: Path, asked: NDArray[np.int64] | None = None
 ) -> Iterator[DataFinding]:
     """Findings from the lengths of a video's annotations and images.
 

@@ -24,7 +24,6 @@ from abaw.data.labels import IMAGE_NAME, image_name
 from abaw.data.processes import available_cores, in_processes
 
 _STDERR = 2
-
 LITTER = {".DS_Store", "Thumbs.db", "desktop.ini", ".directory"}
 
 

@@ -23,9 +23,7 @@ RECOGNISED = (
 )
 
 _FETCH = "download it again, or delete it: frames without an image are allowed"
-
 _LABELS = "correct the line, or download the annotations again"
-
 _TIDY = "the reader tolerates it, other programs may not; "
 
 KINDS = {

@@ -18,11 +18,8 @@ from abaw.files import atomic_path
 from abaw.tasks import AU, EXPR, TASKS, VA, Task, TaskLabels
 
 _NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-
 _NUMBER_CHARACTERS = b"0123456789+-.eE"
-
 _BLANKS = b" \t\r"  # stripped from cells; the last for Windows line endings
-
 _SPACES = re.compile(rb"[ \t]+(?=,|\r?\n|\r?\Z)|(?<=[,\n])[ \t]+")
 
 
@@ -205,9 +202,7 @@ def _untidy(data: bytes) -> Iterator[LineDefect]:
 
 
 MTL_HEADER = ("image", "valence", "arousal", "expression", "aus")
-
 MTL_COLUMNS = tuple(column for task in TASKS for column in columns_of(task))
-
 _MTL_SLICES = {VA: slice(0, 2), EXPR: slice(2, 3), AU: slice(3, 15)}
 
 

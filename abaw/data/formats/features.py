@@ -23,9 +23,7 @@ FORMAT = 1
 """Format version, increased when features of the same metadata change in value or layout."""
 
 SUFFIX = ".safetensors"
-
 _METADATA_FILE = "store.json"
-
 _METADATA_KEY = "abaw"  # a single entry, as safetensors writes several in random order
 
 

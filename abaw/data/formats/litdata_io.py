@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 from abaw.errors import AbawError
 
 _PAUSES = (0.1, 1.0, 5.0, 15.0, 30.0, 60.0)  # seconds before each retry after a connection error
-
 _CHUNK = re.compile(r"chunk-\d+-\d+\.bin", re.ASCII)
 
 _BYTES_CONFIG = {  # configuration that litdata writes to the index for samples of bytes

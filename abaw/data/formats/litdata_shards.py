@@ -25,13 +25,9 @@ CONTENTS = "contents.safetensors"
 """Table of contents of litdata shards, and their last sample, so that a download needs no other file."""
 
 _UNFINISHED = ".packing-"
-
 _ORIGIN = "origin.json"  # in a mirror: address of the samples
-
 _FORMAT = "abaw segments 1"
-
 _CHUNK_BYTES = 64 << 20
-
 _CACHED_SEGMENTS = 4  # per process, as consecutive windows in evaluation share segments
 
 

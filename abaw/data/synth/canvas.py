@@ -22,11 +22,8 @@ AXIS = np.array([MIDDLE, 0.0])
 """Offset from coordinates relative to the symmetry axis to crop coordinates."""
 
 Image = NDArray[np.uint8]
-
 Points = NDArray[np.float64]
-
 Mask = NDArray[np.float32]
-
 Colour = tuple[float, float, float]
 
 

@@ -26,7 +26,6 @@ from abaw.data.synth.landmarks import MOVEMENTS, brow_shape, lines
 from abaw.data.synth.portrait import paint
 
 _Line = tuple[list[tuple[float, float]], float]  # points as (distance from the axis, row), darkness
-
 _Bulge = tuple[float, float, float, float, float]  # distance from the axis, row, width, height, brightness
 
 _FOLDS: dict[str, tuple[list[_Line], list[_Bulge]]] = {  # of half a face
@@ -112,15 +111,10 @@ def _fold(who: Identity, name: str, still: Image, bare: Mask) -> Fold:
 
 
 Pixels = NDArray[np.int32]  # fixed-point canvas coordinates with 4 fractional bits
-
 _EYES = slice((38 + MARGIN) * SCALE, (66 + MARGIN) * SCALE)  # rows of the canvas that contain the eyes
-
 _MOUTH = slice((78 + MARGIN) * SCALE, None)
-
 _IRIS_ROW = 51.2
-
 _TOOTH = 3.2  # length of the visible teeth below the upper lip
-
 _OPEN = 0.8  # smallest gap between the lips at which the inside of the mouth is drawn
 
 

@@ -7,19 +7,12 @@ import numpy as np
 from abaw.data.synth.canvas import Colour
 
 HAIR_STYLES = ("bald", "cropped", "parted", "fringe", "long", "curly")
-
 BEARDS = ("none", "stubble", "moustache", "full")
-
 _SKIN = (0xFFDDC4, 0xF3C9A8, 0xE8B88F, 0xD6A074, 0xB87D54, 0x8D5A3C, 0x68422E)
-
 _DARK_HAIR = (0x1C1818, 0x3A261C, 0x5E3E26, 0x969492)
-
 _LIGHT_HAIR = (0x8C5C32, 0xC49C60, 0x8A4426)
-
 _BROWN_IRIS = (0x4A3222, 0x604628)
-
 _LIGHT_IRIS = (0x546E4A, 0x466E96, 0x6C7880)
-
 _CLOTH = (0x34486E, 0x783438, 0x46604E, 0x3A3A40, 0xBEBAB2, 0x967846)
 
 

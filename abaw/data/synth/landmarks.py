@@ -16,7 +16,6 @@ MOVEMENTS = (*AU.names, "AU5", "AU9", "AU17", "AU20", "AU45")
 raiser, lip stretcher and blink, which are part of expressions but have no label."""
 
 _EYE, _MOUTH = 51.6, 92.3  # rows of eyes and mouth corners in the landmark template of `cropped_aligned`
-
 Shift = dict[str, list[tuple[float, float]]]
 
 # Each line of half a face: rest positions, and displacements at intensity 1, in pixels as (outwards, down).

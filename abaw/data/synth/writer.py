@@ -27,9 +27,7 @@ from abaw.files import not_written
 from abaw.tasks import AU, EXPR, TASKS, VA, Task, TaskLabels
 
 ANNOTATIONS = "6th_ABAW_Annotations"
-
 TEST_LISTS = "test_set"
-
 IMAGE_ROOTS = ("cropped_aligned", "cropped_aligned_new_50_vids")
 
 TASK_FOLDERS = {
@@ -39,11 +37,8 @@ TASK_FOLDERS = {
 }
 
 SPLIT_FOLDERS = {"train": "Train_Set", "val": "Validation_Set"}
-
 _MTL_FILES = {"train": "train_set.txt", "val": "validation_set.txt"}
-
 _MISSING, _BURST = 0.02, 9  # share of the frames without a crop, and mean length of such a gap
-
 _JPEG = (cv2.IMWRITE_JPEG_QUALITY, 88)  # about 5 KB a frame
 
 

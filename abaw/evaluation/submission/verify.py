@@ -21,7 +21,6 @@ from abaw.evaluation.submission.formats import (
 from abaw.tasks import EXPR
 
 _CLASSES = frozenset(str(number) for number in range(len(EXPR.names)))
-
 _PRESENCE = frozenset("01")
 
 
@@ -155,7 +154,7 @@ def _header_defects(lines: Sequence[str], wanted: str) -> Iterator[SubmissionDef
 
 
 def _row_defect(cells: str, form: Form) -> str | None:
-    """SubmissionDefect of the values of a row, without its image."""
+    """Description of the defect of the values of a row, without its image."""
     values = cells.split(",")
     if len(values) != len(form.columns):
         if not cells.strip(", "):

@@ -20,7 +20,6 @@ from abaw.files import atomic_path
 from abaw.tasks import Task
 
 MOST_BEYOND = 0.02
-
 FEW_BEYOND = 30
 """A video is cut short if more than this share and number of its rows are beyond its last crop.
 
