@@ -58,11 +58,7 @@ def _run(args: list[str]) -> int:
 
 
 def _discard_unread_output() -> bool:
-    """Redirects stdout and stderr to /dev/null if their pipe is closed, as by `| head`.
-
-    Returns:
-        Whether one of the pipes is closed.
-    """
+    """Redirects stdout and stderr to /dev/null if their pipe is closed, as by `| head`; returns whether."""
     pipes = select.poll()
     for stream in (sys.stdout, sys.stderr):
         pipes.register(stream, 0)  # errors are always reported

@@ -80,11 +80,7 @@ def _shipped_path(name: str) -> str:
 
 
 def _given(args: Sequence[str]) -> Namespace:
-    """The options `--run` and `--config` of a command.
-
-    Raises:
-        UsageError: One of them has no value.
-    """
+    """The options `--run` and `--config` of a command; raises UsageError if one has no value."""
     parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--run", type=Path)
     parser.add_argument("-c", "--config", action="append", default=[])

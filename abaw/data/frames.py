@@ -106,8 +106,7 @@ def decode_image(data: bytes | memoryview, size: int, where: str) -> NDArray[np.
         if pixels.shape[0] == pixels.shape[1]:
             cure += f", or give the size that all images have: --data.loading.frame_size {pixels.shape[0]}"
         raise BadFrameError(f"{where}: {is_size}; {cure}", kind="image size")
-    image: NDArray[np.uint8] = pixels  # type: ignore[assignment]
-    return image
+    return pixels  # type: ignore[return-value]
 
 
 @dataclass(eq=False)

@@ -177,13 +177,11 @@ class Index:
     def source(self, video: int) -> NDArray[np.int8]:
         """Int8 (N,): per frame, the index of the image root that contains it; -1 without a crop."""
         first, stop = self._frame_starts[video : video + 2]
-        source: NDArray[np.int8] = self.arrays["source"][first:stop]
-        return source
+        return self.arrays["source"][first:stop]
 
     def visible(self, video: int, start: int = 0, stop: int | None = None) -> NDArray[np.bool_]:
         """Bool (stop - start,): whether each frame has a crop."""
-        visible: NDArray[np.bool_] = self.source(video)[start:stop] != NO_SOURCE
-        return visible
+        return self.source(video)[start:stop] != NO_SOURCE
 
     def folder(self, video: int, root_number: int) -> Path:
         """Folder of a video's images in one image root."""

@@ -61,7 +61,7 @@ class DataSource:
 
 
 def _address(path: Path) -> str | None:
-    """The address in object storage that a path was made of, such as s3://bucket/pack; None: it is a path."""
+    """The address in object storage that a path denotes, such as s3://bucket/pack; None for a local path."""
     parts = re.fullmatch(r"(\w\w+):/+(.+)", str(path))  # a path keeps one slash of two
     return None if parts is None else f"{parts[1]}://{parts[2]}"
 
@@ -185,20 +185,12 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+(?:st|nd|rd|th)?", re.ASCII
 
 @dataclass(frozen=True)
 class _Place:
-    """A folder to search.
+    """A folder to search, with the task and split that it or a folder above it names."""
 
-    Attributes:
-        folder: Path as reached from the root.
-        real: The same path without symbolic links.
-        depth: Number of levels of folders below it that are searched.
-        task: Task named by the folder or a folder above it; `mtl` for the files of all tasks.
-        split: Split that they name.
-    """
-
-    folder: Path
-    real: Path
-    depth: int
-    task: Task | str | None
+    folder: Path  # as reached from the root
+    real: Path  # the same without symbolic links
+    depth: int  # number of levels of folders below it that are searched
+    task: Task | str | None  # `mtl` for the files of all tasks
     split: str | None
 
 

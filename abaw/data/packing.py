@@ -111,11 +111,7 @@ def pack(
 
 
 def _gone(index: Index, videos: Sequence[int], out: Path) -> list[str]:
-    """Videos of an existing pack that are not among `videos`.
-
-    Raises:
-        UsageError: The pack contains none of `videos`, so it belongs to another data set.
-    """
+    """Videos of an existing pack that are not among `videos`; raises UsageError if it has none of them."""
     before, now = packed_videos(out), {index.videos[video] for video in videos}
     if before and not now & set(before):
         raise UsageError(

@@ -128,7 +128,7 @@ class Calibration:
         corrected = special.expit(scores / temperature).astype(np.float32)
         # float32 rounds a score just below 0 up to 0.5, which changes the decision
         below_half = np.nextafter(np.float32(0.5), np.float32(0))
-        return np.asarray(np.where(scores < 0, np.minimum(corrected, below_half), corrected))
+        return np.where(scores < 0, np.minimum(corrected, below_half), corrected)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for a checkpoint or JSON."""
@@ -164,12 +164,12 @@ class Calibration:
 
 def log_probabilities(probabilities: NDArray) -> NDArray[np.float64]:
     """Logarithms of probabilities, finite at 0."""
-    return np.asarray(np.log(np.maximum(probabilities, _TINY, dtype=np.float64)))
+    return np.log(np.maximum(probabilities, _TINY, dtype=np.float64))
 
 
 def log_odds(probabilities: NDArray) -> NDArray[np.float64]:
     """Log-odds of probabilities, finite at 0 and 1."""
-    return np.asarray(special.logit(np.clip(probabilities.astype(np.float64), _TINY, 1 - _TINY)))
+    return special.logit(np.clip(probabilities.astype(np.float64), _TINY, 1 - _TINY))
 
 
 def read_calibration(path: Path) -> Calibration:

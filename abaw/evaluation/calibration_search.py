@@ -86,12 +86,12 @@ class Grid:
         sums = self.sums[videos, choice.smoothing]
         if self.task.kind == "binary":
             return np.stack([sums[:, rule, unit] for unit, rule in enumerate(choice.rules)], axis=1)
-        return np.asarray(sums[:, choice.rules[0]])
+        return sums[:, choice.rules[0]]
 
     @property
     def raw(self) -> NDArray:
         """Sums of the uncalibrated tracks, (V, *sums_shape(task))."""
-        return np.asarray(self.sums[:, 0, 0])
+        return self.sums[:, 0, 0]
 
     def calibration(self, choice: Choice, base: Calibration = _NONE) -> Calibration:
         """The calibration `base` with some settings of this task."""
@@ -176,7 +176,7 @@ def threshold_counts(values: NDArray, target: NDArray, valid: NDArray[np.bool_])
     above = bins.sum(-1, keepdims=True) - below
     counts = np.stack([above[:, 1], above[:, 0], below[:, 1], below[:, 0]], axis=-1)  # (12, D, 4)
     rank = np.searchsorted(rising, THRESHOLDS)
-    return np.asarray(counts.swapaxes(0, 1)[rank])
+    return counts.swapaxes(0, 1)[rank]
 
 
 SURE = 0.95

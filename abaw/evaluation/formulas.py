@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -11,36 +12,49 @@ from numpy.typing import ArrayLike, NDArray
 from abaw.errors import AbawError, UsageError
 from abaw.tasks import Task, TaskLabels
 
+ArrayOrTensor = Any
+"""An array, or a tensor on any device; the result of a function is of the same kind."""
 
-def ccc_sums(prediction: NDArray, target: NDArray, valid: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Sums (K, 6) of n, x, y, xx, yy, xy of each output; x predicted, y labelled.
+
+def _library(values: ArrayOrTensor) -> Any:
+    """NumPy for an array, PyTorch for a tensor: of the functions used here the names are the same."""
+    return np if isinstance(values, np.ndarray) else import_module("torch")
+
+
+def _float64(values: ArrayOrTensor) -> ArrayOrTensor:
+    return values.astype(np.float64) if isinstance(values, np.ndarray) else values.double()
+
+
+def ccc_sums(prediction: ArrayOrTensor, target: ArrayOrTensor, valid: ArrayOrTensor) -> ArrayOrTensor:
+    """Sums (K, 6) of n, x, y, xx, yy, xy of each output in float64; x predicted, y labelled.
 
     Args:
         prediction: (N, K).
         target: (N, K).
         valid: bool (N,).
     """
-    x, y = (values[valid].astype(np.float64).T for values in (prediction, target))  # (K, n)
-    sums: NDArray[np.float64] = np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], 1).sum(-1)
-    return sums
+    library, (x, y) = (
+        _library(valid),
+        (_float64(values[valid]).T for values in (prediction, target)),
+    )  # (K, n)
+    return library.stack([library.ones_like(x), x, y, x * x, y * y, x * y], 1).sum(-1)
 
 
-def absolute_errors(prediction: NDArray, target: NDArray, valid: NDArray[np.bool_]) -> NDArray[np.float64]:
+def absolute_errors(prediction: ArrayOrTensor, target: ArrayOrTensor, valid: ArrayOrTensor) -> ArrayOrTensor:
     """Sums (K, 2) of n and |x - y|, arguments as of `ccc_sums`."""
-    error = np.abs(prediction[valid].astype(np.float64) - target[valid])
-    sums: NDArray[np.float64] = np.stack([np.ones_like(error), error], -1).sum(0)
-    return sums
+    library, error = _library(valid), abs(_float64(prediction[valid]) - target[valid])
+    return library.stack([library.ones_like(error), error], -1).sum(0)
 
 
-def confusion(predicted: NDArray, target: NDArray, valid: NDArray[np.bool_], size: int) -> NDArray[np.int64]:
+def confusion(
+    predicted: ArrayOrTensor, target: ArrayOrTensor, valid: ArrayOrTensor, size: int
+) -> ArrayOrTensor:
     """Counts (K, K) of frames by labelled (first axis) and predicted class, from classes (N,); K = `size`."""
-    cells = target[valid].astype(np.int64) * size + predicted[valid]
-    return np.bincount(cells, minlength=size * size).reshape(size, size)
+    cells = target[valid] * size + predicted[valid]
+    return _library(valid).bincount(cells, minlength=size * size).reshape(size, size)
 
 
-def presence_counts(
-    predicted: NDArray[np.bool_], target: NDArray, valid: NDArray[np.bool_]
-) -> NDArray[np.int64]:
+def presence_counts(predicted: ArrayOrTensor, target: ArrayOrTensor, valid: ArrayOrTensor) -> ArrayOrTensor:
     """Counts (K, 4) of true positives, false positives, false negatives, true negatives per label.
 
     Args:
@@ -48,11 +62,11 @@ def presence_counts(
         target: (N, K), 0 or 1.
         valid: bool (N, K).
     """
-    p, t = predicted.astype(bool), target.astype(bool)
-    return np.stack([(cell & valid).sum(0) for cell in (p & t, p & ~t, ~p & t, ~p & ~t)], axis=-1)
+    p, t = predicted, target > 0
+    return _library(valid).stack([(cell & valid).sum(0) for cell in (p & t, p & ~t, ~p & t, ~p & ~t)], -1)
 
 
-def decide(task: Task, predictions: NDArray, thresholds: ArrayLike = 0.5) -> NDArray:
+def decide(task: Task, predictions: ArrayOrTensor, thresholds: ArrayLike = 0.5) -> ArrayOrTensor:
     """The decisions that are scored, from predictions (N, K).
 
     Returns:
@@ -60,13 +74,13 @@ def decide(task: Task, predictions: NDArray, thresholds: ArrayLike = 0.5) -> NDA
         `binary` task bool (N, K), whether a probability is at or above its threshold.
     """
     if task.kind == "class":
-        return np.asarray(predictions.argmax(-1))
+        return predictions.argmax(-1)
     if task.kind == "binary":
-        return predictions >= np.asarray(thresholds, dtype=predictions.dtype)
+        return predictions >= _library(predictions).asarray(thresholds, dtype=predictions.dtype)
     return predictions
 
 
-def extend(values: NDArray, n_rows: int) -> NDArray:
+def extend(values: ArrayOrTensor, n_rows: int) -> ArrayOrTensor:
     """Values (N, ...) truncated, or extended by repeating the last one, to `n_rows` label rows.
 
     Raises:
@@ -74,8 +88,7 @@ def extend(values: NDArray, n_rows: int) -> NDArray:
     """
     if n_rows and not len(values):
         raise AbawError(f"a video without any frame cannot be scored on its {n_rows} label rows")
-    rows: NDArray = values[np.minimum(np.arange(n_rows), len(values) - 1)]
-    return rows
+    return values[np.arange(n_rows).clip(max=len(values) - 1)]
 
 
 def ccc(sums: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -85,14 +98,12 @@ def ccc(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     # the covariance of a constant is 0 up to rounding
     related = np.abs(covariance) > 1e-12 * np.sqrt(xx * yy)
     spread = xx - x * x + yy - y * y + (x - y) ** 2
-    scores: NDArray[np.float64] = np.where(related, 2 * covariance / np.where(related, spread, 1), 0.0)
-    return scores
+    return np.where(related, 2 * covariance / np.where(related, spread, 1), 0.0)
 
 
 def f1(tp: NDArray, fp: NDArray, fn: NDArray) -> NDArray[np.float64]:
     """Elementwise F1 score of counts; 0 if there are neither labels nor predictions."""
-    scores: NDArray[np.float64] = 2 * tp / np.maximum(2 * tp + fp + fn, 1)
-    return scores
+    return 2 * tp / np.maximum(2 * tp + fp + fn, 1)
 
 
 @dataclass(frozen=True)
@@ -101,7 +112,8 @@ class Score:
 
     Attributes:
         name: Key in JSON.
-        sums: From decisions, labels and their mask (N, ...) and the number of outputs to sums (K, S).
+        sums: From decisions, labels and their mask (N, ...) and the number of outputs to sums (K, S); arrays,
+            or for the scores of this package also tensors.
         formula: From sums (..., K, S) to the score of each output (..., K); 0 where undefined.
         count: From sums to the number of labelled frames (...); by default the largest first sum.
         constant: From sums (K, S) to the score of the best constant prediction; None: unknown.
@@ -109,7 +121,7 @@ class Score:
     """
 
     name: str
-    sums: Callable[[NDArray, NDArray, NDArray[np.bool_], int], NDArray]
+    sums: Callable[[Any, Any, Any, int], Any]
     formula: Callable[[NDArray], NDArray]
     count: Callable[[NDArray], NDArray] = lambda sums: sums[..., 0].max(-1)
     constant: Callable[[NDArray], float] | None = None
@@ -131,7 +143,7 @@ def _constant_presence(sums: NDArray) -> float:
     return float(f1(present, absent, 0 * present).mean())
 
 
-def _without_size(sums: Callable[[NDArray, NDArray, NDArray], NDArray]) -> Callable[..., NDArray]:
+def _without_size(sums: Callable[..., ArrayOrTensor]) -> Callable[..., ArrayOrTensor]:
     return lambda decisions, target, valid, _: sums(decisions, target, valid)
 
 
@@ -178,7 +190,7 @@ def scores_of(task: Task) -> tuple[tuple[Score, slice], ...]:
     return tuple(found)
 
 
-def video_sums(task: Task, predictions: NDArray, labels: TaskLabels[NDArray[Any]]) -> NDArray:
+def video_sums(task: Task, predictions: ArrayOrTensor, labels: TaskLabels[Any]) -> ArrayOrTensor:
     """Sums of one video and task for all its scores, (K, S).
 
     Label rows beyond the last frame are scored with the last prediction. A label per clip is compared with
@@ -193,7 +205,8 @@ def video_sums(task: Task, predictions: NDArray, labels: TaskLabels[NDArray[Any]
     if task.per == "clip":
         predictions, values, valid = predictions.mean(0, keepdims=True), values[:1], valid[:1]
     decisions = decide(task, extend(predictions, len(valid)))
-    return np.concatenate([s.sums(decisions, values, valid, task.size) for s, _ in scores_of(task)], -1)
+    sums = [score.sums(decisions, values, valid, task.size) for score, _ in scores_of(task)]
+    return _library(valid).concatenate(sums, -1)
 
 
 def sums_shape(task: Task) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The official scores as a torchmetrics metric, with the sums and formulas of `scores`.
+"""The official scores as a torchmetrics metric, with the sums of `formulas`.
 
 States are sums per video in float64, independent of the model's precision, and are summed over devices.
 """
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
-from abaw.evaluation.formulas import sums_shape, video_sums
+from abaw.evaluation.formulas import extend, sums_shape, video_sums
 from abaw.evaluation.scores import Sums, summarise
 from abaw.evaluation.stitching import Stitched
 from abaw.tasks import Task, TaskLabels
@@ -73,18 +73,16 @@ class OfficialScores(Metric):
         """
         for task in self.tasks:
             state: Tensor = getattr(self, task.name)
-            target, valid = (torch.from_numpy(np.array(array)) for array in labels[task])
-            rows = torch.arange(len(target)).clamp(max=len(video.covered) - 1)
-            covered = video.covered.cpu()[rows]
+            target, valid = (torch.from_numpy(np.array(array)).to(state.device) for array in labels[task])
+            covered = extend(video.covered.to(state.device), len(valid))
             valid &= covered if valid.ndim == 1 else covered[:, None]
             prediction = video.predictions[task].detach().to(state.device).float()
-            if task.per == "clip" or not set(task.scores) <= set(_SUMS):
-                sums = video_sums(task, prediction.cpu().numpy(), TaskLabels(target.numpy(), valid.numpy()))
+            if all(isinstance(score, str) for score in task.scores):
+                state[position] += video_sums(task, prediction, TaskLabels(target, valid))
+            else:  # a score from outside the package may take arrays only
+                arrays = TaskLabels(target.cpu().numpy(), valid.cpu().numpy())
+                sums = video_sums(task, prediction.cpu().numpy(), arrays)
                 state[position] += torch.from_numpy(sums).to(state.device)
-                continue
-            prediction = prediction[rows.to(state.device)]
-            target, valid = target.to(state.device), valid.to(state.device)
-            state[position] += torch.cat([_SUMS[name](prediction, target, valid) for name in task.scores], -1)
 
     @property
     def sums(self) -> Sums:
@@ -94,26 +92,3 @@ class OfficialScores(Metric):
     def compute(self) -> dict[str, Any]:
         """The scores, as returned by `scores.summarise`."""
         return summarise(self.sums, self.draws)
-
-
-def _ccc_sums(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """`scores.ccc_sums` on any device."""
-    x, y = prediction[valid].double().T, target[valid].double().T  # (K, n)
-    return torch.stack([torch.ones_like(x), x, y, x * x, y * y, x * y], 1).sum(-1)
-
-
-def _confusion(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """`scores.confusion` of the most probable classes, on any device."""
-    size = prediction.shape[1]
-    cells = target[valid].long() * size + prediction[valid].argmax(1)
-    return torch.bincount(cells, minlength=size * size).view(size, size)
-
-
-def _presence_counts(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """`scores.presence_counts` at the threshold 0.5, on any device."""
-    p, t = prediction >= 0.5, target.bool()
-    return torch.stack([(cell & valid).sum(0) for cell in (p & t, p & ~t, ~p & t, ~p & ~t)], dim=-1)
-
-
-_SUMS = {"ccc": _ccc_sums, "class_f1": _confusion, "binary_f1": _presence_counts}
-"""Sums of the scores that are computed on the device; others are computed on the CPU."""

@@ -147,8 +147,7 @@ def draw_recordings(videos: Sequence[str], draws: int, seed: int) -> NDArray[np.
     chances = np.full(n_recordings, 1 / n_recordings)
     rng = keyed_generator(Purpose.BOOTSTRAP, seed)
     drawn = rng.multinomial(n_recordings, chances, size=draws)
-    counts: NDArray[np.float64] = drawn[:, place].astype(np.float64)
-    return counts
+    return drawn[:, place].astype(np.float64)
 
 
 def resample(sums: NDArray, drawn: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -173,8 +172,7 @@ def interval(values: NDArray, n_recordings: int) -> list[float] | None:
         return None
     student = special.stdtrit(n_recordings - 1, 0.975)
     tail = special.ndtr(-np.sqrt(n_recordings / (n_recordings - 1)) * student)
-    ends: list[float] = np.nanquantile(values, [tail, 1 - tail]).tolist()
-    return ends
+    return np.nanquantile(values, [tail, 1 - tail]).tolist()
 
 
 def compare(a: Sums, b: Sums, draws: int = 1000, seed: int = 0) -> dict[str, Any]:

@@ -118,11 +118,7 @@ class Predictor:
 
 
 def _checked_frames(frames: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """The frames of a video as one array uint8 (N, S, S, 3).
-
-    Raises:
-        AbawError: They have another shape or dtype.
-    """
+    """The frames of a video as one array uint8 (N, S, S, 3); raises AbawError for other shapes or dtypes."""
     try:
         video = np.asarray(frames)
     except ValueError as error:  # of NumPy, for frames of several shapes

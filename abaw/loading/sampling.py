@@ -289,5 +289,4 @@ def sum_windows(
     phases[1:].flat[: len(values)] = values
     np.cumsum(phases, axis=0, out=phases)
     row, phase = np.divmod(starts, step)
-    total: NDArray[np.float64] = phases[np.minimum(row + length, n_rows), phase] - phases[row, phase]
-    return total
+    return phases[np.minimum(row + length, n_rows), phase] - phases[row, phase]

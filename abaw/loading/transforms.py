@@ -72,8 +72,7 @@ class ClipAugmentation:
         # one generator for all transforms: with equal seeds each, their draws would be correlated
         pipeline = _pipeline(self)
         pipeline.set_random_state(keyed_generator(Purpose.AUGMENTATION, seed), random.Random(seed))
-        changed: NDArray[np.uint8] = pipeline(images=clip)["images"]
-        return changed
+        return pipeline(images=clip)["images"]
 
 
 @cache

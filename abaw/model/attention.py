@@ -73,5 +73,4 @@ class SelfAttention(nn.Module):
         attended = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask.mask, dropout_p=dropout, is_causal=mask.causal
         )
-        out: Tensor = self.out(attended.transpose(1, 2).reshape(b, t, width))
-        return out
+        return self.out(attended.transpose(1, 2).reshape(b, t, width))

@@ -180,11 +180,7 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def _feature_length(self) -> int:
-        """The feature dimension, from a forward pass of one black image.
-
-        Raises:
-            UsageError: The forward pass fails.
-        """
+        """The feature dimension, from a forward pass of one black image; raises UsageError if it fails."""
         size = self.settings.image_size
         try:
             features: Tensor = self.pooled.eval()(torch.zeros(1, 3, size, size))

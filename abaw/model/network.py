@@ -86,8 +86,7 @@ class Network(nn.Module):
             present=batch.present,
             complete=len(batch.keep) == batch.visible.numel(),  # known on the host: no synchronisation
         )
-        outputs: dict[Task, Tensor] = self.heads(states, batch.present)
-        return outputs
+        return self.heads(states, batch.present)
 
     def encode(self, batch: Batch) -> Tensor:
         """The features of every frame; only visible frames pass through the backbone.

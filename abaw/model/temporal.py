@@ -118,8 +118,7 @@ class Block(nn.Module):
             x = x + self._branch(self.attention(first(x), mask, rotary))
             return x + self._branch(self.hidden(second(x)))
         x = first(x + self._branch(self.attention(x, mask, rotary)))
-        after: Tensor = second(x + self._branch(self.hidden(x)))
-        return after
+        return second(x + self._branch(self.hidden(x)))
 
     def _branch(self, x: Tensor) -> Tensor:
         """Output of a residual branch after dropout and stochastic depth."""
@@ -147,8 +146,7 @@ class Blocks(nn.Module):
         """From (B, T, width) to (B, T, width)."""
         for block in self.blocks:
             x = block(x, mask, rotary)
-        normed: Tensor = self.norm(x)
-        return normed
+        return self.norm(x)
 
 
 class TemporalEncoder(nn.Module):
@@ -188,8 +186,7 @@ class TemporalEncoder(nn.Module):
     @property
     def mask_token(self) -> Tensor:
         """The mask token, float (D,)."""
-        token: Tensor = getattr(self, MASK_TOKEN)
-        return token
+        return getattr(self, MASK_TOKEN)
 
     def forward(
         self, features: Tensor, *, visible: Tensor, present: Tensor, complete: bool = False
@@ -226,5 +223,4 @@ class TemporalEncoder(nn.Module):
             context=settings.context,
             device=device,
         )
-        states: Tensor = self.blocks(self.dropout(x), mask, rotary)
-        return states
+        return self.blocks(self.dropout(x), mask, rotary)

@@ -57,7 +57,7 @@ class LossSettings:
         return {"va": self.va, "expr": self.expr, "au": self.au}.get(task.name, task.loss)
 
     def weighting(self, task: Task) -> Weighting:
-        """How the classes of a task are weighted."""
+        """The class weighting of a task."""
         by_name: dict[str, Weighting] = {"va": "none", "expr": self.expr_weights, "au": self.au_weights}
         return by_name.get(task.name, "none")
 

@@ -31,8 +31,8 @@ def test_calibration_gains_as_much_on_fresh_videos_as_it_says():
     tracks, labels_of = simulate(30, seed=0, bias=1.0)
     result = calibrate(tracks, labels_of, folds=5)
     fresh, fresh_labels = simulate(40, seed=1, bias=1.0)
-    raw = score_tracks(fresh, fresh_labels, tuple(TASKS))
-    better = score_tracks(map(result.calibration.apply, fresh), fresh_labels, tuple(TASKS))
+    raw = score_tracks(fresh, fresh_labels, TASKS)
+    better = score_tracks(map(result.calibration.apply, fresh), fresh_labels, TASKS)
     gains = compare(better, raw)
     for task in TASKS:
         report = result.reports[task]
@@ -43,7 +43,7 @@ def test_calibration_gains_as_much_on_fresh_videos_as_it_says():
         assert report.gain_interval[0] < report.cross_fitted - report.raw < report.gain_interval[1]
     assert result.calibration.smoothing[VA].half_width > 1
     assert np.mean(result.calibration.au_thresholds) < 0.45
-    raw_scores = summarise(score_tracks(tracks, labels_of, tuple(TASKS)), draws=0)
+    raw_scores = summarise(score_tracks(tracks, labels_of, TASKS), draws=0)
     assert {t: result.reports[t].raw for t in TASKS} == pytest.approx(
         {t: raw_scores[t.name]["score"] for t in TASKS}
     )
@@ -121,8 +121,8 @@ def test_what_calibration_says_of_itself_is_neither_biased_nor_too_sure(make):
     for seed in range(16):
         (tracks, labels_of), (fresh, fresh_labels) = make(seed), make(1000 + seed)
         result = calibrate(tracks, labels_of)
-        raw = score_tracks(fresh, fresh_labels, tuple(TASKS))
-        better = score_tracks(map(result.calibration.apply, fresh), fresh_labels, tuple(TASKS))
+        raw = score_tracks(fresh, fresh_labels, TASKS)
+        better = score_tracks(map(result.calibration.apply, fresh), fresh_labels, TASKS)
         gains = compare(better, raw)
         for task, report in result.reports.items():
             own, (low, high) = report.cross_fitted - report.raw, gains[task.name]["interval"]

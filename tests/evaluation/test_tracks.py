@@ -139,7 +139,7 @@ def test_every_label_row_is_scored_once_also_beyond_the_last_frame():
     tracks = [make_track("a", 60), make_track("b", 40, seed=1)]
     rows = {"a": 61, "b": 35}
     labels = {track.video: labels_like(track, rows[track.video]) for track in tracks}
-    sums = score_tracks(tracks, labels.__getitem__, tuple(TASKS))
+    sums = score_tracks(tracks, labels.__getitem__, TASKS)
     assert sums.videos == ("a", "b")
     for task in TASKS:
         assert sums.by_task[task].shape == (2, *sums_shape(task))
@@ -172,7 +172,7 @@ def test_the_mean_is_weighted(tmp_path, folders, weights, shares):
     assert ensemble_tracks(folders, out, weights) == list(find_tracks(out).values())
     for mean in map(read_track, find_tracks(out).values()):
         members = [read_track(folder / f"{mean.video}.parquet") for folder in folders]
-        assert mean.tasks == tuple(TASKS)
+        assert mean.tasks == TASKS
         for task in TASKS:
             want = sum(share * member.values[task] for share, member in zip(shares, members, strict=True))
             np.testing.assert_allclose(mean.values[task], want, atol=1e-6)

@@ -32,7 +32,7 @@ WINDOWS = {"window": 8, "stride": 4, "step": 1}
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     network = Network(
-        tasks=tuple(TASKS),
+        tasks=TASKS,
         backbone=BackboneSettings(
             name="vit_tiny_patch16_224",
             weights="none",

@@ -48,12 +48,12 @@ QUIET: dict[str, Any] = {
 def network(dim: int = 12) -> Network:
     torch.manual_seed(0)
     return Network(
-        tasks=tuple(TASKS), backbone=None, temporal=TEMPORAL, heads=HeadSettings(), dim=dim, pretrained=False
+        tasks=TASKS, backbone=None, temporal=TEMPORAL, heads=HeadSettings(), dim=dim, pretrained=False
     ).eval()
 
 
 def loss_of(outputs: dict[Task, Tensor], batch: Batch, settings: LossSettings = PLAIN) -> dict[Task, Tensor]:
-    return TaskLosses(settings, tuple(TASKS)).eval()(outputs, batch)[1]
+    return TaskLosses(settings, TASKS).eval()(outputs, batch)[1]
 
 
 def some_outputs(b: int = 2, t: int = 6) -> dict[Task, Tensor]:
@@ -159,7 +159,7 @@ def numbered(tmp_path: Path) -> Path:
     write_images(tmp_path, "video", 20)
     for number in (4, 5, 6, 11):
         (tmp_path / f"cropped_aligned/video/{number:05d}.jpg").unlink()
-    write_labels(tmp_path, "video", "train", tuple(TASKS), labels_of(21, unlabelled=[7, 8]))
+    write_labels(tmp_path, "video", "train", TASKS, labels_of(21, unlabelled=[7, 8]))
     return tmp_path
 
 

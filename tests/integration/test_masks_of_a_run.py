@@ -22,7 +22,7 @@ from abaw.tasks import TASKS
 from abaw.training.module import AffectModule
 from tests.support.tiny_set import SIZE, labels_of, write_images, write_labels
 
-ALL = tuple(TASKS)
+ALL = TASKS
 HALF = RandomFrameMasking(ratio=0.5)
 
 

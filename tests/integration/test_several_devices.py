@@ -39,7 +39,7 @@ def write_set(root: Path, lengths: Sequence[int]) -> None:
         va = labels[VA].values * rng.uniform(0.5, 1, labels[VA].values.shape)
         changed = labels[VA]._replace(values=va.astype(np.float32))
         labels = Labels(len(labels), {**labels.by_task, VA: changed})
-        tasks = tuple(TASKS) if number < 2 else tuple(TASKS)[: 3 - (number + 1) % 3]
+        tasks = TASKS if number < 2 else TASKS[: 3 - (number + 1) % 3]
         write_labels(root, name, split, tasks, labels)
 
 

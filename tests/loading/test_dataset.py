@@ -20,7 +20,7 @@ from abaw.tasks import AU, EXPR, TASKS, VA
 from abaw.windows import PADDING, Window, cut_videos
 from tests.support.tiny_set import SIZE, brightness, labels_of, write_tiny_mtl_set, write_tiny_set
 
-ALL = tuple(TASKS)
+ALL = TASKS
 
 
 @pytest.fixture(scope="module")

@@ -169,7 +169,7 @@ def test_the_global_stream_is_left_alone():
     assert torch.equal(torch.rand(3), want)
 
 
-ALL = tuple(TASKS)
+ALL = TASKS
 
 
 @pytest.fixture(scope="module")

@@ -156,7 +156,7 @@ def test_samplers_are_left_alone_by_lightning():
     assert Slot(1, 2, 3).window == 3
 
 
-ALL = tuple(TASKS)
+ALL = TASKS
 
 
 @pytest.fixture(scope="module")

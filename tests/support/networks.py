@@ -39,7 +39,7 @@ def saved(path: Path, state: Any) -> str:
     return str(path)
 
 
-ALL = tuple(TASKS)
+ALL = TASKS
 EYES = BackboneSettings(
     name="vit_tiny_patch16_224",
     weights="none",

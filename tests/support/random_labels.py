@@ -22,7 +22,7 @@ def random_labels(n_rows: int, seed: int = 0) -> Labels:
     )
 
 
-def assert_equal(mine: Labels, other: Labels, tasks: tuple[Task, ...] = tuple(TASKS)) -> None:
+def assert_equal(mine: Labels, other: Labels, tasks: tuple[Task, ...] = TASKS) -> None:
     for task in tasks:
         np.testing.assert_array_equal(mine[task].values, other[task].values)
         np.testing.assert_array_equal(mine[task].valid, other[task].valid)

@@ -59,7 +59,7 @@ def write_labels(root: Path, video: str, split: str, tasks: tuple[Task, ...], la
 
 def write_tiny_set(root: Path) -> Path:
     """Five videos: two to train on, two to validate on, one without annotation."""
-    everything = tuple(TASKS)
+    everything = TASKS
     write_images(root, "a_train", 60, missing=range(20, 45))  # crops missing for longer than a window
     write_labels(root, "a_train", "train", (VA, EXPR), labels_of(61, unlabelled=range(48, 61)))
     write_images(root, "b_train", 7)  # shorter than a window

@@ -8,7 +8,7 @@ from abaw.tasks import AU, EXPR, TASKS, VA
 from tests.support.label_arrays import labels_from
 
 
-def make_track(video="v", n=6, tasks=tuple(TASKS), seed=0):
+def make_track(video="v", n=6, tasks=TASKS, seed=0):
     rng = np.random.default_rng(seed)
     values = {
         VA: rng.uniform(-1, 1, (n, 2)),

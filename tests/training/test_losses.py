@@ -18,7 +18,7 @@ from abaw.training.losses import LossSettings, TaskLosses, concordance, focal, m
 from tests.support.clips import random_batch, relabelled, touched
 from tests.support.project import PROJECT
 
-ALL = tuple(TASKS)
+ALL = TASKS
 PLAIN = LossSettings(expr="ce", au="bce", expr_weights="none", au_weights="none")
 COUNTS = {EXPR: np.arange(1, 9) * 10, AU: np.stack([np.full(12, 90), np.arange(1, 13)], 1), VA: np.array(5)}
 
@@ -334,7 +334,7 @@ settings = {
     "default": LossSettings(),
     "plain": LossSettings(va="mse", expr="ce", au="bce", task_weights="uncertainty", label_smoothing=0.1),
 }
-tasks = tuple(TASKS)
+tasks = TASKS
 
 
 class Linear(nn.Module):

@@ -32,7 +32,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("set")
     for video, split, n_frames in (("a", "train", 160), ("b", "val", 20)):
         write_images(root, video, n_frames)
-        write_labels(root, video, split, tuple(TASKS), labels_of(n_frames + 1))
+        write_labels(root, video, split, TASKS, labels_of(n_frames + 1))
     return root
 
 

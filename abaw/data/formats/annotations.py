@@ -46,8 +46,7 @@ class Column:
         inside = (values >= self.lowest) & (values <= self.highest)  # False for NaN
         if self.whole:
             inside &= np.trunc(values) == values
-        admitted: NDArray[np.bool_] = inside | (values == self.unlabelled)
-        return admitted
+        return inside | (values == self.unlabelled)
 
     def __str__(self) -> str:
         kind = "a whole number" if self.whole else "a number"

@@ -42,11 +42,7 @@ def open_litdata(root: Path, url: str | None = None) -> Any:
 
 
 def _check_index(root: Path, where: Path | str) -> None:
-    """Rejects an index by which litdata would unpickle samples or read files outside the data set.
-
-    Raises:
-        AbawError: It is not an index of raw bytes in files beside it.
-    """
+    """Raises AbawError for an index by which litdata would unpickle samples or read files elsewhere."""
     try:
         index = json.loads((root / "index.json").read_bytes())
         config, names = index["config"], [chunk["filename"] for chunk in index["chunks"]]
@@ -79,11 +75,7 @@ def open_writer(out: Path, chunk_bytes: int) -> Any:
 
 
 def _retry(work: Callable[[], _T], what: str) -> _T:
-    """The result of `work`, retried after connection errors.
-
-    Raises:
-        AbawError: All attempts failed, or an error is not transient.
-    """
+    """The result of `work`, retried after transient errors; raises AbawError for others, or the last."""
     for pause in (*_PAUSES, None):
         try:
             return work()

@@ -36,31 +36,18 @@ class CaptureConditions:
 
 @dataclass(frozen=True, kw_only=True)
 class _State:
-    """Camera parameters of every frame, each (T,), or (T, 2) for turn, shift and place.
+    """Camera parameters of every frame, each (T,), or (T, 2) for turn, shift and place."""
 
-    Attributes:
-        turn: Yaw and pitch, 1 = about 20 degrees.
-        shift: Alignment error, x and y in pixels.
-        roll: Radians.
-        zoom: Natural logarithm of the scale.
-        gain: Contrast.
-        slant: Strength of the lighting gradient across the face.
-        blur: Kernel size of the box blur in pixels, 0 for none.
-        noise: Standard deviation of the sensor noise in grey levels.
-        pixelated: Whether a block of the image is pixelated.
-        place: Position of that block, 0 to 1.
-    """
-
-    turn: NDArray[np.float32]
-    shift: NDArray[np.float32]
-    roll: NDArray[np.float32]
-    zoom: NDArray[np.float32]
-    gain: NDArray[np.float32]
-    slant: NDArray[np.float32]
-    blur: NDArray[np.int64]
-    noise: NDArray[np.float32]
-    pixelated: NDArray[np.bool_]
-    place: NDArray[np.float32]
+    turn: NDArray[np.float32]  # yaw and pitch, 1 = about 20 degrees
+    shift: NDArray[np.float32]  # alignment error, x and y in pixels
+    roll: NDArray[np.float32]  # radians
+    zoom: NDArray[np.float32]  # natural logarithm of the scale
+    gain: NDArray[np.float32]  # contrast
+    slant: NDArray[np.float32]  # strength of the lighting gradient across the face
+    blur: NDArray[np.int64]  # kernel size of the box blur in pixels, 0 for none
+    noise: NDArray[np.float32]  # standard deviation of the sensor noise in grey levels
+    pixelated: NDArray[np.bool_]  # whether a block of the image is pixelated
+    place: NDArray[np.float32]  # position of that block, 0 to 1
 
 
 class Camera:

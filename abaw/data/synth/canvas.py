@@ -89,8 +89,7 @@ class SoftCanvas:
 
     def bump(self, x: float, y: float, width: float, height: float) -> Mask:
         """Returns a Gaussian bump with maximum 1 at (x, y)."""
-        spot: Mask = np.exp(-(((self.x - x) / width) ** 2) - ((self.y - y) / height) ** 2)
-        return spot
+        return np.exp(-(((self.x - x) / width) ** 2) - ((self.y - y) / height) ** 2)
 
     def pair(self, u: float, y: float, width: float, height: float) -> Mask:
         """Returns two Gaussian bumps at distance `u` on both sides of the symmetry axis."""

@@ -177,8 +177,7 @@ def _deform(table: Shift, sides: Points, scale: tuple[float, float], origin: tup
             continue
         control += amount[..., None, None] * np.array(shift)
     # einsum, as the rounding of a BLAS matrix product may depend on the number of threads
-    dense: Points = np.einsum("mn,tsnc->tsmc", spline(len(rest)), control)
-    return dense
+    return np.einsum("mn,tsnc->tsmc", spline(len(rest)), control)
 
 
 def _keep_above(upper: Points, lower: Points, gap: float) -> None:

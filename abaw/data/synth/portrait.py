@@ -27,8 +27,7 @@ def _mirrored(half: list[tuple[float, float]]) -> Points:
     right = np.array(half, dtype=float)
     left = right[::-1] * (-1, 1)
     outline = np.concatenate([right, left[left[:, 0] < -0.01]])
-    dense: Points = spline(len(outline), closed=True) @ (outline + AXIS)
-    return dense
+    return spline(len(outline), closed=True) @ (outline + AXIS)
 
 
 def head_outline(who: Identity) -> Points:
