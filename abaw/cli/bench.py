@@ -76,7 +76,7 @@ class BenchTrainer(Trainer):
         ckpt_path: str | None = None,
         weights_only: bool | None = None,
     ) -> None:
-        """Trains until a callback stops it."""
+        """Trains until a callback stops it; options of checkpoints in a run's config.yaml have no effect."""
         self.fit(model, datamodule)
 
 
