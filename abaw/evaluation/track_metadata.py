@@ -4,13 +4,14 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-import abaw
 from abaw.errors import AbawError
 
 KEY = b"abaw"
@@ -40,7 +41,7 @@ class TrackMetadata:
     settings: Mapping[str, float] = field(default_factory=dict)
     sources: Sequence[Mapping[str, Any]] = field(default_factory=list)
     tasks: Sequence[Any] = field(default_factory=list)
-    version: str = field(default_factory=lambda: abaw.__version__)
+    version: str = field(default_factory=partial(version_of, "abaw"))
 
     def goes_with(self, other: "TrackMetadata | None") -> bool:
         """Whether tracks of both origins may be in one folder."""
