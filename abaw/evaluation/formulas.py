@@ -33,16 +33,15 @@ def ccc_sums(prediction: ArrayOrTensor, target: ArrayOrTensor, valid: ArrayOrTen
         target: (N, K).
         valid: bool (N,).
     """
-    library, (x, y) = (
-        _library(valid),
-        (_float64(values[valid]).T for values in (prediction, target)),
-    )  # (K, n)
+    library = _library(valid)
+    x, y = (_float64(values[valid]).T for values in (prediction, target))  # (K, n)
     return library.stack([library.ones_like(x), x, y, x * x, y * y, x * y], 1).sum(-1)
 
 
 def absolute_errors(prediction: ArrayOrTensor, target: ArrayOrTensor, valid: ArrayOrTensor) -> ArrayOrTensor:
     """Sums (K, 2) of n and |x - y|, arguments as of `ccc_sums`."""
-    library, error = _library(valid), abs(_float64(prediction[valid]) - target[valid])
+    library = _library(valid)
+    error = abs(_float64(prediction[valid]) - target[valid])
     return library.stack([library.ones_like(error), error], -1).sum(0)
 
 
