@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import f1_score
 
 from abaw.errors import AbawError, UsageError
@@ -136,6 +137,21 @@ def test_a_clip_is_scored_once_by_the_mean_of_its_predictions():
     labels = TaskLabels(np.ones((4, 1), np.float32), np.ones((4, 1), bool))
     for predictions, counts in (([0.4, 0.8, 0.7], [1, 0, 0, 0]), ([0.9, 0.1, 0.2], [0, 0, 1, 0])):
         assert video_sums(CLIP, np.float32(predictions)[:, None], labels).tolist() == [counts]
+
+
+@pytest.mark.parametrize("task", [*TASKS, PAIN, CLIP], ids=str)
+def test_tensors_have_the_sums_of_arrays(task):
+    rng = np.random.default_rng(4)
+    predictions = rng.random((30, task.size), np.float32)
+    values = rng.integers(0, task.size if task.kind == "class" else 2, (33, *task.value_shape))
+    values = values if task.kind == "class" else values.astype(np.float32)
+    labels = TaskLabels(values, rng.random((33, *task.valid_shape)) < 0.8)
+    labels.valid[0] = True
+    sums = video_sums(task, predictions, labels)
+    of_tensors = video_sums(task, torch.from_numpy(predictions), TaskLabels(*map(torch.from_numpy, labels)))
+    assert isinstance(of_tensors, torch.Tensor)
+    assert sums.any()
+    np.testing.assert_allclose(of_tensors.numpy(), sums, rtol=1e-12)
 
 
 @pytest.mark.parametrize(
