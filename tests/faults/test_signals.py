@@ -113,6 +113,9 @@ def test_a_rank_that_dies_ends_all_with_one_message(
     seconds = max(job.seconds_until_gone(BOUND) for job in jobs)
     print(f"{launched}, without rank {lost}: gone after {seconds:.1f} s")
     said = "".join(job.log.read_text() for job in jobs)
-    assert "abaw: fit: the connection to another process of the run broke" in said, said
+    told = "abaw: fit: the connection to another process of the run broke" in said
+    if (launched, lost) == ("two", 1):  # Lightning looks after its child processes, and may be first
+        told = told or "terminated with code -9. Forcefully terminating all other processes" in said
+    assert told, said
     assert str(PROJECT / "abaw") + "/" not in said  # no traceback of ours
     assert load_checkpoint(newest_checkpoint(tmp_path / "run/checkpoints"))
