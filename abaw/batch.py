@@ -16,48 +16,52 @@ from abaw.windows import Window
 class Batch:
     """A batch of B clips of T frames. Masks are True where valid or visible; other values are undefined.
 
-    Exactly one of `frames` and `features` is set. `where` is never moved to a device.
+    Exactly one of `frames` and `features` is set. `where`, `overlaps` and `complete` stay on the host.
 
     Attributes:
-        frames: uint8 (B, T, H, W, 3), RGB.
-        features: float (B, T, D), cached backbone features.
+        frames: uint8 (M, H, W, 3), RGB, the images of the frames in `keep`.
+        keep: int64 (M,), ascending, flat indices b * T + t of the frames with an image; None: all visible.
+        features: float (B, T, D), backbone features.
         present: bool (B, T), False for padding after a short clip.
-        visible: bool (B, T), True where the frame has an image or features: a subset of `present`.
+        visible: bool (B, T), a subset of `present`: the frame has an image or features, and is not masked.
         labels: The labels of every task, (B, T, ...) each; see `TaskLabels`.
         where: The windows of the B clips; `PADDING` for a clip that pads a rank.
-        mask_noise: float32 (B, T), uniform in [0, 1); only in training.
-        keep: int64 (M,), flat indices b * T + t of the visible frames; set by `with_visible`.
+        overlaps: Per clip, the number of leading frames whose images are left out, because the clip before,
+            of this or the previous batch, ends with them; empty in training.
+        complete: Whether all frames are visible; None: computed from `visible`.
         n_bad_frames: int64 (B,), number of unreadable frames that were made invisible.
     """
 
     frames: Tensor | None = None
+    keep: Tensor | None = None
     features: Tensor | None = None
     present: Tensor
     visible: Tensor
     labels: Mapping[Task, TaskLabels[Tensor]] = field(default_factory=dict)
     where: tuple[Window, ...]
-    mask_noise: Tensor | None = None
-    keep: Tensor | None = None
+    overlaps: tuple[int, ...] = ()
+    complete: bool | None = None
     n_bad_frames: Tensor
 
     def __post_init__(self) -> None:
         if (self.frames is None) == (self.features is None):
             raise ValueError("a batch holds either frames or features")
         b, t = self.visible.shape
-        checked = [
-            ("present", self.present, (b, t)),
-            ("mask_noise", self.mask_noise, (b, t)),
-            ("n_bad_frames", self.n_bad_frames, (b,)),
-        ]
+        if self.frames is not None and self.keep is None:
+            object.__setattr__(self, "keep", self.visible.flatten().nonzero().squeeze(1))
+        if self.complete is None:
+            object.__setattr__(self, "complete", bool(self.visible.all()))
+        checked = [("present", self.present, (b, t)), ("n_bad_frames", self.n_bad_frames, (b,))]
         for task, labels in self.labels.items():
             checked.append((f"labels[{task}].values", labels.values, (b, t, *task.value_shape)))
             checked.append((f"labels[{task}].valid", labels.valid, (b, t, *task.valid_shape)))
         for name, tensor, shape in checked:
-            if tensor is not None and tensor.shape != shape:
+            if tensor.shape != shape:
                 raise ValueError(f"batch.{name} has shape {tuple(tensor.shape)}, expected {shape}")
-        pixels = self.frames if self.frames is not None else self.features
-        if pixels is None or pixels.shape[:2] != (b, t) or len(self.where) != b:
-            raise ValueError(f"frames or features, and where, must hold {b} clips of {t} frames")
+        if self.keep is not None and self.frames is not None and len(self.frames) != len(self.keep):
+            raise ValueError(f"batch.frames holds {len(self.frames)} images, expected {len(self.keep)}")
+        if (self.features is not None and self.features.shape[:2] != (b, t)) or len(self.where) != b:
+            raise ValueError(f"features and where must hold {b} clips of {t} frames")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles small tensors as arrays, so that workers pass only the large one in shared memory.
@@ -82,8 +86,14 @@ class Batch:
 
         def join(name: str) -> Any:
             values = [getattr(clip, name) for clip in clips]
-            if name == "where":
-                return tuple(window for value in values for window in value)
+            if name in ("where", "overlaps"):
+                return tuple(each for value in values for each in value)
+            if name == "complete":
+                return all(values)
+            if name == "keep" and values[0] is not None:
+                n = clips[0].visible.shape[1]
+                firsts = np.cumsum([0, *(len(clip) * n for clip in clips)]).tolist()
+                return torch.cat([value + first for value, first in zip(values, firsts, strict=False)])
             if name == "labels":
                 return {
                     task: TaskLabels(*map(torch.cat, zip(*(each[task] for each in values), strict=True)))
@@ -94,8 +104,12 @@ class Batch:
         return cls(**{field.name: join(field.name) for field in fields(cls)})
 
     def with_visible(self, visible: Tensor) -> "Batch":
-        """A copy with another `visible` (B, T) mask and the matching `keep`."""
-        return replace(self, visible=visible, keep=visible.flatten().nonzero().squeeze(1))
+        """A copy in which only the frames `visible`, bool (B, T), are visible: a subset, on the host."""
+        if self.frames is None or self.keep is None:
+            return replace(self, visible=visible, complete=None)
+        kept = visible.flatten()[self.keep]
+        frames, keep = self.frames[kept], self.keep[kept]
+        return replace(self, visible=visible, frames=frames, keep=keep, complete=None)
 
     def _map(self, change: Any) -> "Batch":
         values = {field.name: getattr(self, field.name) for field in fields(self)}

@@ -40,6 +40,12 @@ PADDING = Window(video=-1, start=0, stop=0)
 """An empty window, which pads ranks with fewer windows and is not scored."""
 
 
+def overlap(previous: Window, window: Window) -> int:
+    """The number of leading frames of a window that the previous one in the order of `cut` ends with."""
+    same_phase = previous.video == window.video and (window.start - previous.start) % window.step == 0
+    return len(range(window.start, previous.stop, window.step)) if same_phase else 0
+
+
 def cut(n_frames: int, length: int, stride: int, step: int = 1) -> list[int]:
     """The starts of windows that cover all frames of a video.
 

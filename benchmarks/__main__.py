@@ -21,7 +21,7 @@ import torch
 from benchmarks.feeding import feature_windows, loader, windows
 from benchmarks.growth import draw, growth
 from benchmarks.memory import memory
-from benchmarks.network import cached_epoch, extraction, gpu, step
+from benchmarks.network import cached_epoch, evaluation, extraction, gpu, step
 from benchmarks.pages import benchmarks_page, scale_table, with_table
 from benchmarks.rows import Row
 
@@ -32,6 +32,7 @@ MEASUREMENTS: dict[str, Callable[[Path], Any]] = {
     "features": feature_windows,
     "windows": windows,
     "extraction": extraction,
+    "evaluation": evaluation,
     "epoch": cached_epoch,
     "memory": memory,
     "growth": growth,

@@ -21,6 +21,7 @@ from abaw.data.processes import available_cores
 from abaw.data.synth.writer import write_dataset
 from abaw.loading.dataset import Draw
 from abaw.loading.loaders import LoaderFactory, TrainLoader
+from abaw.loading.masking import RandomFrameMasking
 from abaw.loading.sampling import training_windows
 from abaw.loading.transforms import ClipAugmentation
 from abaw.tasks import TASKS
@@ -116,8 +117,21 @@ def loader(folder: Path, *, root: Path | None = None, rounds: int = 24, seconds:
             how=on,
             rates={"ours": rate["ours"], "replay": rate["naive"]},
         ),
+        _masked(index, rounds),
         _workers(index, seconds),
     ]
+
+
+def _masked(index: Index, rounds: int) -> Row:
+    loaders = [_loader(index, ClipAugmentation(), masking=RandomFrameMasking(r)) for r in (0.5, 0.0)]
+    half, none = (iter(loader) for loader in loaders)
+    t_half, t_none = in_turns(rounds, lambda _: next(half), lambda _: next(none))
+    return Row(
+        what="The loader with half of the frames masked against none, clips/s",
+        value=ratio(t_none, t_half),
+        at_least=1.7,
+        how=f"clips of {LENGTH} × 112 × 112, batches of {BATCH}, one thread",
+    )
 
 
 def _workers(index: Index, seconds: float) -> Row:
@@ -137,10 +151,10 @@ def _workers(index: Index, seconds: float) -> Row:
     )
 
 
-def _loader(index: Index, augmentation: Any, workers: int = 0) -> TrainLoader:
+def _loader(index: Index, augmentation: Any, workers: int = 0, **masking: Any) -> TrainLoader:
     windows = training_windows(index, TASKS, length=LENGTH, stride=LENGTH // 4)
     feeding = LoaderFactory(index=index, source=RawFolder(index), workers=workers)
-    return feeding.train_loader(windows, TASKS, batch_size=BATCH, augmentation=augmentation)
+    return feeding.train_loader(windows, TASKS, batch_size=BATCH, augmentation=augmentation, **masking)
 
 
 def feature_windows(folder: Path, *, rounds: int = 9) -> list[Row]:

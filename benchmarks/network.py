@@ -18,11 +18,13 @@ from abaw.data.index import build_index
 from abaw.data.layout import DataSource
 from abaw.data.synth.writer import write_dataset
 from abaw.loading.datamodule import AffectDataModule
+from abaw.loading.dataset import ClipDataset
+from abaw.loading.loaders import ClipLoader, loader_options
 from abaw.model.backbone import Backbone, BackboneSettings
 from abaw.model.temporal import TemporalSettings
 from abaw.training.extraction import Extractor, FeatureWriter
 from abaw.training.module import AffectModule
-from benchmarks.rows import Row
+from benchmarks.rows import Row, in_turns, ratio
 
 QUIET: dict[str, Any] = {
     "accelerator": "cpu",
@@ -143,6 +145,55 @@ def cached_epoch(
             unit="%",
             how=f"{settings.name} at {settings.image_size}, frozen, CPU: {seconds['cache']:.2f} and"
             f" {seconds['images']:.2f} s",
+        )
+    ]
+
+
+class WholeWindows(ClipDataset):
+    """Clips that hold all of their images, also those that the clip before holds."""
+
+    def _choose(self, which: Any) -> Any:
+        return super()._choose(which)._replace(overlap=0)
+
+
+class RepeatingDataModule(AffectDataModule):
+    """Data module whose evaluation decodes and encodes the frames that windows share in each of them."""
+
+    def val_dataloader(self) -> ClipLoader:
+        """As in the parent class, with whole windows."""
+        loader = super().val_dataloader()
+        clips = WholeWindows(**{**vars(loader.dataset)})
+        options = loader_options(workers=0, pin_memory=False)
+        return ClipLoader(clips, batch_size=loader.batch_size, sampler=loader.sampler, **options)
+
+
+def evaluation(
+    folder: Path, *, frames: int = 150, rounds: int = 3, settings: BackboneSettings = VIT_S
+) -> list[Row]:
+    """Validation that encodes every frame once, against one that encodes every window."""
+    root = folder / "faces"
+    write_dataset(root, videos=12, frames=frames, jobs=2, progress=False)
+    module = AffectModule(tasks=["va", "expr", "au"], backbone=settings, temporal=SMALL)
+    totals: dict[str, float] = {}
+
+    def validate(name: str, kind: type[AffectDataModule]) -> None:
+        data = kind(root=str(root), window=32, batch_size=4, workers=0, cache_dir=str(folder))
+        Trainer(**QUIET).validate(module, data, verbose=False)
+        totals[name] = module.scores["total"]
+
+    once, repeating = in_turns(
+        rounds,
+        lambda _: validate("once", AffectDataModule),
+        lambda _: validate("whole windows", RepeatingDataModule),
+    )
+    assert abs(totals["once"] - totals["whole windows"]) < 1e-6, totals
+    return [
+        Row(
+            what="Validation on images with each frame encoded once, against whole windows; equal scores",
+            value=ratio(repeating, once),
+            at_least=1.8,
+            how=f"{settings.name} at {settings.image_size}, CPU, windows of 32 at every 16th frame:"
+            f" {median(once):.2f} and {median(repeating):.2f} s",
         )
     ]
 

@@ -25,6 +25,7 @@ _TITLES = {
     "features": "Windows of cached features",
     "windows": "All windows of a data set",
     "extraction": "Extraction",
+    "evaluation": "Evaluation on images",
     "epoch": "Training on the cache",
     "memory": "Memory at full size",
     "growth": "Growth",

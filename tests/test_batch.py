@@ -10,7 +10,7 @@ from torch import Tensor
 
 from abaw.batch import Batch
 from abaw.tasks import AU, VA, TaskLabels
-from tests.support.clips import random_batch
+from tests.support.clips import images_of, random_batch
 
 
 def assert_equal(one: Batch, other: Batch) -> None:
@@ -28,11 +28,12 @@ def assert_equal(one: Batch, other: Batch) -> None:
     [
         {"labels": {VA: TaskLabels(torch.zeros(2, 6, 3), torch.ones(2, 6, dtype=torch.bool))}},
         {"labels": {AU: TaskLabels(torch.zeros(2, 6, 12), torch.ones(2, 5, 12, dtype=torch.bool))}},
-        {"mask_noise": torch.zeros(2, 5)},
+        {"visible": torch.ones(2, 5, dtype=torch.bool)},
+        {"keep": torch.arange(11)},
         {"where": ()},
         {"frames": None},
         {"features": torch.zeros(2, 6, 4)},
-        {"frames": torch.zeros(2, 5, 32, 32, 3, dtype=torch.uint8)},
+        {"frames": torch.zeros(10, 32, 32, 3, dtype=torch.uint8)},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -50,6 +51,8 @@ def test_joined_clips_stand_one_after_the_other(dim: int | None) -> None:
     assert torch.equal(both.labels[VA].values[:2], first.labels[VA].values)
     assert torch.equal(both.labels[VA].values[2:], second.labels[VA].values)
     assert (both.frames is None) == (dim is not None)
+    if dim is None:
+        assert torch.equal(images_of(both), torch.cat([images_of(first), images_of(second)]))
     assert Batch.cat([first]) is first
 
 
@@ -59,6 +62,13 @@ def test_visible_frames_are_kept_by_their_places() -> None:
     assert torch.equal(batch.visible, visible)
     assert batch.keep is not None
     assert batch.keep.tolist() == [0, 2, 5]
+    assert not batch.complete
+    assert torch.equal(images_of(batch)[visible], images_of(random_batch(2, 3))[visible])
+    less = batch.with_visible(visible & torch.tensor([[False], [True]]))
+    assert less.keep is not None
+    assert less.keep.tolist() == [5]
+    assert torch.equal(images_of(less)[1, 2], images_of(batch)[1, 2])
+    assert random_batch(2, 3).complete
 
 
 @pytest.mark.parametrize("dim", [None, 5])

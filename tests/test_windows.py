@@ -1,9 +1,11 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from abaw.windows import PADDING, Window, WindowTable, cut, cut_videos, window_at
+from abaw.windows import PADDING, Window, WindowTable, cut, cut_videos, overlap, window_at
 
 shapes = st.tuples(st.integers(1, 200), st.integers(1, 40), st.integers(1, 40), st.integers(1, 5)).map(
     lambda s: (s[0], s[1], min(s[2], s[1]), s[3])
@@ -61,3 +63,19 @@ def test_table_holds_the_windows_of_the_asked_videos():
     assert list(table) == [Window(2, 0, 3), Window(0, 0, 4), Window(0, 1, 5)]
     assert list(table.select(table.video == 0)) == [Window(0, 0, 4), Window(0, 1, 5)]
     assert len(cut_videos(n_frames, [], length=4, stride=2)) == 0
+
+
+@given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 9), st.integers(1, 4))
+def test_frames_beyond_the_overlap_are_all_frames_once(n_frames, length, stride, step):
+    starts = cut(n_frames, length, min(stride, length), step)
+    windows = [PADDING, *(window_at(0, start, n_frames, length, step) for start in starts)]
+    seen = []
+    for before, window in pairwise(windows):
+        n = overlap(before, window)
+        assert list(window.frames[:n]) == list(before.frames)[len(before) - n :]
+        seen += window.frames[n:]
+    assert sorted(seen) == list(range(n_frames))
+
+
+def test_windows_of_two_videos_do_not_overlap():
+    assert overlap(Window(0, 0, 8), Window(1, 4, 12)) == 0

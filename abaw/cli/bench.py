@@ -16,12 +16,10 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser
 
-from abaw.batch import Batch
 from abaw.cli.trainer_commands import AbawCLI, run
 from abaw.data.processes import available_cores
 from abaw.errors import UsageError
 from abaw.loading.datamodule import AffectDataModule
-from abaw.loading.sampling import Slot
 from abaw.training.module import AffectModule
 from abaw.training.run_directory import Run
 from abaw.training.throughput import (
@@ -32,6 +30,7 @@ from abaw.training.throughput import (
     TimedModule,
     flop_per_frame,
     loader_parts,
+    masked_batch,
     matmul_part,
     network_parts,
     time_parts,
@@ -144,6 +143,7 @@ class BenchCLI(AbawCLI):
         ratio = 0.0 if module.masking is None else module.masking.ratio
         ratios = tuple(sorted({0.0, 0.5, ratio}))
         data.trainer = trainer
+        trainer.strategy.connect(module)  # the loader asks it for the masking
         data.prepare_data()
         data.setup("fit")
         rates: Rates = {}
@@ -153,12 +153,14 @@ class BenchCLI(AbawCLI):
             module.losses.set_label_counts(data.label_counts())
             module.to(device)
             autocast = trainer.precision_plugin.forward_context
-            clip = loader.dataset[Slot(0, 0, 0)]
-            batch = Batch.cat([loader.dataset[Slot(0, k, k)] for k in range(loader.batch_size)])
+            one, all_ = (
+                {ratio: masked_batch(loader.dataset, size, ratio) for ratio in ratios}
+                for size in (1, loader.batch_size)
+            )
             parts = loader_parts(loader)
-            parts |= network_parts(module.network, module.losses, batch, ratios=ratios, autocast=autocast)
+            parts |= network_parts(module.network, module.losses, all_, autocast=autocast)
             parts |= {"matmul": matmul_part(device, autocast)}
-            flop = flop_per_frame(module.network, module.losses, clip, ratios)
+            flop = flop_per_frame(module.network, module.losses, one)
             rates = time_parts(parts, seconds=settings.seconds, rounds=settings.rounds, device=device)
             del parts
         n_workers = loader.num_workers

@@ -65,6 +65,10 @@ class BadFrameError(AbawError):
 class FrameSource(Protocol):
     """Interface of frame sources."""
 
+    def visible(self, video: int, indices: Sequence[int] | NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Which of the frames `indices` (from 0) of a video have an image, bool (n,); none is read."""
+        ...
+
     def read(self, video: int, indices: Sequence[int] | NDArray[np.integer]) -> Frames:
         """The frames `indices` (from 0, in any order) of a video.
 
@@ -120,6 +124,10 @@ class RawFolder:
 
     index: Index
     size: int = 112
+
+    def visible(self, video: int, indices: Sequence[int] | NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Which of the frames `indices` (from 0) of a video have an image, bool (n,); none is read."""
+        return self.index.source(video)[np.asarray(indices, np.int64)] >= 0
 
     def read(self, video: int, indices: Sequence[int] | NDArray[np.integer]) -> Frames:
         """The frames `indices` (from 0, in any order) of a video, (n, size, size, 3).

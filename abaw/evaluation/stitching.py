@@ -19,6 +19,25 @@ def taper(length: int) -> Tensor:
     return torch.minimum(rise, rise.flip(0)) / ((length + 1) // 2)
 
 
+def fill_overlaps(windows: Tensor, overlaps: Sequence[int], previous: Tensor | None) -> Tensor:
+    """Copies the values of frames that a window shares with the one before it, in place.
+
+    Args:
+        windows: (B, T, ...), values of the frames of B windows.
+        overlaps: Per window, the number of leading frames that the one before it ends with.
+        previous: (T, ...), the window before the first, from the previous batch; None: there is none.
+
+    Returns:
+        The last window.
+    """
+    for window, n in zip(windows, overlaps, strict=True):
+        if n:
+            assert previous is not None
+            window[:n] = previous[len(previous) - n :]
+        previous = window
+    return windows[-1]
+
+
 @dataclass(frozen=True, eq=False)
 class Stitched:
     """Predictions for all frames of one video.

@@ -82,12 +82,15 @@ class Predictor:
             raise AbawError(f"visible: expected shape ({len(frames)},), one per frame, got {seen.shape}")
         for message in _input_warnings(frames, seen, self.frame_size):
             warnings.warn(message, stacklevel=2)
+        features = self._features(frames, np.flatnonzero(seen))
         stitcher = Stitcher(lambda _: len(frames))
         starts = cut(len(frames), self.window, self.stride, self.step)
         for first in range(0, len(starts), self.batch_size):
-            clips = [self._clip(start, frames, seen) for start in starts[first : first + self.batch_size]]
-            batch = Batch.cat(clips)
-            batch = batch.with_visible(batch.visible).to(self._device)
+            clips = [
+                self._clip(start, features, torch.from_numpy(seen))
+                for start in starts[first : first + self.batch_size]
+            ]
+            batch = Batch.cat(clips).to(self._device)
             with torch.inference_mode():
                 predictions = self.network.predictions(self.network(batch))
             stitcher.add(batch.where, predictions, batch.visible)
@@ -100,18 +103,26 @@ class Predictor:
     def _device(self) -> torch.device:
         return next(self.network.parameters()).device
 
-    def _clip(self, start: int, frames: NDArray[np.uint8], seen: NDArray[np.bool_]) -> Batch:
-        window = window_at(0, start, len(frames), self.window, self.step)
+    @torch.inference_mode()
+    def _features(self, frames: NDArray[np.uint8], places: NDArray[np.int64]) -> Tensor:
+        """The features of all frames, (N, D) on the device; those at `places` pass through the backbone."""
+        features = torch.zeros(len(frames), self.network.dim, device=self._device)
+        for some in torch.split(torch.from_numpy(places), self.batch_size * self.window):
+            images = torch.from_numpy(frames[some.numpy()]).to(self._device)
+            features[some.to(self._device)] = self.network.encode_frames(images)
+        return features
+
+    def _clip(self, start: int, features: Tensor, visible: Tensor) -> Batch:
+        window = window_at(0, start, len(visible), self.window, self.step)
         which = slice(window.start, window.stop, window.step)
-        n = len(window)
 
         def padded(values: Tensor) -> Tensor:  # (n, ...) -> (1, T, ...)
-            return torch.cat([values, values.new_zeros((self.window - n, *values.shape[1:]))])[None]
+            return torch.cat([values, values.new_zeros((self.window - len(window), *values.shape[1:]))])[None]
 
         return Batch(
-            frames=padded(torch.from_numpy(np.ascontiguousarray(frames[which]))),
-            present=padded(torch.ones(n, dtype=torch.bool)),
-            visible=padded(torch.from_numpy(seen[which].copy())),
+            features=padded(features[which]),
+            present=padded(torch.ones(len(window), dtype=torch.bool)),
+            visible=padded(visible[which]),
             where=(window,),
             n_bad_frames=torch.zeros(1, dtype=torch.long),
         )

@@ -281,21 +281,24 @@ class AffectDataModule(LightningDataModule):
         self._resumed = dict(state)
 
     def train_dataloader(self) -> TrainLoader:
-        """Training windows, shuffled by seed and epoch."""
+        """Training windows, shuffled by seed and epoch, with frames masked as the trained module asks."""
         if getattr(self.trainer, "overfit_batches", 0):
             raise UsageError("trainer.overfit_batches: not with our samplers; use limit_train_batches")
         windows, weights = self._train_windows, None
         if self.windows.balance:
             weights = class_weights(self.index, windows, self.tasks, strength=self.windows.balance)
+        trainer = self.trainer
         loader = self._loader_factory(windows).train_loader(
             windows,
             self.tasks,
             batch_size=self.batch_size,
-            epoch=self.trainer.current_epoch if self.trainer else 0,
+            epoch=trainer.current_epoch if trainer else 0,
             weights=weights,
             augmentation=self.loading.augmentation,
+            masking=getattr(trainer.lightning_module, "masking", None) if trainer else None,
             jitter=self.stride * self.windows.step if self.windows.jitter else 0,
-            limit=self.trainer.limit_train_batches if self.trainer else 1.0,
+            limit=trainer.limit_train_batches if trainer else 1.0,
+            accumulate=trainer.accumulate_grad_batches if trainer else 1,
         )
         if self._resumed is not None:
             loader.load_state_dict(self._resumed)

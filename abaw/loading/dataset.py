@@ -12,16 +12,17 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from abaw.batch import Batch
-from abaw.data.features import Features, FeatureStore, images_fingerprint
+from abaw.data.features import FeatureStore, images_fingerprint
 from abaw.data.frames import BadFrameError, BadFrameLog, Frames, FrameSource
 from abaw.data.index import Index
 from abaw.data.labels import Labels, unlabelled
+from abaw.loading.masking import RandomFrameMasking
 from abaw.loading.sampling import Slot
 from abaw.loading.transforms import ClipAugmentation
 from abaw.loading.workers import SharedRing
 from abaw.randomness import Purpose, keyed_generator
 from abaw.tasks import Task, TaskLabels
-from abaw.windows import PADDING, Window, WindowTable, window_at
+from abaw.windows import PADDING, Window, WindowTable, overlap, window_at
 
 
 def dropped_frames(video: str, visible: NDArray[np.bool_], *, share: float, seed: int) -> NDArray[np.bool_]:
@@ -66,23 +67,29 @@ class Draw(NamedTuple):
 
 
 class _Clip(NamedTuple):
-    """A loaded clip of n frames, before it is collated."""
+    """A clip that was chosen, before its frames are read.
+
+    Attributes:
+        window: Its window.
+        labels: Labels of the frames of the window.
+        draw: Random numbers of a training clip; None otherwise.
+        overlap: Number of leading frames that are not read, as the clip before has them.
+    """
 
     window: Window
     labels: Labels
-    draw: Draw | None
-    values: NDArray[Any]  # pixels or features (n, …)
-    visible: NDArray[np.bool_]
-    n_bad_frames: int
+    draw: Draw | None = None
+    overlap: int = 0
 
 
 @dataclass(kw_only=True, eq=False)
 class ClipDataset(Dataset[Batch]):
     """Map-style dataset of clips, each a `Batch` of size 1; `Batch.cat` collates them.
 
-    Indexed by a `Slot`, it returns a training clip with jitter, augmentation and mask noise that depend on
-    seed, epoch and slot only. Indexed by a number, it returns that window unchanged, and for -1 a clip of
-    padding.
+    Indexed by a `Slot`, it returns a training clip with jitter, augmentation and a mask that depend on seed,
+    epoch and slot only. Indexed by a number, it returns that window unchanged, and for -1 a clip of padding.
+    Images are read once: neither those of masked frames, nor in evaluation those of frames that the window
+    before has too, see `Batch.overlaps`.
 
     Attributes:
         index: Index of the data set.
@@ -92,6 +99,7 @@ class ClipDataset(Dataset[Batch]):
         split: Split whose labels are loaded; None: all splits.
         seed: Seed of all random numbers, from 0.
         augmentation: Augmentation of training clips; None: no augmentation.
+        masking: Random masking of frames in training clips; None: no masking.
         jitter: Range in frames, centred at 0, by which the start of a training window is moved.
         drop_frames: Share of the visible frames of each video that is dropped, see `dropped_frames`.
         on_bad_frame: Whether to `raise` at an unreadable frame, or `skip`: make it invisible and count it.
@@ -106,6 +114,7 @@ class ClipDataset(Dataset[Batch]):
     split: str | None = None
     seed: int = 0
     augmentation: ClipAugmentation | None = None
+    masking: RandomFrameMasking | None = None
     jitter: int = 0
     drop_frames: float = 0.0
     on_bad_frame: Literal["raise", "skip"] = "raise"
@@ -136,28 +145,29 @@ class ClipDataset(Dataset[Batch]):
             BadFrameError: As for a single clip.
         """
         # one step for all clips, then the next, as this makes better use of the CPU caches
-        chosen = [self._choose(each) for each in which]
-        clips = [self._clip(*each) for each in chosen]
+        clips = [self._choose(each) for each in which]
         shape = len(clips), self.windows.length
         present, visible = np.zeros((2, *shape), np.bool_)
         labels = {task: unlabelled(task, *shape) for task in self.tasks}
-        kind = torch.from_numpy(clips[0].values[:0])
-        large = self._take((*shape, *kind.shape[1:]), kind.dtype)
-        pixels = large.numpy()
         for row, clip in enumerate(clips):
             n = len(clip.window)
-            pixels[row, :n], pixels[row, n:] = self._augmented(clip), 0
-            present[row, :n], visible[row, :n] = True, clip.visible
+            present[row, :n], visible[row, :n] = True, self._visible(clip.window)
             for task in self.tasks:
                 for target, array in zip(labels[task], clip.labels[task], strict=True):
                     target[row, :n] = array
-        noise = [clip.draw.mask_noise for clip in clips if clip.draw is not None]
+        slots = [each for each in which if isinstance(each, Slot)]
+        if self.masking is not None and slots:
+            noise = np.stack([clip.draw.mask_noise for clip in clips if clip.draw is not None])
+            masked = self.masking(torch.from_numpy(visible), torch.from_numpy(noise), slots[0].step)
+            visible = masked.numpy()
+        if isinstance(self.source, FeatureStore):
+            content: dict[str, Any] = {"features": self._features(self.source, clips)}
+        else:
+            content = self._images(self.source, clips, visible)
         batch = Batch(
-            frames=large if large.dtype == torch.uint8 else None,
-            features=None if large.dtype == torch.uint8 else large,
+            **{"n_bad_frames": torch.zeros(len(clips), dtype=torch.long)} | content,
             where=tuple(clip.window for clip in clips),
-            mask_noise=torch.from_numpy(np.stack(noise)) if noise else None,
-            n_bad_frames=torch.tensor([clip.n_bad_frames for clip in clips]),
+            overlaps=() if slots else tuple(clip.overlap for clip in clips),
             present=torch.from_numpy(present),
             visible=torch.from_numpy(visible),
             labels={task: TaskLabels(*map(torch.from_numpy, arrays)) for task, arrays in labels.items()},
@@ -167,28 +177,58 @@ class ClipDataset(Dataset[Batch]):
     def _take(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         return torch.empty(shape, dtype=dtype) if self.memory is None else self.memory.take(shape, dtype)
 
-    def _clip(self, window: Window, labels: Labels, draw: Draw | None) -> _Clip:
-        read, n_bad_frames = self._read(window)
-        values: NDArray[Any] = read.values if isinstance(read, Features) else read.pixels
-        return _Clip(window, labels, draw, values, read.visible & ~self._dropped(window), n_bad_frames)
+    def _features(self, store: FeatureStore, clips: Sequence[_Clip]) -> Tensor:
+        """The features of all frames, (B, T, D)."""
+        values = [store.read(max(clip.window.video, 0), clip.window.frames).values for clip in clips]
+        kind = torch.from_numpy(values[0][:0])
+        features = self._take((len(clips), self.windows.length, kind.shape[1]), kind.dtype)
+        for row, of_clip in zip(features.numpy(), values, strict=True):
+            row[: len(of_clip)], row[len(of_clip) :] = of_clip, 0
+        return features
 
-    def _augmented(self, clip: _Clip) -> NDArray[Any]:
-        if clip.draw is None or self.augmentation is None or clip.values.dtype != np.uint8:
-            return clip.values
-        return self.augmentation(clip.values, clip.draw.seed)
+    def _images(
+        self, source: FrameSource, clips: Sequence[_Clip], visible: NDArray[np.bool_]
+    ) -> dict[str, Any]:
+        """The images of visible frames (B, T) as fields of a batch; makes bad ones invisible."""
+        n_bad_frames, pixels = [], []
+        keep = visible.copy()
+        for row, clip in enumerate(clips):
+            keep[row, : clip.overlap] = False
+            read = self._read(source, clip.window, np.flatnonzero(keep[row]))
+            bad = np.flatnonzero(keep[row])[~read.visible]
+            keep[row, bad] = visible[row, bad] = False
+            n_bad_frames.append(len(bad))
+            pixels.append(read.pixels if not len(bad) else read.pixels[read.visible])
+        images = self._take((keep.size, *pixels[0].shape[1:]), torch.uint8)[: keep.sum()]
+        first = 0
+        for clip, of_clip in zip(clips, pixels, strict=True):
+            if clip.draw is not None and self.augmentation is not None and len(of_clip):
+                of_clip = self.augmentation(of_clip, clip.draw.seed)
+            images.numpy()[first : first + len(of_clip)] = of_clip
+            first += len(of_clip)
+        return {
+            "frames": images,
+            "keep": torch.from_numpy(np.flatnonzero(keep)),
+            "n_bad_frames": torch.tensor(n_bad_frames),
+        }
 
-    def _choose(self, which: Slot | int) -> tuple[Window, Labels, Draw | None]:
-        """The window of a slot or number, its labels, and its draw if it is a training clip."""
+    def _choose(self, which: Slot | int) -> _Clip:
+        """The clip of a slot or number."""
         if not isinstance(which, Slot):
             window = self.windows[which] if which >= 0 else PADDING
-            return window, self._labels(window), None
+            known = which > 0 and not isinstance(self.source, FeatureStore)
+            return _Clip(
+                window,
+                self._labels(window),
+                overlap=overlap(self.windows[which - 1], window) if known else 0,
+            )
         draw = Draw.keyed(self.seed, which, self.windows.length)
         window = self.windows[which.window]
         moved = self._moved(window, draw.shift)
         labels = self._labels(moved)
         if moved != window and not self._is_useful(moved, labels):
             moved, labels = window, self._labels(window)
-        return moved, labels, draw
+        return _Clip(moved, labels, draw)
 
     def _moved(self, window: Window, shift: float) -> Window:
         """The window with its start jittered within the video; `shift` is uniform in [0, 1)."""
@@ -211,23 +251,25 @@ class ClipDataset(Dataset[Batch]):
         labels = self.index.labels(window.video, self.split, window.start, window.stop)
         return labels.rows(0, len(labels), window.step)
 
-    def _dropped(self, window: Window) -> NDArray[np.bool_]:
+    def _visible(self, window: Window) -> NDArray[np.bool_]:
+        """The frames of a window that are visible before masking, bool (n,)."""
+        visible = self.source.visible(max(window.video, 0), window.frames)
         if not self.drop_frames or window.video < 0:
-            return np.zeros(len(window), np.bool_)
-        name = self.index.videos[window.video]
-        visible = self.index.visible(window.video)
-        return dropped_frames(name, visible, share=self.drop_frames, seed=self.seed)[window.frames]
+            return visible
+        name, of_video = self.index.videos[window.video], self.index.visible(window.video)
+        dropped = dropped_frames(name, of_video, share=self.drop_frames, seed=self.seed)
+        return visible & ~dropped[window.frames]
 
-    def _read(self, window: Window) -> tuple[Frames | Features, int]:
-        """The frames or features of a window, and the number of its bad frames."""
+    def _read(self, source: FrameSource, window: Window, places: NDArray[np.int64]) -> Frames:
+        """The frames of a window at some places, bad ones not visible."""
         try:
-            return self.source.read(max(window.video, 0), window.frames), 0
+            return source.read(max(window.video, 0), window.start + window.step * places)
         except BadFrameError as error:
             if self.on_bad_frame == "raise" or error.frames is None:
                 raise
             if self.bad_frame_log is not None:
                 self.bad_frame_log.add(error.bad)
-            return error.frames, len(error.bad)
+            return error.frames
 
 
 class Chunk(NamedTuple):

@@ -18,6 +18,7 @@ from abaw.data.frames import BadFrameLog, FrameSource, open_frames
 from abaw.data.index import Index
 from abaw.errors import AbawError
 from abaw.loading.dataset import ClipDataset
+from abaw.loading.masking import RandomFrameMasking
 from abaw.loading.sampling import EvalSampler, TrainSampler
 from abaw.loading.transforms import ClipAugmentation
 from abaw.loading.workers import PREFETCH, SharedRing, defer_interrupt, keep_freed_memory, start_worker
@@ -102,23 +103,14 @@ class TrainLoader(ClipLoader):
         sampler: Sampler of the slots of this rank.
         workers: Number of loader processes; 0 loads in this process.
         pin_memory: Whether batches are copied to page-locked memory, for a GPU.
-        limit: `limit_train_batches` of the trainer: a number of batches, or a share of the epoch.
     """
 
     def __init__(
-        self,
-        dataset: Dataset[Batch],
-        *,
-        sampler: TrainSampler,
-        workers: int = 0,
-        pin_memory: bool = False,
-        limit: int | float = 1.0,
+        self, dataset: Dataset[Batch], *, sampler: TrainSampler, workers: int = 0, pin_memory: bool = False
     ) -> None:
         options = loader_options(workers=workers, pin_memory=pin_memory)
         super().__init__(dataset, batch_size=sampler.batch_size, sampler=sampler, **options)
         self._slots = sampler
-        n_batches = sampler.n_batches
-        self._epoch_batches = min(limit, n_batches) if isinstance(limit, int) else int(limit * n_batches)
         self._epoch = self._n_handed_out = 0
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
@@ -130,7 +122,7 @@ class TrainLoader(ClipLoader):
 
     def state_dict(self) -> dict[str, int]:
         """Position of the next batch: `epoch`, number of `batches` before it, and what it depends on."""
-        over = self._n_handed_out >= self._epoch_batches
+        over = self._n_handed_out >= self._slots.n_used
         place = (self._epoch + 1, 0) if over else (self._epoch, self._n_handed_out)
         return dict(zip(("epoch", "batches"), place, strict=True)) | self._conditions()
 
@@ -216,8 +208,10 @@ class LoaderFactory:
         epoch: int = 0,
         weights: NDArray[np.float64] | None = None,
         augmentation: ClipAugmentation | None = None,
+        masking: RandomFrameMasking | None = None,
         jitter: int = 0,
         limit: int | float = 1.0,
+        accumulate: int = 1,
     ) -> TrainLoader:
         """Loader of this rank's training windows; see `TrainSampler` and `ClipDataset`."""
         sampler = TrainSampler(
@@ -227,12 +221,13 @@ class LoaderFactory:
             world_size=self.world_size,
             seed=self.seed,
             weights=weights,
+            limit=limit,
+            accumulate=accumulate,
         )
         sampler.set_epoch(epoch)
-        clips = self._clips(windows, tasks, split="train", augmentation=augmentation, jitter=jitter)
-        return TrainLoader(
-            clips, sampler=sampler, workers=self.workers, pin_memory=self.pin_memory, limit=limit
-        )
+        random = {"augmentation": augmentation, "masking": masking, "jitter": jitter}
+        clips = self._clips(windows, tasks, split="train", **random)
+        return TrainLoader(clips, sampler=sampler, workers=self.workers, pin_memory=self.pin_memory)
 
     def eval_loader(
         self, windows: WindowTable, tasks: Sequence[Task], *, split: str | None, batch_size: int

@@ -28,11 +28,13 @@ class Slot(NamedTuple):
         epoch: Number of the epoch, from 0.
         slot: Position among all windows of the epoch on all ranks, from 0.
         window: Number of the window in its table.
+        step: Optimizer step for which the clip is used, from 0; the ratio of masking may depend on it.
     """
 
     epoch: int
     slot: int
     window: int
+    step: int = 0
 
 
 class TrainSampler(DistributedSampler[Slot]):
@@ -50,6 +52,12 @@ class TrainSampler(DistributedSampler[Slot]):
         seed: Seed, from 0.
         weights: float (n_windows,), positive; windows are drawn with replacement in proportion to them.
             None draws every window once per epoch.
+        limit: `limit_train_batches` of the trainer: a number of batches, or a share of the epoch.
+        accumulate: `accumulate_grad_batches` of the trainer.
+
+    Attributes:
+        n_batches: Number of batches of an epoch per rank.
+        n_used: The same, limited by `limit`.
 
     Raises:
         AbawError: There are too few windows for one batch.
@@ -64,6 +72,8 @@ class TrainSampler(DistributedSampler[Slot]):
         world_size: int = 1,
         seed: int = 0,
         weights: NDArray[np.float64] | None = None,
+        limit: int | float = 1.0,
+        accumulate: int = 1,
     ) -> None:
         super().__init__(cast(Any, range(n_windows)), world_size, rank, shuffle=True, seed=seed)
         self.n_batches = n_windows // (batch_size * world_size)
@@ -72,8 +82,10 @@ class TrainSampler(DistributedSampler[Slot]):
                 f"the {n_windows} training windows do not fill one batch of {batch_size} on each of"
                 f" {world_size} devices; lower data.batch_size or data.windows.stride"
             )
+        self.n_used = min(limit, self.n_batches) if isinstance(limit, int) else int(limit * self.n_batches)
         self.n_windows = n_windows
         self.batch_size = batch_size
+        self.accumulate = accumulate
         self.first_batch = 0
         self._weights = weights
 
@@ -90,8 +102,9 @@ class TrainSampler(DistributedSampler[Slot]):
         epoch, first, self.first_batch = self.epoch, self.first_batch, 0
         n_global = self.batch_size * self.num_replicas
         order = self._order(epoch)
+        first_step = epoch * -(-self.n_used // self.accumulate)
         for slot in range(first * n_global + self.rank, self.n_batches * n_global, self.num_replicas):
-            yield Slot(epoch, slot, int(order[slot]))
+            yield Slot(epoch, slot, int(order[slot]), first_step + slot // n_global // self.accumulate)
 
     def __len__(self) -> int:
         """Number of windows of a whole epoch on this rank."""

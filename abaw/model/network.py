@@ -68,7 +68,7 @@ class Network(nn.Module):
         """The outputs of every frame, visible or not.
 
         Args:
-            batch: B clips of T frames; `keep` avoids a device synchronisation, see `Batch.with_visible`.
+            batch: B clips of T frames.
 
         Returns:
             Per task float32 (B, T, K): valence and arousal in [-1, 1]; logits of expressions and action
@@ -77,25 +77,23 @@ class Network(nn.Module):
         Raises:
             AbawError: The features have another length, or there are frames but no backbone.
         """
-        if batch.keep is None:
-            batch = batch.with_visible(batch.visible)
-        assert batch.keep is not None
+        return self.from_features(self.encode(batch), batch)
+
+    def from_features(self, features: Tensor, batch: Batch) -> dict[Task, Tensor]:
+        """As `forward`, from the features (B, T, D) of the frames of a batch."""
         states = self.temporal(
-            self.encode(batch),
-            visible=batch.visible,
-            present=batch.present,
-            complete=len(batch.keep) == batch.visible.numel(),  # known on the host: no synchronisation
+            features, visible=batch.visible, present=batch.present, complete=bool(batch.complete)
         )
         return self.heads(states, batch.present)
 
     def encode(self, batch: Batch) -> Tensor:
-        """The features of every frame; only visible frames pass through the backbone.
+        """The features of every frame; only frames with an image pass through the backbone.
 
         Args:
             batch: B clips of T frames, or of cached features, which are returned unchanged.
 
         Returns:
-            float (B, T, D); zeros for invisible frames, with cached features any value.
+            float (B, T, D); zeros for frames without an image, with cached features any value.
         """
         if batch.features is not None:
             if batch.features.shape[-1] != self.dim:
@@ -104,14 +102,19 @@ class Network(nn.Module):
                     f"{self.dim}; extract them with the backbone of this configuration"
                 )
             return batch.features
-        if self.backbone is None or batch.frames is None:
-            raise AbawError("this network was trained on cached features and has no backbone for frames")
-        keep = batch.with_visible(batch.visible).keep if batch.keep is None else batch.keep
-        assert keep is not None
+        assert batch.frames is not None
+        assert batch.keep is not None
         b, t = batch.visible.shape
-        seen = self.backbone(batch.frames.flatten(0, 1).index_select(0, keep))  # (M, D)
-        scattered: Tensor = seen.new_zeros((b * t, self.dim)).index_copy(0, keep, seen)
+        seen = self.encode_frames(batch.frames)
+        scattered: Tensor = seen.new_zeros((b * t, self.dim)).index_copy(0, batch.keep, seen)
         return scattered.view(b, t, self.dim)
+
+    def encode_frames(self, frames: Tensor) -> Tensor:
+        """The features of images uint8 (M, H, W, 3), float (M, D); raises AbawError without a backbone."""
+        if self.backbone is None:
+            raise AbawError("this network was trained on cached features and has no backbone for frames")
+        features: Tensor = self.backbone(frames)
+        return features
 
     def predictions(self, outputs: Mapping[Task, Tensor]) -> dict[Task, Tensor]:
         """Predictions from outputs, float32 (..., K): VA in [-1, 1], probabilities of EXPR and AU."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, cast
 
 import torch
@@ -15,7 +15,7 @@ from abaw.batch import Batch
 from abaw.errors import UsageError
 from abaw.evaluation.formulas import scores_of
 from abaw.evaluation.metrics import OfficialScores
-from abaw.evaluation.stitching import Stitched, Stitcher
+from abaw.evaluation.stitching import Stitched, Stitcher, fill_overlaps
 from abaw.loading.masking import RandomFrameMasking
 from abaw.model.backbone import BackboneSettings
 from abaw.model.checkpoints import FORMAT
@@ -118,6 +118,8 @@ class AffectModule(LightningModule):
         self.masking = masking
         self.optimizer_settings = optimizer
         self.scores: dict[str, Any] = {}  # the latest official scores, as in `scores.json`
+        self._last_visible: Tensor | None = None  # (T,), of the latest window of an evaluation
+        self._last_features: Tensor | None = None  # (T, D), likewise
 
     # -- before a run
 
@@ -142,13 +144,6 @@ class AffectModule(LightningModule):
         return None
 
     # -- training
-
-    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Masks frames on the CPU, so that the device is not synchronised to count visible frames."""
-        visible = batch.visible
-        if self.trainer.training and self.masking is not None and batch.mask_noise is not None:
-            visible = self.masking(visible, batch.mask_noise, self.global_step)
-        return batch.with_visible(visible)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seeds dropout by step and rank, so that a resumed run has the same dropout."""
@@ -198,6 +193,14 @@ class AffectModule(LightningModule):
 
     # -- evaluation: windows -> tracks -> official scores
 
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Lets frames that earlier windows have too be as visible as there, on the CPU."""
+        if not batch.overlaps:
+            return batch
+        visible = batch.visible.clone()
+        self._last_visible = fill_overlaps(visible, batch.overlaps, self._last_visible)
+        return replace(batch, visible=visible, complete=None)
+
     def on_validation_epoch_start(self) -> None:
         """Resets stitcher and scores."""
         videos = self._data.eval_videos(self._stage)
@@ -229,8 +232,14 @@ class AffectModule(LightningModule):
     on_test_epoch_end = on_validation_epoch_end
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[Task, Tensor]:
-        """Predictions per task, float32 (B, T, K): VA in [-1, 1], probabilities otherwise."""
-        return self.network.predictions(self.network(batch))
+        """Predictions per task, float32 (B, T, K): VA in [-1, 1], probabilities otherwise.
+
+        The windows of a video come in order: features of the frames that two share are computed once.
+        """
+        features = self.network.encode(batch)
+        if batch.overlaps:
+            self._last_features = fill_overlaps(features, batch.overlaps, self._last_features)
+        return self.network.predictions(self.network.from_features(features, batch))
 
     @property
     def _stage(self) -> Literal["validate", "test"]:

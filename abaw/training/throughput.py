@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
@@ -23,6 +23,7 @@ from abaw.data.frames import BadFrameError, Frames
 from abaw.loading.dataset import ClipDataset
 from abaw.loading.loaders import TrainLoader
 from abaw.loading.masking import RandomFrameMasking
+from abaw.loading.sampling import Slot
 from abaw.model.network import Network
 from abaw.randomness import Purpose, keyed_generator
 from abaw.training.loggers import CSVLogger
@@ -131,27 +132,31 @@ def loader_parts(loader: TrainLoader) -> dict[str, Part]:
     return parts
 
 
+def masked_batch(data: ClipDataset, size: int, ratio: float) -> Batch:
+    """The first training clips of a dataset, with a share of their frames masked."""
+    clips = replace(data, masking=RandomFrameMasking(ratio=ratio))
+    return clips.__getitems__([Slot(0, k, k) for k in range(size)])[0]
+
+
 def network_parts(
     network: Network,
     losses: TaskLosses,
-    batch: Batch,
+    batches: Mapping[float, Batch],
     *,
-    ratios: tuple[float, ...],
     autocast: Callable[[], AbstractContextManager],
 ) -> dict[str, Part]:
-    """Inference, and training steps at several masking ratios, on one batch.
+    """Inference, and training steps at several masking ratios.
 
     Args:
         network: Network on its device.
         losses: Losses on the same device.
-        batch: Batch on the CPU, with mask noise.
-        ratios: Masking ratios.
+        batches: The same clips on the CPU by masking ratio, also 0.
         autocast: Context of the run's precision.
     """
     device = next(network.parameters()).device
     groups = network.param_groups(lr=1e-6, weight_decay=0.0)
     optimizer = torch.optim.AdamW(groups, fused=device.type == "cuda") if groups else None
-    n_frames = int(batch.present.sum())
+    n_frames = int(batches[0].present.sum())
 
     def infer(batch: Batch) -> int:
         with torch.inference_mode(), autocast():
@@ -167,18 +172,11 @@ def network_parts(
         network.zero_grad()
         return n_frames
 
-    everything = masked(batch, 0.0).to(device)
-    parts = {"inference": Part(step=partial(infer, everything), prepare=network.eval)}
-    for ratio in ratios:
-        step = partial(train, masked(batch, ratio).to(device))
+    parts = {"inference": Part(step=partial(infer, batches[0].to(device)), prepare=network.eval)}
+    for ratio, batch in batches.items():
+        step = partial(train, batch.to(device))
         parts[f"training p={ratio:g}"] = Part(step=step, prepare=network.train)
     return parts
-
-
-def masked(batch: Batch, ratio: float) -> Batch:
-    """The batch with frames masked as in training."""
-    assert batch.mask_noise is not None
-    return batch.with_visible(RandomFrameMasking(ratio=ratio)(batch.visible, batch.mask_noise))
 
 
 def matmul_part(device: torch.device, autocast: Callable[[], AbstractContextManager]) -> Part:
@@ -201,21 +199,18 @@ def matmul_part(device: torch.device, autocast: Callable[[], AbstractContextMana
     return Part(step=multiply)
 
 
-def flop_per_frame(
-    network: Network, losses: TaskLosses, clip: Batch, ratios: tuple[float, ...]
-) -> dict[str, float]:
+def flop_per_frame(network: Network, losses: TaskLosses, clips: Mapping[float, Batch]) -> dict[str, float]:
     """FLOP per frame of the parts of the network, as counted by PyTorch.
 
     Args:
         network: Network on its device.
         losses: Losses on the same device.
-        clip: One clip on the CPU, with mask noise.
-        ratios: Masking ratios.
+        clips: One clip on the CPU by masking ratio, also 0.
     """
     twin = Network.from_description(network.describe())  # uncompiled: compiled code is not counted
     twin.to(next(network.parameters()).device)
     counted = {}
-    for name, part in network_parts(twin, losses, clip, ratios=ratios, autocast=nullcontext).items():
+    for name, part in network_parts(twin, losses, clips, autocast=nullcontext).items():
         part.prepare()
         with FlopCounterMode(display=False) as counter:
             frames = part.step()

@@ -13,7 +13,7 @@ from benchmarks import __main__ as bench
 from benchmarks.feeding import feature_windows, loader, windows
 from benchmarks.growth import draw, growth
 from benchmarks.memory import memory
-from benchmarks.network import cached_epoch, extraction, gpu
+from benchmarks.network import cached_epoch, evaluation, extraction, gpu
 from benchmarks.pages import benchmarks_page, scale_table, with_table
 from benchmarks.rows import Row, in_turns, ratio
 from tests.support.project import PROJECT
@@ -51,6 +51,11 @@ def test_windows_of_a_data_set_take_little(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_extraction_costs_little_beside_the_network(tmp_path: Path) -> None:
     check(extraction(tmp_path))
+
+
+@pytest.mark.slow
+def test_evaluation_encodes_every_frame_once(tmp_path: Path) -> None:
+    check(evaluation(tmp_path, frames=100), busy=1.15)
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from abaw.evaluation.stitching import Stitcher, taper
+from abaw.evaluation.stitching import Stitcher, fill_overlaps, taper
 from abaw.windows import PADDING, Window, cut, window_at
 
 # frames of the video, length, stride, step
@@ -123,3 +123,11 @@ def test_half_precision_is_averaged_in_float32():
     torch.testing.assert_close(
         stitched.predictions["x"], torch.full((2, 1), float(torch.tensor(0.1).bfloat16())), rtol=1e-5, atol=0
     )
+
+
+def test_windows_take_what_they_share_from_the_one_before():
+    values = torch.tensor([[0, 0, 4, 5], [0, 0, 0, 6], [7, 8, 9, 10]])
+    last = fill_overlaps(values, (2, 3, 0), torch.tensor([0, 1, 2, 3]))
+    assert values.tolist() == [[2, 3, 4, 5], [3, 4, 5, 6], [7, 8, 9, 10]]
+    assert last.tolist() == [7, 8, 9, 10]
+    assert fill_overlaps(torch.ones(1, 2, 3), (0,), None).shape == (2, 3)

@@ -1,4 +1,4 @@
-"""Masks as a run makes them: the noise that clips carry, and what the module makes of it."""
+"""Masks as a run makes them: those of the loader, and of a whole training."""
 
 from collections import Counter
 from pathlib import Path
@@ -48,9 +48,10 @@ def masks(index: Index, epoch: int, world_size: int = 1, weights: Any = None) ->
     for rank in range(world_size):
         feeding = LoaderFactory(index=index, source=RawFolder(index, SIZE), rank=rank, world_size=world_size)
         weights = None if weights is None else np.asarray(weights[: len(table)])
-        for batch in feeding.train_loader(table, ALL, batch_size=2, epoch=epoch, weights=weights):
-            kept = HALF(batch.visible, batch.mask_noise)
-            found += [(where, tuple(row)) for where, row in zip(batch.where, kept.tolist(), strict=True)]
+        settings = {"batch_size": 2, "epoch": epoch, "weights": weights, "masking": HALF}
+        for batch in feeding.train_loader(table, ALL, **settings):
+            rows = batch.visible.tolist()
+            found += [(where, tuple(row)) for where, row in zip(batch.where, rows, strict=True)]
     return found
 
 
@@ -90,7 +91,8 @@ class Recorder(AffectModule):
         self.shares: dict[str, list[float]] = {"train": [], "evaluation": []}
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        there = int(batch.visible.sum())
+        index = self.trainer.datamodule.index  # type: ignore[attr-defined]
+        there = sum(int(index.visible(w.video)[w.frames].sum()) for w in batch.where if len(w))
         batch = super().on_before_batch_transfer(batch, dataloader_idx)
         stage = "train" if self.trainer.training else "evaluation"
         self.shares[stage].append(int(batch.visible.sum()) / max(there, 1))

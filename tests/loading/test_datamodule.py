@@ -22,6 +22,7 @@ from abaw.loading.datamodule import (
     SourceSettings,
     WindowSettings,
 )
+from abaw.loading.masking import RandomFrameMasking
 from abaw.loading.splits import write_folds
 from abaw.tasks import AU, EXPR, VA
 from tests.support.project import PROJECT
@@ -105,7 +106,7 @@ def test_labels_are_of_the_stage_and_of_all_rows(root):
     assert not labels[AU].valid.any()  # annotated in train
     batch = next(iter(data.val_dataloader()))
     assert batch.labels[VA].valid.any()
-    assert batch.mask_noise is None
+    assert not batch.overlaps[0]
 
 
 def test_label_counts_are_of_training(root):
@@ -121,7 +122,7 @@ def test_training_loader(root):
     assert isinstance(loader.sampler, DistributedSampler)
     batches = list(loader)
     assert all(len(batch) == 2 for batch in batches)
-    assert all(batch.mask_noise.shape == (2, 8) for batch in batches)
+    assert all(batch.visible.shape == (2, 8) for batch in batches)
     again = list(make(root, "fit").train_dataloader())
     assert all(torch.equal(a.frames, b.frames) and a.where == b.where
                for a, b in zip(batches, again, strict=True))  # fmt: skip
@@ -156,7 +157,7 @@ def test_mtl_scores_every_labelled_frame_and_predicts_all(tmp_path):
     ((_, predicted),) = frames_of(data.predict_dataloader())[0].items()
     assert predicted == list(range(data.n_frames(video)))
     data.setup("fit")
-    assert [batch.frames.shape for batch in data.train_dataloader()] == [(3, 1, SIZE, SIZE, 3)]
+    assert [batch.frames.shape for batch in data.train_dataloader()] == [(3, SIZE, SIZE, 3)]
 
 
 def test_predict_without_any_annotation_is_for_all_videos(root):
@@ -278,13 +279,14 @@ class Stub(LightningModule):
     def __init__(self):
         super().__init__()
         self.layer = torch.nn.Linear(1, 1)
+        self.masking = RandomFrameMasking(0.5)
         self.seen = {"train": [], "val": [], "test": [], "predict": []}
 
     def transfer_batch_to_device(self, batch, device, dataloader_idx):
         return batch
 
     def training_step(self, batch, batch_idx):
-        self.seen["train"].append((batch.where, batch.mask_noise, batch.frames.double().sum()))
+        self.seen["train"].append((batch.where, batch.visible, batch.frames.double().sum()))
         return self.layer(torch.ones(1, 1)).sum()
 
     def validation_step(self, batch, batch_idx):

@@ -12,15 +12,18 @@ from abaw.data.formats.features import features_path, write_features
 from abaw.data.frames import BadFrameError, BadFrameLog, RawFolder
 from abaw.data.index import build_index
 from abaw.data.layout import DataSource
-from abaw.loading.dataset import ClipDataset, dropped_frames
+from abaw.loading.dataset import ClipDataset, Draw, dropped_frames
 from abaw.loading.loaders import loader_options
+from abaw.loading.masking import RandomFrameMasking
 from abaw.loading.sampling import Slot, training_windows
 from abaw.loading.transforms import ClipAugmentation
 from abaw.tasks import AU, EXPR, TASKS, VA
 from abaw.windows import PADDING, Window, cut_videos
+from tests.support.clips import images_of
 from tests.support.tiny_set import SIZE, brightness, labels_of, write_tiny_mtl_set, write_tiny_set
 
 ALL = TASKS
+HALF = RandomFrameMasking(0.5)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +49,10 @@ def test_every_frame_carries_its_own_pixels_and_labels(index, step):
     for k in range(len(clips)):
         clip, window = clips[k], clips.windows[k]
         assert clip.where == (window,)
-        assert clip.mask_noise is None
+        images = images_of(clip)
+        before = clips.windows[k - 1] if k else PADDING
+        known = set(before.frames) if before.video == window.video else set()
+        assert clip.overlaps == (len(known & set(window.frames)),)
         n, frames = len(window), list(window.frames)
         n_frames = int(index.n_frames[window.video])
         labels = index.labels(window.video, None, 0, n_frames)
@@ -54,8 +60,10 @@ def test_every_frame_carries_its_own_pixels_and_labels(index, step):
         assert clip.visible[0, :n].tolist() == index.visible(window.video)[frames].tolist()
         assert not clip.visible[0, n:].any()
         for place, frame in enumerate(frames):
-            if clip.visible[0, place]:
-                assert (clip.frames[0, place].int() - brightness(frame)).abs().max() <= 1
+            if frame in known:
+                assert not images[0, place].any()  # the window before has it
+            elif clip.visible[0, place]:
+                assert (images[0, place].int() - brightness(frame)).abs().max() <= 1
             for task in ALL:
                 valid = clip.labels[task].valid[0, place].numpy()
                 assert np.array_equal(valid, labels[task].valid[frame])
@@ -78,7 +86,7 @@ def test_only_labels_that_are_asked_for(index):
 def test_padding_clip(index):
     clip = make(index)[-1]
     assert clip.where == (PADDING,)
-    assert clip.frames.shape == (1, 8, SIZE, SIZE, 3)
+    assert clip.frames.shape == (0, SIZE, SIZE, 3)
     for name in ("frames", "present", "visible", "n_bad_frames"):
         assert not getattr(clip, name).any()
     assert not any(clip.labels[task].valid.any() for task in ALL)
@@ -87,7 +95,7 @@ def test_padding_clip(index):
 
 def training(index, **kwargs):
     windows = training_windows(index, ALL, length=8, stride=4)
-    settings = {"split": "train", "seed": 5, "augmentation": ClipAugmentation(), "jitter": 4}
+    settings = {"split": "train", "seed": 5, "augmentation": ClipAugmentation(), "masking": HALF, "jitter": 4}
     return make(index, windows=windows, **settings | kwargs)
 
 
@@ -103,18 +111,21 @@ def test_what_is_random_is_keyed(index):
         training(index, seed=6)[slot],
     ]
     for clip in differing:
-        assert not torch.equal(clip.mask_noise, clips[slot].mask_noise)
-    assert clips[slot].mask_noise.min() >= 0
-    assert clips[slot].mask_noise.max() < 1
-    assert clips[slot].mask_noise.dtype == torch.float32
+        assert not torch.equal(clip.visible, clips[slot].visible)
+    noise = Draw.keyed(5, slot, 8).mask_noise
+    assert noise.min() >= 0
+    assert noise.max() < 1
+    assert noise.dtype == np.float32
 
 
 def test_streams_are_independent(index):
     """Turning augmentation or jitter off leaves the masks as they are."""
     for number in range(10):
         slot = Slot(0, number, number % 5)
-        noise = training(index)[slot].mask_noise
-        assert torch.equal(training(index, augmentation=None, jitter=0)[slot].mask_noise, noise)
+        moved, fixed = training(index, jitter=4)[slot], training(index, augmentation=None, jitter=0)[slot]
+        for clip in (moved, fixed):
+            visible = torch.from_numpy(index.visible(clip.where[0].video)[list(clip.where[0].frames)])[None]
+            assert torch.equal(clip.visible, HALF(visible, noise_of(slot)))
         clip = training(index, augmentation=None)[slot]
         assert training(index)[slot].where == clip.where
 
@@ -124,11 +135,50 @@ def test_augmentation_is_one_draw_per_clip_and_differs_between_clips(index):
     plain = training(index, jitter=0, augmentation=None)
     shifts = set()
     for number in range(12):
-        before, after = (clips[Slot(0, number, 3)].frames[0].int() for clips in (plain, flat))
+        before, after = (clips[Slot(0, number, 3)].frames.int() for clips in (plain, flat))
         assert torch.equal(after, after[:, :1, :1].expand_as(after))
         shifts.add(int(after[0, 0, 0, 0] - before[0, 0, 0, 0]))
     assert len(shifts) > 8
     assert torch.equal(flat[0].frames, plain[0].frames)  # a number asks for the window as it is
+
+
+class Counting(RawFolder):
+    """A frame source that notes which frames are read."""
+
+    def read(self, video, indices):
+        self.taken = [*getattr(self, "taken", []), *((video, int(k)) for k in indices)]
+        return super().read(video, indices)
+
+
+def test_masked_frames_are_not_read_and_the_others_are_as_without_a_mask(index):
+    source = Counting(index, SIZE)
+    draws = {"augmentation": ClipAugmentation(p_brightness_contrast=1, p_blur=1, p_affine=1, p_boxes=1)}
+    masked, plain = training(index, **draws), training(index, **draws, masking=None)
+    masked.source = source
+    for number in range(30):
+        slot = Slot(0, number, number % 5)
+        source.taken = []
+        clip, whole = masked[slot], plain[slot]
+        assert clip.where == whole.where
+        (window,) = clip.where
+        kept = clip.visible[0, : len(window)].numpy()
+        assert source.taken == [(window.video, k) for k in np.array(window.frames)[kept].tolist()]
+        assert torch.equal(clip.visible, HALF(whole.visible, noise_of(slot)))
+        assert torch.equal(images_of(clip)[clip.visible], images_of(whole)[clip.visible])
+        assert len(clip.frames) == clip.visible.sum()
+
+
+def test_the_ratio_follows_the_optimizer_step_of_the_slot(index):
+    ramp = RandomFrameMasking(ratio=1.0, start_ratio=0.0, ramp_steps=8)
+    clips = training(index, masking=ramp, jitter=0)
+    number = next(k for k, w in enumerate(clips.windows) if index.visible(w.video)[w.frames].all())
+    for step in range(10):
+        n_visible = int(clips[Slot(0, 0, number, step)].visible.sum())
+        assert n_visible == max(8 - step, 1)
+
+
+def noise_of(slot):
+    return torch.from_numpy(Draw.keyed(5, slot, 8).mask_noise)[None]
 
 
 def test_jitter_moves_the_start_within_the_video(index):
@@ -161,7 +211,7 @@ def test_windows_of_one_frame(tmp_path):
     seen = []
     for k in range(len(clips)):
         clip = clips[Slot(0, k, k)]
-        assert clip.frames.shape == (1, 1, SIZE, SIZE, 3)
+        assert clip.frames.shape == (1, SIZE, SIZE, 3)
         assert clip.visible.all()
         assert clip.labels[VA].valid.all()
         seen.append(clip.where[0].start)
@@ -177,8 +227,8 @@ def test_workers_and_epochs_change_nothing(index, workers):
     batches, want = list(loader), training(index)
     for k, batch in enumerate(batches):
         assert equal(batch, Batch.cat([want[slot] for slot in slots[3 * k : 3 * k + 3]]))
-    noise = torch.cat([batch.mask_noise for batch in batches])
-    assert len({tuple(row.tolist()) for row in noise}) == 12  # other masks for every clip and epoch
+    masks = torch.cat([batch.visible for batch in batches])
+    assert len({tuple(row.tolist()) for row in masks}) > 9  # other masks for every clip and epoch
 
 
 def test_a_pickled_dataset_is_small_and_the_same(index):
@@ -217,12 +267,27 @@ def test_skipped_frames_are_invisible_counted_and_named(broken, tmp_path, worker
     for _ in range(2):
         batches = list(DataLoader(clips, batch_size=1, **options))
         counts = [int(batch.n_bad_frames) for batch in batches]
-        assert counts == [2, 1, 0, 0, 0]
+        assert counts == [2, 0, 0, 0, 0]  # each frame is read once
     first = make(index, videos=["c_val"], on_bad_frame="skip")[0]
     assert first.visible[0].tolist() == [True, False, True, False, False, False, True, True]
-    assert not first.frames[0, 1].any()
+    assert first.keep.tolist() == [0, 2, 6, 7]
     assert first.labels[VA].valid.all()  # the labels stay
     assert sorted(log.read_text().splitlines()) == paths
+
+
+def test_a_masked_bad_frame_is_neither_read_nor_counted(broken):
+    index, _ = broken
+    settings = {"videos": ["c_val"], "on_bad_frame": "skip", "masking": HALF, "seed": 5}
+    clips = make(index, **settings)
+    bad, n_read = {1, 5}, set()
+    for slot in (Slot(0, k, 0) for k in range(40)):
+        clip = clips[slot]
+        masked = HALF(torch.from_numpy(index.visible(clip.where[0].video)[None, :8]), noise_of(slot))
+        kept = set(np.flatnonzero(masked[0]).tolist())
+        assert int(clip.n_bad_frames) == len(kept & bad)
+        assert set(clip.keep.tolist()) == kept - bad
+        n_read.add(len(kept & bad))
+    assert n_read == {0, 1, 2}
 
 
 def test_cached_features_take_the_place_of_frames(index, tmp_path):

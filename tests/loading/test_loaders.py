@@ -230,6 +230,6 @@ def test_batches_stay_what_they_were_while_workers_use_their_memory_again(index,
     assert len(fed) > 8 * workers
     for one, other in zip(alone, fed, strict=True):
         assert one.where == other.where
-        for name in ("frames", "visible", "mask_noise"):
+        for name in ("frames", "keep", "visible"):
             assert torch.equal(getattr(one, name), getattr(other, name))
         assert torch.equal(one.labels[AU].values, other.labels[AU].values)

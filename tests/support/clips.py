@@ -1,4 +1,4 @@
-"""Random batches, for tests of what eats them, and what a gradient says of them."""
+"""Random batches, for tests of what eats them, their images, and what a gradient says of them."""
 
 from dataclasses import replace
 
@@ -31,11 +31,12 @@ def random_batch(
     frames = torch.randint(0, 256, (b, t, size, size, 3), generator=g, dtype=torch.uint8)
     everything = torch.ones(b, t, dtype=torch.bool)
     present = everything if present is None else present
+    visible = present if visible is None else visible
     return Batch(
-        frames=frames if dim is None else None,
+        frames=frames[visible] if dim is None else None,
         features=None if dim is None else torch.randn(b, t, dim, generator=g),
         present=present,
-        visible=present if visible is None else visible,
+        visible=visible,
         labels=by_task(
             va=torch.rand(b, t, 2, generator=g) * 2 - 1,
             va_valid=some(b, t),
@@ -47,6 +48,14 @@ def random_batch(
         where=tuple(Window(k, 0, t) for k in range(b)),
         n_bad_frames=torch.zeros(b, dtype=torch.long),
     )
+
+
+def images_of(batch: Batch) -> Tensor:
+    """The images at their places, uint8 (B, T, H, W, 3); zeros where there is none."""
+    assert batch.frames is not None
+    assert batch.keep is not None
+    images = batch.frames.new_zeros((batch.visible.numel(), *batch.frames.shape[1:]))
+    return images.index_copy(0, batch.keep, batch.frames).unflatten(0, batch.visible.shape)
 
 
 def relabelled(batch: Batch, task: Task, **changes: Tensor) -> Batch:

@@ -30,6 +30,6 @@ def slots_of(batch):
 
 def make_loader(workers=0, rank=0, world_size=1, batch_size=2, n_windows=11, seed=3, **kwargs):
     sampler = TrainSampler(
-        n_windows=n_windows, batch_size=batch_size, rank=rank, world_size=world_size, seed=seed
+        n_windows=n_windows, batch_size=batch_size, rank=rank, world_size=world_size, seed=seed, **kwargs
     )
-    return TrainLoader(Slots(), sampler=sampler, workers=workers, **kwargs)
+    return TrainLoader(Slots(), sampler=sampler, workers=workers)

@@ -115,6 +115,8 @@ def test_the_hidden_share_rises_with_every_optimizer_step(root: Path) -> None:
     masking = RandomFrameMasking(ratio=0.75, start_ratio=0.0, ramp_steps=6)
     watch = train(root, Module(masking=masking), limit_train_batches=4)
     assert watch.hidden == [k / 8 for k in (0, 1, 2, 3, 4, 5, 6, 6)]
+    watch = train(root, Module(masking=masking), limit_train_batches=5, accumulate_grad_batches=2)
+    assert watch.hidden == [k / 8 for k in (0, 0, 1, 1, 2, 3, 3, 4, 4, 5)]  # the last batch is a step alone
 
 
 def test_dropout_differs_between_steps_and_ranks_and_not_between_runs(

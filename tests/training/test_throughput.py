@@ -1,12 +1,13 @@
 """The parts of a training, timed in turns, and the work that the network does."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from abaw.batch import Batch
+from abaw.loading.masking import RandomFrameMasking
 from abaw.model.backbone import BackboneSettings
 from abaw.model.heads import HeadSettings
 from abaw.model.network import Network
@@ -20,7 +21,6 @@ from abaw.training.throughput import (
     TimedLogger,
     TimedModule,
     flop_per_frame,
-    masked,
     matmul_part,
     network_parts,
     time_parts,
@@ -104,9 +104,13 @@ def test_the_time_of_logging_is_counted(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert module.seconds == 8
 
 
+def masked_by_half(batch: Batch) -> dict[float, Batch]:
+    masked = RandomFrameMasking(0.5)(batch.visible, torch.rand(batch.visible.shape))
+    return {0.0: batch, 0.5: batch.with_visible(masked)}
+
+
 def test_masking_half_of_the_frames_halves_the_work(network: Network, losses: TaskLosses) -> None:
-    clip = replace(random_batch(1, 16), mask_noise=torch.rand(1, 16))
-    flop = flop_per_frame(network, losses, clip, (0.0, 0.5))
+    flop = flop_per_frame(network, losses, masked_by_half(random_batch(1, 16)))
     assert flop["training p=0.5"] == pytest.approx(0.5 * flop["training p=0"], rel=0.05)
     assert flop["training p=0"] == pytest.approx(3 * flop["inference"], rel=0.1)
     n_patches, dim = 5, 192  # a class token and 2 × 2 patches
@@ -115,9 +119,8 @@ def test_masking_half_of_the_frames_halves_the_work(network: Network, losses: Ta
 
 
 def test_the_network_is_timed_as_it_trains(network: Network, losses: TaskLosses) -> None:
-    batch = replace(random_batch(2, 8), mask_noise=torch.rand(2, 8))
-    assert int(masked(batch, 0.5).visible.sum()) == 8
-    parts = network_parts(network, losses, batch, ratios=(0.5,), autocast=lambda: torch.autocast("cpu"))
+    batches = masked_by_half(random_batch(2, 8))
+    parts = network_parts(network, losses, batches, autocast=lambda: torch.autocast("cpu"))
     before = network.heads.state_dict()
     before = {name: value.clone() for name, value in before.items()}
     for name, training in (("training p=0.5", True), ("inference", False)):

@@ -30,8 +30,10 @@ from abaw.data.packing import pack
 from abaw.errors import AbawError, UsageError
 from abaw.loading.dataset import ClipDataset
 from abaw.loading.loaders import TrainLoader
+from abaw.loading.masking import RandomFrameMasking
 from abaw.loading.sampling import TrainSampler, training_windows
 from abaw.tasks import parse_tasks
+from tests.support.clips import images_of
 from tests.support.object_storage import URL, URL_TEXT, Storage
 from tests.support.packs import read_as_in, same, write_image
 from tests.support.tiny_run import tiny_config
@@ -205,12 +207,20 @@ def test_a_mirror_is_used_again_until_the_pack_changes(storage: Storage, tmp_pat
 
 
 def take(images: Path | None, root: Path, rank: int, world_size: int, state: dict | None, n: int) -> tuple:
-    """The next `n` batches of one rank: window, noise and sum of pixels of each clip; state; epoch length."""
+    """The next `n` batches of one rank: window, mask and sum of pixels of each clip; state; epoch length."""
     tasks = parse_tasks(["va", "expr", "au"])
     index = build_index(DataSource(root, image_roots=None if images is None else [images]))
     windows = training_windows(index, tasks, length=8, stride=6)
     frames = open_frames(index, span=8)
-    data = ClipDataset(index=index, source=frames, windows=windows, tasks=tasks, split="train", jitter=5)
+    data = ClipDataset(
+        index=index,
+        source=frames,
+        windows=windows,
+        tasks=tasks,
+        split="train",
+        jitter=5,
+        masking=RandomFrameMasking(0.5),
+    )
     sampler = TrainSampler(
         n_windows=len(windows), batch_size=4 // world_size, rank=rank, world_size=world_size, seed=1
     )
@@ -222,10 +232,8 @@ def take(images: Path | None, root: Path, rank: int, world_size: int, state: dic
     while len(taken) < n:
         loader.sampler.set_epoch(epoch)
         for batch in loader:
-            assert batch.mask_noise is not None
-            assert batch.frames is not None
-            pixels = batch.frames.flatten(1).sum(1).tolist()
-            taken.append(list(zip(batch.where, batch.mask_noise.tolist(), pixels, strict=True)))
+            pixels = images_of(batch).flatten(1).sum(1).tolist()
+            taken.append(list(zip(batch.where, batch.visible.tolist(), pixels, strict=True)))
             if len(taken) == n:
                 break
         epoch += 1
