@@ -135,8 +135,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class LastCheckpoint(Checkpoint):
     """Saves checkpoints at intervals of steps and minutes, and after a signal.
 
-    `last.ckpt` is a hard link to the newest `step-N.ckpt`. SIGTERM and SIGUSR1 set a flag, which all ranks
-    compare after every step; if it is set, they save and raise `Preempted`.
+    `last.ckpt` is a hard link to the newest `step-N.ckpt`. SIGTERM and SIGUSR1 set a flag, which the ranks
+    exchange after every step, and know a step later; if it is set, they save and raise `Preempted`.
 
     Args:
         folder: Folder of the checkpoints.
@@ -162,11 +162,11 @@ class LastCheckpoint(Checkpoint):
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Registers signal handlers; signals take effect at the end of a step."""
-        self._preemption.register_handlers()
+        self._preemption.register_handlers(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Registers signal handlers, and removes temporary files of a killed run."""
-        self._preemption.register_handlers()
+        self._preemption.register_handlers(trainer)
         self._saved_step = trainer.global_step
         self._saved_time = time.monotonic()
         self._has_saved = trainer.ckpt_path is not None
@@ -179,12 +179,18 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         """Saves if it is due; after the last step of an epoch, its validation comes first."""
         n_left = trainer.num_training_batches - (batch_idx + 1)
-        if (batch_idx + 1) % trainer.accumulate_grad_batches and n_left:
+        per_step = trainer.accumulate_grad_batches
+        if (batch_idx + 1) % per_step and n_left:
             return  # no checkpoint between the micro-batches of a step
+        later = trainer.world_size > 1  # flags are known to all ranks a step later
         seconds = 60 * self.every_n_minutes
-        if n_left <= trainer.accumulate_grad_batches:  # the next step is followed by validation
-            seconds = seconds / 10 if self._has_saved else 0
-        preempted, due = any_rank(trainer, self._preemption.is_set, self._is_due(trainer, seconds))
+        if 0 <= n_left - later * per_step <= per_step:  # the step after that is followed by validation
+            seconds /= 10
+        preempted, due = self._preemption.exchange(
+            trainer, self._preemption.is_set, self._is_due(trainer, seconds)
+        )
+        due = due and trainer.global_step > self._saved_step + later  # not saved in the meantime
+        due = due or (n_left <= per_step and not self._has_saved)
         if self.every_n_steps is not None:
             due = due or trainer.global_step - self._saved_step >= self.every_n_steps
         ends_here = trainer.global_step == trainer.max_steps
@@ -196,13 +202,16 @@ class LastCheckpoint(Checkpoint):
     def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Ends the run after a signal during validation; it resumes from the newest checkpoint."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._exit_if_preempted(trainer)
+            preempted, _ = self._preemption.exchange(trainer, self._preemption.is_set, False)
+            if preempted:
+                self._preemption.exit_all_ranks(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves after the epoch's validation; a run that ended within an epoch is saved already."""
         if trainer.global_step != self._saved_step:
             self.save(trainer)
-        self._exit_if_preempted(trainer)
+        if any_rank(trainer, self._preemption.is_set)[0]:
+            self._preemption.exit_all_ranks(trainer)
 
     def save(self, trainer: Trainer) -> None:
         """Writes a checkpoint, links `last.ckpt` to it and removes old ones; a collective call."""
@@ -218,10 +227,6 @@ class LastCheckpoint(Checkpoint):
     def _is_due(self, trainer: Trainer, seconds: float) -> bool:
         """Whether `seconds` have passed by the clock of rank 0."""
         return trainer.is_global_zero and time.monotonic() - self._saved_time >= seconds
-
-    def _exit_if_preempted(self, trainer: Trainer) -> None:
-        if any_rank(trainer, self._preemption.is_set)[0]:
-            self._preemption.exit_all_ranks(trainer)
 
 
 def _same_file(source: Path, target: Path) -> None:

@@ -5,12 +5,13 @@ import signal
 import sys
 import threading
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
 PREEMPTED = 75
 """Exit code of a preempted run, which should be started again (EX_TEMPFAIL)."""
@@ -42,24 +43,48 @@ def announce(stop: Preempted, subcommand: str) -> None:
 
 
 class PreemptionFlag:
-    """Records SIGTERM and SIGUSR1 instead of ending the process."""
+    """Records SIGTERM and SIGUSR1 instead of ending the process, and tells all ranks."""
 
     def __init__(self) -> None:
         self._number: int | None = None
+        self._group: Any = None
+        self._sent: tuple[Any, Tensor] | None = None
 
     @property
     def is_set(self) -> bool:
         """Whether this process got a signal."""
         return self._number is not None
 
-    def register_handlers(self) -> None:
+    def register_handlers(self, trainer: Trainer) -> None:
         """Replaces Lightning's signal handlers, which broadcast inside the handler and hang.
 
-        Lightning restores the previous handlers when the run ends.
+        Lightning restores the previous handlers when the run ends. Its broadcast in every training step, of
+        whether rank 0 got SIGTERM, is left out: every rank would wait for it (PL#21487).
         """
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 signal.signal(number, self._handle)
+        cast(Any, trainer.fit_loop.epoch_loop)._broadcast_sigterm_tensor = lambda: None
+        self._group = self._sent = None
+
+    def exchange(self, trainer: Trainer, *flags: bool) -> tuple[bool, ...]:
+        """Each flag of the previous call, true if it was true on any rank; a collective call.
+
+        It waits neither for the device nor for ranks that are less than a call behind. False at the first
+        call. A single process gets the flags of this call.
+        """
+        if trainer.world_size == 1:
+            return flags
+        if self._group is None:
+            self._group = torch.distributed.new_group(backend="gloo")  # of the CPU, also beside NCCL
+        before, raised = self._sent, torch.tensor(flags, dtype=torch.int32)
+        largest = torch.distributed.ReduceOp.MAX
+        work = torch.distributed.all_reduce(raised, largest, group=self._group, async_op=True)
+        self._sent = work, raised
+        if before is None:
+            return (False,) * len(flags)
+        before[0].wait()
+        return tuple(bool(flag) for flag in before[1].tolist())
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._number = number
@@ -100,10 +125,10 @@ class EndOnSignal(Callback):
         self._preemption = PreemptionFlag()
 
     def _register(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._preemption.register_handlers()
+        self._preemption.register_handlers(trainer)
 
     def _exit_if_preempted(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        if any_rank(trainer, self._preemption.is_set)[0]:
+        if self._preemption.exchange(trainer, self._preemption.is_set)[0]:
             self._preemption.exit_all_ranks(trainer)
 
     on_validation_start = on_test_start = on_predict_start = _register
