@@ -118,6 +118,12 @@ def settle_precision(trainer: Any, *, recorded: str | None = None) -> None:
     choice.announce()
 
 
+def set_matmul_precision(precision: str) -> None:
+    """Sets PyTorch's precision of float32 matrix products, if there is an NVIDIA GPU."""
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision(precision)
+
+
 def _device(accelerator: Any) -> str:
     """The kind of device that Lightning selects: cuda, mps, cpu, or another name."""
     name = accelerator if isinstance(accelerator, str) else accelerator.class_path.rpartition(".")[2]

@@ -18,7 +18,7 @@ import signal
 import sys
 from argparse import ArgumentError
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -43,7 +43,7 @@ from abaw.cli.messages import (
     silence,
     user_message,
 )
-from abaw.cli.precision import AUTO, BF16, settle_precision
+from abaw.cli.precision import AUTO, BF16, set_matmul_precision, settle_precision
 from abaw.data.processes import available_cores
 from abaw.errors import AbawError, UsageError
 from abaw.loading.datamodule import AffectDataModule
@@ -108,6 +108,9 @@ class AbawCLI(LightningCLI):
             ("--init_from", "fit: checkpoint from whose matching weights a new training starts."),
         ):
             parser.add_argument(name, type=str | None, default=None, help=text)
+        text = "Precision of float32 matrix products on an NVIDIA GPU; high uses TF32."
+        choices = Literal["highest", "high", "medium"]
+        parser.add_argument("--float32_matmul_precision", type=choices, default="high", help=text)
         parser.add_class_arguments(LastCheckpoint, "checkpoint", skip={"folder"}, instantiate=False)
         parser.add_class_arguments(NonFiniteGuard, "nonfinite", skip={"folder"}, instantiate=False)
         adjust_trainer_options(parser)
@@ -217,6 +220,7 @@ class AbawCLI(LightningCLI):
         if inherited and (resumed is not None or (trainer.precision == BF16 and not self.fitting)):
             trainer.precision = AUTO
         settle_precision(trainer, recorded=None if resumed is None else resumed.get("precision"))
+        set_matmul_precision(settings.float32_matmul_precision)
 
     def instantiate_classes(self) -> None:
         """Builds data, model and trainer.
@@ -364,7 +368,7 @@ def run(subcommand: str, args: list[str], kind: type[AbawCLI] = AbawCLI) -> int:
         KeyboardInterrupt: Ctrl-C.
     """
     silence()
-    n_threads_before = torch.get_num_threads()
+    n_threads_before, matmul_before = torch.get_num_threads(), torch.get_float32_matmul_precision()
     try:
         kind(subcommand, args)
     except Preempted as stop:
@@ -382,6 +386,7 @@ def run(subcommand: str, args: list[str], kind: type[AbawCLI] = AbawCLI) -> int:
         raise
     finally:
         torch.set_num_threads(n_threads_before)
+        torch.set_float32_matmul_precision(matmul_before)
     return 0
 
 

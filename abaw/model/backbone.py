@@ -101,7 +101,8 @@ class BackboneSettings:
     image_size: int = 224
     """Side in pixels to which frames are resized on the device."""
     chunk: int | None = 256
-    """Number of frames per forward pass, which limits the memory; null: all of them."""
+    """Number of frames per forward pass, which limits the memory of evaluation; null: all of them. Training
+    keeps the activations of all frames, unless with `gradient_checkpointing`."""
     frozen: int | Literal["all"] = 0
     """Number of frozen leading layers, the stem included; `all` freezes the whole network."""
     drop_path: float = 0.0
@@ -221,7 +222,15 @@ class Backbone(nn.Module):
             # discarded black images keep dtype and gradient (zero); two of them, as batch norm needs
             return self.forward(frames.new_zeros((2, *frames.shape[1:])))[:0]
         chunks = torch.split(frames, self.settings.chunk or len(frames))
-        return torch.cat([self.pooled(self.input(chunk)) for chunk in chunks])
+        return torch.cat([self._pooled(chunk) for chunk in chunks])
+
+    def _pooled(self, frames: Tensor) -> Tensor:
+        if not self.settings.compile:
+            return self.pooled(self.input(frames))
+        # one graph for any number of images; torch.compile would make another for a single one
+        images = self.input(frames.repeat(2, 1, 1, 1) if len(frames) == 1 else frames)
+        torch._dynamo.maybe_mark_dynamic(images, 0)
+        return self.pooled(images)[: len(frames)]
 
     def _freeze(self) -> tuple[nn.Module, ...]:
         """Freezes the leading layers and returns all modules that are frozen as a whole."""

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from abaw.__main__ import main
-from abaw.cli import precision
+from abaw.cli import precision, trainer_commands
 from abaw.cli.trainer_commands import AbawCLI
 from abaw.model.checkpoints import load_checkpoint
 from tests.support.project import PROJECT
@@ -132,6 +132,32 @@ def test_a_run_records_and_keeps_its_precision(
     # by the run's own config.yaml: what may be slow here is replaced, float32 is not
     assert does("validate")[0] == "32-true"
     assert does("validate", "--trainer.precision=bf16-mixed") == ("bf16-mixed", "")
+
+
+@pytest.mark.parametrize(("gpu", "expected"), [(True, "medium"), (None, "highest")])
+def test_products_in_float32_are_set_where_there_is_a_gpu(
+    machine: Machine, gpu: bool | None, expected: str
+) -> None:
+    before = torch.get_float32_matmul_precision()
+    machine.has(cpu=None, gpu=gpu)
+    torch.set_float32_matmul_precision("highest")
+    try:
+        precision.set_matmul_precision("medium")
+        assert torch.get_float32_matmul_precision() == expected
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_the_precision_of_products_is_an_option_and_high_by_default(
+    synth_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(trainer_commands, "set_matmul_precision", asked.append)
+    words = ["fit", *tiny_config(tmp_path), f"--data.root={synth_root}", "--trainer.fast_dev_run=1"]
+    assert main(words) == 0
+    assert main([*words, "--float32_matmul_precision=highest"]) == 0
+    assert asked == ["high", "highest"]
+    assert main([*words, "--float32_matmul_precision=fast"]) == 2
 
 
 def test_another_word_is_refused_and_auto_offered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,3 +1,4 @@
+import functools
 import io
 import json
 import statistics
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 
 from abaw.batch import Batch
 from abaw.errors import AbawError, UsageError
@@ -236,6 +238,27 @@ def test_a_network_comes_back_from_plain_values(backbone: BackboneSettings | Non
     batch = random_batch(dim=dim)
     torch.testing.assert_close(copy(batch), original(batch), atol=0, rtol=0)
     assert copy.describe() == original.describe()
+
+
+def test_masked_training_compiles_three_graphs_for_any_number_of_frames(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counter = CompileCounter()
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=counter))
+    eyes = replace(EYES, compile=True, drop_path=0.1)
+    network = small_network(backbone=eyes, compile=True, drop_path=0.1).train()
+    plain = small_network(backbone=replace(eyes, compile=False), drop_path=0.1)
+    plain.load_state_dict(network.state_dict())
+    g = torch.Generator().manual_seed(0)
+    for n_visible in (*range(25), 24, 1, 0, 13):
+        visible = torch.zeros(24, dtype=torch.bool)
+        visible[torch.randperm(24, generator=g)[:n_visible]] = True
+        outputs = network(random_batch(3, 8, visible=visible.view(3, 8), seed=n_visible))
+        everything(outputs).square().sum().backward()
+    assert counter.frame_count <= 3
+    batch = random_batch(3, 8, visible=torch.arange(24).view(3, 8) == 5)  # a single frame
+    for task, values in network.eval()(batch).items():
+        torch.testing.assert_close(values, plain.eval()(batch)[task], atol=1e-5, rtol=1e-5)
 
 
 def test_loading_neither_downloads_nor_compiles() -> None:
