@@ -1,7 +1,7 @@
 """Immutable, typed batch of clips, as passed from the data loader to the network."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -102,14 +102,6 @@ class Batch:
             return None if values[0] is None else torch.cat(values)
 
         return cls(**{field.name: join(field.name) for field in fields(cls)})
-
-    def with_visible(self, visible: Tensor) -> "Batch":
-        """A copy in which only the frames `visible`, bool (B, T), are visible: a subset, on the host."""
-        if self.frames is None or self.keep is None:
-            return replace(self, visible=visible, complete=None)
-        kept = visible.flatten()[self.keep]
-        frames, keep = self.frames[kept], self.keep[kept]
-        return replace(self, visible=visible, frames=frames, keep=keep, complete=None)
 
     def _map(self, change: Any) -> "Batch":
         values = {field.name: getattr(self, field.name) for field in fields(self)}

@@ -101,10 +101,10 @@ def _window_seconds(temporal: TemporalSettings, batch_frames: int) -> dict[int, 
 
 def _random(b: int, t: int) -> Batch:
     everything = torch.ones(b, t, dtype=torch.bool)
-    batch = Batch(
+    return Batch(
         features=torch.randn(b, t, DIM),
         present=everything,
-        visible=everything,
+        visible=torch.rand(b, t) < 0.5,
         labels={
             VA: TaskLabels(torch.rand(b, t, 2), everything),
             EXPR: TaskLabels(torch.randint(8, (b, t)), everything),
@@ -113,7 +113,6 @@ def _random(b: int, t: int) -> Batch:
         where=tuple(Window(k, 0, t) for k in range(b)),
         n_bad_frames=torch.zeros(b, dtype=torch.long),
     )
-    return batch.with_visible(torch.rand(b, t) < 0.5)
 
 
 def draw(points: dict[str, dict[int, float]], path: Path) -> None:

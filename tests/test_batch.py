@@ -10,7 +10,7 @@ from torch import Tensor
 
 from abaw.batch import Batch
 from abaw.tasks import AU, VA, TaskLabels
-from tests.support.clips import images_of, random_batch
+from tests.support.clips import images_of, masked, random_batch
 
 
 def assert_equal(one: Batch, other: Batch) -> None:
@@ -58,13 +58,13 @@ def test_joined_clips_stand_one_after_the_other(dim: int | None) -> None:
 
 def test_visible_frames_are_kept_by_their_places() -> None:
     visible = torch.tensor([[True, False, True], [False, False, True]])
-    batch = random_batch(2, 3).with_visible(visible)
+    batch = masked(random_batch(2, 3), visible)
     assert torch.equal(batch.visible, visible)
     assert batch.keep is not None
     assert batch.keep.tolist() == [0, 2, 5]
     assert not batch.complete
     assert torch.equal(images_of(batch)[visible], images_of(random_batch(2, 3))[visible])
-    less = batch.with_visible(visible & torch.tensor([[False], [True]]))
+    less = masked(batch, visible & torch.tensor([[False], [True]]))
     assert less.keep is not None
     assert less.keep.tolist() == [5]
     assert torch.equal(images_of(less)[1, 2], images_of(batch)[1, 2])
@@ -74,7 +74,7 @@ def test_visible_frames_are_kept_by_their_places() -> None:
 @pytest.mark.parametrize("dim", [None, 5])
 def test_a_batch_comes_back_from_another_process_as_it_was(dim: int | None) -> None:
     batch = random_batch(2, 3, dim=dim)
-    batch = batch.with_visible(batch.present)
+    batch = masked(batch, batch.present)
     assert_equal(pickle.loads(pickle.dumps(batch)), batch)
 
 

@@ -164,16 +164,10 @@ def with_location(message: str, args: Sequence[str], *, in_file: bool = False) -
     given = {word.lstrip("-").partition("=")[0] for word in args if word.startswith("-")}
     for quoted, dotted in _OPTION.findall(message):
         name = quoted or dotted
-        if any(
-            option == name or option.endswith(f".{name}") or option.startswith(f"{name}.") for option in given
-        ):
+        if any(f".{option}".endswith(f".{name}") or option.startswith(f"{name}.") for option in given):
             return message
         for option, place in reversed(of_files.items()):  # the innermost of nested options
-            if (
-                option == name
-                or option.endswith(f".{name}")
-                or ("." in name and name.startswith(f"{option}."))
-            ):
+            if f".{option}".endswith(f".{name}") or name.startswith(f"{option}."):
                 return f"{place}: {message}"
     return f"{', '.join(map(str, configs))}: {message}" if configs and in_file else message
 

@@ -160,8 +160,6 @@ def silence() -> None:
     """Ignores `WARNINGS` and Lightning's tips for the rest of the process."""
     for message in WARNINGS:
         warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_news)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    return "Tip:" not in record.getMessage()
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "Tip:" not in record.getMessage()
+    )

@@ -5,9 +5,10 @@ jsonargparse 4.53.0, torch 2.15.0 and litdata 0.2.76:
 
     Lightning     _parser, _subcommand_parsers (here),
                   _average_model, _latest_update_step (training/callbacks),
+                  _broadcast_sigterm_tensor (training/preemption),
                   _experiment, _check_log_dir_exists (training/loggers)
     jsonargparse  _actions (here, cli/messages, __main__), _typehint (cli/messages)
-    torch         _foreach_copy_, _foreach_lerp_ (training/callbacks),
+    torch         _foreach_copy_, _foreach_lerp_ (training/callbacks), _dynamo (model/backbone),
                   _step_supports_amp_scaling (training/module), _is_amx_tile_supported,
                   _is_avx512_bf16_supported, _is_mkldnn_bf16_supported (cli/precision)
     litdata       _merge_no_wait (data/formats/litdata_shards)

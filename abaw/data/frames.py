@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abaw.data.cache import fingerprint
-from abaw.data.formats.flat_shards import PACK, FlatShard, is_packed, open_packed
+from abaw.data.formats.flat_shards import PACK, is_packed, open_packed
 from abaw.data.formats.litdata_shards import LitdataStore, segment_frames
 from abaw.data.index import Index
 from abaw.data.labels import image_name
@@ -64,10 +64,6 @@ class BadFrameError(AbawError):
 
 class FrameSource(Protocol):
     """Interface of frame sources."""
-
-    def visible(self, video: int, indices: Sequence[int] | NDArray[np.integer]) -> NDArray[np.bool_]:
-        """Which of the frames `indices` (from 0) of a video have an image, bool (n,); none is read."""
-        ...
 
     def read(self, video: int, indices: Sequence[int] | NDArray[np.integer]) -> Frames:
         """The frames `indices` (from 0, in any order) of a video.
@@ -124,10 +120,6 @@ class RawFolder:
 
     index: Index
     size: int = 112
-
-    def visible(self, video: int, indices: Sequence[int] | NDArray[np.integer]) -> NDArray[np.bool_]:
-        """Which of the frames `indices` (from 0) of a video have an image, bool (n,); none is read."""
-        return self.index.source(video)[np.asarray(indices, np.int64)] >= 0
 
     def read(self, video: int, indices: Sequence[int] | NDArray[np.integer]) -> Frames:
         """The frames `indices` (from 0, in any order) of a video, (n, size, size, 3).
@@ -255,7 +247,8 @@ class PackedFrames(RawFolder):
     def __init__(self, index: Index, size: int = 112) -> None:
         super().__init__(index, size)
         self._segments = LitdataStore()
-        self._shard = lru_cache(_MOST_OPEN)(_open_shard)
+        # of a video folder; None if its images are files
+        self._shard = lru_cache(_MOST_OPEN)(lambda folder: open_packed(folder) if is_packed(folder) else None)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return PackedFrames, (self.index, self.size)
@@ -266,7 +259,7 @@ class PackedFrames(RawFolder):
         Raises:
             AbawError: The shard is damaged or cannot be reached.
         """
-        packed = self._shard(folder)
+        packed = self._shard(Path(folder))
         if packed is None:
             return super().encoded(folder, number)
         if "first_segment" not in packed.metadata:
@@ -277,11 +270,6 @@ class PackedFrames(RawFolder):
         begin = int(starts[-1] - starts[starts >= 0][0])
         content = self._segments.fetch(Path(folder).parent, packed.metadata["first_segment"] + place)
         return content[begin : begin + int(packed.size[number - 1])]
-
-
-def _open_shard(folder: str) -> FlatShard | None:
-    """The flat shard of a video folder; None if its images are files."""
-    return open_packed(Path(folder)) if is_packed(Path(folder)) else None
 
 
 def read_images(frames: RawFolder, video: int, places: range) -> tuple[NDArray[np.int64], list[bytes]]:

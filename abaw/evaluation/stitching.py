@@ -20,15 +20,10 @@ def taper(length: int) -> Tensor:
 
 
 def fill_overlaps(windows: Tensor, overlaps: Sequence[int], previous: Tensor | None) -> Tensor:
-    """Copies the values of frames that a window shares with the one before it, in place.
+    """Copies values of frames that windows (B, T, ...) share with the one before, in place; returns the last.
 
-    Args:
-        windows: (B, T, ...), values of the frames of B windows.
-        overlaps: Per window, the number of leading frames that the one before it ends with.
-        previous: (T, ...), the window before the first, from the previous batch; None: there is none.
-
-    Returns:
-        The last window.
+    `overlaps` gives the number of leading frames that the window before ends with; `previous`, (T, ...), is
+    the window before the first, from the previous batch.
     """
     for window, n in zip(windows, overlaps, strict=True):
         if n:

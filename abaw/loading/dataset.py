@@ -218,9 +218,7 @@ class ClipDataset(Dataset[Batch]):
             window = self.windows[which] if which >= 0 else PADDING
             known = which > 0 and not isinstance(self.source, FeatureStore)
             return _Clip(
-                window,
-                self._labels(window),
-                overlap=overlap(self.windows[which - 1], window) if known else 0,
+                window, self._labels(window), overlap=overlap(self.windows[which - 1], window) if known else 0
             )
         draw = Draw.keyed(self.seed, which, self.windows.length)
         window = self.windows[which.window]
@@ -253,8 +251,12 @@ class ClipDataset(Dataset[Batch]):
 
     def _visible(self, window: Window) -> NDArray[np.bool_]:
         """The frames of a window that are visible before masking, bool (n,)."""
-        visible = self.source.visible(max(window.video, 0), window.frames)
-        if not self.drop_frames or window.video < 0:
+        if window.video < 0:
+            return np.empty(0, np.bool_)
+        visible = self.index.visible(window.video, window.start, window.stop)[:: window.step]
+        if isinstance(self.source, FeatureStore):
+            visible = self.source.visible(window.video, window.frames)
+        if not self.drop_frames:
             return visible
         name, of_video = self.index.videos[window.video], self.index.visible(window.video)
         dropped = dropped_frames(name, of_video, share=self.drop_frames, seed=self.seed)

@@ -18,9 +18,7 @@ from abaw.data.frames import BadFrameLog, FrameSource, open_frames
 from abaw.data.index import Index
 from abaw.errors import AbawError
 from abaw.loading.dataset import ClipDataset
-from abaw.loading.masking import RandomFrameMasking
 from abaw.loading.sampling import EvalSampler, TrainSampler
-from abaw.loading.transforms import ClipAugmentation
 from abaw.loading.workers import PREFETCH, SharedRing, defer_interrupt, keep_freed_memory, start_worker
 from abaw.tasks import Task
 from abaw.windows import WindowTable
@@ -207,13 +205,11 @@ class LoaderFactory:
         batch_size: int,
         epoch: int = 0,
         weights: NDArray[np.float64] | None = None,
-        augmentation: ClipAugmentation | None = None,
-        masking: RandomFrameMasking | None = None,
-        jitter: int = 0,
         limit: int | float = 1.0,
         accumulate: int = 1,
+        **clips: Any,
     ) -> TrainLoader:
-        """Loader of this rank's training windows; see `TrainSampler` and `ClipDataset`."""
+        """Loader of this rank's training windows; see `TrainSampler`, and `ClipDataset` for `clips`."""
         sampler = TrainSampler(
             n_windows=len(windows),
             batch_size=batch_size,
@@ -225,9 +221,8 @@ class LoaderFactory:
             accumulate=accumulate,
         )
         sampler.set_epoch(epoch)
-        random = {"augmentation": augmentation, "masking": masking, "jitter": jitter}
-        clips = self._clips(windows, tasks, split="train", **random)
-        return TrainLoader(clips, sampler=sampler, workers=self.workers, pin_memory=self.pin_memory)
+        dataset = self._clips(windows, tasks, split="train", **clips)
+        return TrainLoader(dataset, sampler=sampler, workers=self.workers, pin_memory=self.pin_memory)
 
     def eval_loader(
         self, windows: WindowTable, tasks: Sequence[Task], *, split: str | None, batch_size: int

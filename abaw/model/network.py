@@ -120,15 +120,6 @@ class Network(nn.Module):
         """Predictions from outputs, float32 (..., K): VA in [-1, 1], probabilities of EXPR and AU."""
         return predictions(outputs)
 
-    def load_pretrained(self) -> None:
-        """Loads the weights that the settings of the backbone name, if there is a backbone.
-
-        Raises:
-            AbawError: The weights cannot be found or do not fit.
-        """
-        if self.backbone is not None:
-            self.backbone.load_pretrained()
-
     def param_groups(
         self, *, lr: float, weight_decay: float, layer_decay: float = 1.0, backbone_lr: float = 1.0
     ) -> list[dict[str, Any]]:

@@ -31,7 +31,7 @@ from abaw.model.checkpoints import (
     save_checkpoint,
 )
 from abaw.model.network import Network
-from abaw.training.preemption import PreemptionFlag, any_rank
+from abaw.training.preemption import PreemptionFlag
 
 CLASS_PATHS = {
     "abaw.averaging.MovingAverage": "abaw.training.callbacks.EMA",
@@ -186,9 +186,8 @@ class LastCheckpoint(Checkpoint):
         seconds = 60 * self.every_n_minutes
         if 0 <= n_left - later * per_step <= per_step:  # the step after that is followed by validation
             seconds /= 10
-        preempted, due = self._preemption.exchange(
-            trainer, self._preemption.is_set, self._is_due(trainer, seconds)
-        )
+        late = trainer.is_global_zero and time.monotonic() - self._saved_time >= seconds
+        preempted, due = self._preemption.exchange(trainer, self._preemption.is_set, late)
         due = due and trainer.global_step > self._saved_step + later  # not saved in the meantime
         due = due or (n_left <= per_step and not self._has_saved)
         if self.every_n_steps is not None:
@@ -202,16 +201,13 @@ class LastCheckpoint(Checkpoint):
     def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Ends the run after a signal during validation; it resumes from the newest checkpoint."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            preempted, _ = self._preemption.exchange(trainer, self._preemption.is_set, False)
-            if preempted:
-                self._preemption.exit_all_ranks(trainer)
+            self._preemption.exit_if_set(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves after the epoch's validation; a run that ended within an epoch is saved already."""
         if trainer.global_step != self._saved_step:
             self.save(trainer)
-        if any_rank(trainer, self._preemption.is_set)[0]:
-            self._preemption.exit_all_ranks(trainer)
+        self._preemption.exit_if_set(trainer)
 
     def save(self, trainer: Trainer) -> None:
         """Writes a checkpoint, links `last.ckpt` to it and removes old ones; a collective call."""
@@ -223,10 +219,6 @@ class LastCheckpoint(Checkpoint):
             for old in oldest_first(self.folder.glob("step-*.ckpt"))[: -self.keep]:
                 old.unlink()
         self._saved_step, self._saved_time, self._has_saved = trainer.global_step, time.monotonic(), True
-
-    def _is_due(self, trainer: Trainer, seconds: float) -> bool:
-        """Whether `seconds` have passed by the clock of rank 0."""
-        return trainer.is_global_zero and time.monotonic() - self._saved_time >= seconds
 
 
 def _same_file(source: Path, target: Path) -> None:
@@ -302,7 +294,7 @@ def load_initial_weights(network: Network, path: Path | str) -> str:
         )
     missing = own.keys() - taken.keys()
     if network.backbone is not None and any(name.startswith(_BACKBONE) for name in missing):
-        network.load_pretrained()
+        network.backbone.load_pretrained()
     network.load_state_dict(taken, strict=False)
     return _report(path, own, given, taken)
 

@@ -1,6 +1,7 @@
 """Feature extraction: a `LightningModule` for the backbone, and callbacks that write and check caches."""
 
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, cast
 
@@ -111,7 +112,7 @@ class Extractor(LightningModule):
             video=chunks.video, batch_size=1, rank=self.global_rank, world_size=self.trainer.world_size
         )
         options = loader_options(workers=self.workers, pin_memory=self.device.type == "cuda")
-        return DataLoader(chunks, batch_size=1, sampler=sampler, **options | {"collate_fn": _only})
+        return DataLoader(chunks, batch_size=1, sampler=sampler, **options | {"collate_fn": itemgetter(0)})
 
     def predict_step(self, chunk: Chunk, batch_idx: int) -> Tensor:
         """The features of a chunk, float16 (m, D)."""
@@ -188,11 +189,6 @@ class FeatureWriter(Callback):
         write_features(path, features=features, visible=visible, metadata=metadata)
         self.n_frames += len(places)
         self._features, self._places = [], []
-
-
-def _only(chunks: list[Chunk]) -> Chunk:
-    """The only chunk of a batch."""
-    return chunks[0]
 
 
 def backbone_parts(backbone: Backbone) -> dict[str, Any]:

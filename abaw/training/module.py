@@ -140,7 +140,8 @@ class AffectModule(LightningModule):
             return None
         if self.init_from is not None:
             return load_initial_weights(self.network, self.init_from)
-        self.network.load_pretrained()
+        if self.network.backbone is not None:
+            self.network.backbone.load_pretrained()
         return None
 
     # -- training

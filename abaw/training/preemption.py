@@ -89,8 +89,17 @@ class PreemptionFlag:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._number = number
 
+    def exit_if_set(self, trainer: Trainer) -> None:
+        """Ends all processes if one got a signal before its previous exchange; a collective call.
+
+        Raises:
+            Preempted: One did.
+        """
+        if self.exchange(trainer, self.is_set, False)[0]:
+            self.exit_all_ranks(trainer)
+
     def exit_all_ranks(self, trainer: Trainer) -> None:
-        """Ends this process; every rank calls it after `any_rank`.
+        """Ends this process; every rank calls it.
 
         Raises:
             Preempted: Always.
@@ -109,15 +118,6 @@ def ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def any_rank(trainer: Trainer, *flags: bool) -> tuple[bool, ...]:
-    """Each flag, true if it is true on any rank; a collective call."""
-    if trainer.world_size == 1:
-        return flags
-    raised = torch.tensor(flags, dtype=torch.int32).to(trainer.strategy.root_device)
-    torch.distributed.all_reduce(raised, op=torch.distributed.ReduceOp.MAX)
-    return tuple(bool(flag) for flag in raised.tolist())
-
-
 class EndOnSignal(Callback):
     """Ends an evaluation between two batches after a signal, by raising `Preempted`."""
 
@@ -128,8 +128,7 @@ class EndOnSignal(Callback):
         self._preemption.register_handlers(trainer)
 
     def _exit_if_preempted(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        if self._preemption.exchange(trainer, self._preemption.is_set)[0]:
-            self._preemption.exit_all_ranks(trainer)
+        self._preemption.exit_if_set(trainer)
 
     on_validation_start = on_test_start = on_predict_start = _register
     on_validation_batch_end = on_test_batch_end = on_predict_batch_end = _exit_if_preempted

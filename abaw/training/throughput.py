@@ -224,34 +224,30 @@ def _shuffled(n: int) -> Iterator[int]:
         yield from rng.permutation(n).tolist()
 
 
+def _timed(parent: type, name: str) -> Callable[..., None]:
+    """A method of a parent class whose seconds are added to `seconds`."""
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> None:
+        start = time.perf_counter()
+        getattr(parent, name)(self, *args, **kwargs)
+        self.seconds += time.perf_counter() - start
+
+    return method
+
+
 class TimedModule(AffectModule):
     """An `AffectModule` that counts the seconds spent in `log`."""
 
     seconds = 0.0
-
-    def log(self, *args: Any, **kwargs: Any) -> None:
-        """Logs a value."""
-        start = time.perf_counter()
-        super().log(*args, **kwargs)
-        self.seconds += time.perf_counter() - start
+    log = _timed(AffectModule, "log")
 
 
 class TimedLogger(CSVLogger):
     """A `CSVLogger` that counts the seconds spent in writing metrics."""
 
     seconds = 0.0
-
-    def log_metrics(self, *args: Any, **kwargs: Any) -> None:
-        """Records metrics."""
-        start = time.perf_counter()
-        super().log_metrics(*args, **kwargs)
-        self.seconds += time.perf_counter() - start
-
-    def save(self) -> None:
-        """Writes recorded metrics."""
-        start = time.perf_counter()
-        super().save()
-        self.seconds += time.perf_counter() - start
+    log_metrics = _timed(CSVLogger, "log_metrics")
+    save = _timed(CSVLogger, "save")
 
 
 class Clock(Callback):
@@ -259,7 +255,8 @@ class Clock(Callback):
 
     Args:
         seconds: Duration of a round.
-        rounds: Number of rounds, without a first one for warm-up.
+        rounds: Number of rounds, after two for warm-up: only these synchronise the device at every step, and
+            the second one sets the number of steps of a round.
 
     Attributes:
         rates: Frames per second of all devices together, per round.
@@ -272,8 +269,8 @@ class Clock(Callback):
         self.logging: list[float] = []
         self.memory: dict[str, int] = {}
         self._seconds = seconds
-        self._left = rounds + 1
-        self._frames = 0
+        self._left, self._rounds = rounds + 2, rounds
+        self._frames = self._steps = self._steps_of_round = 0
         self._start = self._logging_start = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -285,17 +282,24 @@ class Clock(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Counts frames; at the end of a round records its rates."""
-        self._frames += batch.present.numel()
-        over = time.perf_counter() - self._start >= self._seconds
-        if not trainer.strategy.reduce_boolean_decision(over, all=False):
+        self._frames, self._steps = self._frames + batch.present.numel(), self._steps + 1
+        if self._steps_of_round:
+            over = self._steps == self._steps_of_round
+        else:
+            late = time.perf_counter() - self._start >= self._seconds
+            over = trainer.strategy.reduce_boolean_decision(late, all=False)
+        if not over:
             return
         wait(pl_module.device)
         now, logging = time.perf_counter(), _logging_seconds(trainer, pl_module)
         self.rates.append(self._frames * trainer.world_size / (now - self._start))
         self.logging.append((logging - self._logging_start) / (now - self._start))
-        self._frames, self._start, self._logging_start, self._left = 0, now, logging, self._left - 1
+        self._start, self._logging_start, self._left = now, logging, self._left - 1
+        if self._left == self._rounds:
+            self._steps_of_round = self._steps
+        self._frames = self._steps = 0
         if not self._left:
-            self.rates, self.logging = self.rates[1:], self.logging[1:]
+            self.rates, self.logging = self.rates[2:], self.logging[2:]
             self.memory = _memory(pl_module.device)
             trainer.should_stop = True
 

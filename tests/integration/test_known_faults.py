@@ -30,7 +30,7 @@ from abaw.tasks import AU, EXPR, TASKS, VA, Task
 from abaw.training.extraction import Extractor, FeatureWriter
 from abaw.training.losses import LossSettings, TaskLosses
 from abaw.training.module import AffectModule, OptimizerSettings
-from tests.support.clips import images_of, random_batch, relabelled, touched
+from tests.support.clips import images_of, masked, random_batch, relabelled, touched
 from tests.support.project import PROJECT
 from tests.support.tiny_run import tiny_config
 from tests.support.tiny_set import SIZE, brightness, labels_of, write_images, write_labels, write_tiny_set
@@ -134,7 +134,7 @@ def test_a_mask_that_zeroes_feature_elements() -> None:
     assert visible.sum(1).tolist() == [4, 4]
     assert batch.features is not None
     features = batch.features.clone().requires_grad_()
-    outputs = network()(replace(batch, features=features).with_visible(visible))
+    outputs = network()(masked(replace(batch, features=features), visible))
     torch.cat([*outputs.values()], -1).square().sum().backward()
     assert features.grad is not None
     used = touched(features.grad)

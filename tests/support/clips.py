@@ -58,6 +58,13 @@ def images_of(batch: Batch) -> Tensor:
     return images.index_copy(0, batch.keep, batch.frames).unflatten(0, batch.visible.shape)
 
 
+def masked(batch: Batch, visible: Tensor) -> Batch:
+    """A copy in which only the frames `visible`, bool (B, T), are visible."""
+    if batch.frames is None:
+        return replace(batch, visible=visible, complete=None)
+    return replace(batch, visible=visible, frames=images_of(batch)[visible], keep=None, complete=None)
+
+
 def relabelled(batch: Batch, task: Task, **changes: Tensor) -> Batch:
     """A copy with other `values` or `valid` of a task."""
     return replace(batch, labels={**batch.labels, task: batch.labels[task]._replace(**changes)})

@@ -25,7 +25,7 @@ from abaw.training.throughput import (
     network_parts,
     time_parts,
 )
-from tests.support.clips import random_batch
+from tests.support.clips import masked, random_batch
 
 CPU = torch.device("cpu")
 
@@ -105,8 +105,8 @@ def test_the_time_of_logging_is_counted(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def masked_by_half(batch: Batch) -> dict[float, Batch]:
-    masked = RandomFrameMasking(0.5)(batch.visible, torch.rand(batch.visible.shape))
-    return {0.0: batch, 0.5: batch.with_visible(masked)}
+    visible = RandomFrameMasking(0.5)(batch.visible, torch.rand(batch.visible.shape))
+    return {0.0: batch, 0.5: masked(batch, visible)}
 
 
 def test_masking_half_of_the_frames_halves_the_work(network: Network, losses: TaskLosses) -> None:

@@ -23,10 +23,9 @@ def find_duplicates(folders: Sequence[FolderCheck], splits: Mapping[str, str]) -
     """
     if not any(len(folder.numbers) for folder in folders):
         return []
-    names = sorted({folder.folder.name for folder in folders})
-    of_video = {name: number for number, name in enumerate(names)}
-    video = np.concatenate([_filled(f, of_video[f.folder.name]) for f in folders])
-    holder = np.concatenate([_filled(f, k) for k, f in enumerate(folders)])
+    names, of_folder = np.unique([folder.folder.name for folder in folders], return_inverse=True)
+    holder = np.repeat(np.arange(len(folders)), [len(folder.numbers) for folder in folders])
+    video = of_folder[holder]
     number = np.concatenate([f.numbers for f in folders])
     fingerprint = np.concatenate([f.fingerprints for f in folders])
 
@@ -44,16 +43,14 @@ def find_duplicates(folders: Sequence[FolderCheck], splits: Mapping[str, str]) -
     across = np.flatnonzero(same & ~in_video)
     n_contents = np.bincount(video[np.append(True, ~(same & in_video))], minlength=len(names))
 
-    def place(k: int) -> str:
-        return f"{names[video[k]]}/{image_name(int(number[k]))}"
+    def finding(ks: list[int], where: str, more: str = "") -> DataFinding:
+        one, copy = (folders[holder[k]].folder / image_name(int(number[k])) for k in (ks[0], ks[0] + 1))
+        others = f", and {len(ks) - 1} more {where}" if len(ks) > 1 else ""
+        return DataFinding(
+            "duplicate image", copy, f"identical to {one.parent.name}/{one.name}{others}{more}"
+        )
 
-    def finding(kind: str, k: int, detail: str) -> DataFinding:
-        return DataFinding(kind, folders[holder[k]].folder / image_name(int(number[k])), detail)
-
-    findings = []
-    for ks in _grouped(apart, video[apart][:, None]):
-        more = f", and {len(ks) - 1} more in this video" if len(ks) > 1 else ""
-        findings.append(finding("duplicate image", ks[0] + 1, f"identical to {place(ks[0])}{more}"))
+    findings = [finding(ks, "in this video") for ks in _grouped(apart, video[apart][:, None])]
     for ks in _grouped(across, np.stack([video[across], video[across + 1]], axis=1)):
         one, other = int(video[ks[0]]), int(video[ks[0] + 1])
         where = " and ".join(f"{names[v]} is in {splits.get(names[v], 'no split')}" for v in (one, other))
@@ -62,15 +59,8 @@ def find_duplicates(folders: Sequence[FolderCheck], splits: Mapping[str, str]) -
             path = folders[holder[ks[0] + 1]].folder
             findings.append(DataFinding("duplicate video", path, detail))
         else:
-            more = f", and {len(ks) - 1} more of these videos" if len(ks) > 1 else ""
-            findings.append(
-                finding("duplicate image", ks[0] + 1, f"identical to {place(ks[0])}{more}; {where}")
-            )
+            findings.append(finding(ks, "of these videos", f"; {where}"))
     return findings
-
-
-def _filled(folder: FolderCheck, value: int) -> NDArray[np.int64]:
-    return np.full(len(folder.numbers), value, np.int64)
 
 
 def _grouped(places: NDArray[Any], keys: NDArray[Any]) -> list[list[int]]:

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,25 +58,16 @@ def check_images(
         jobs: Number of processes; None: one per core.
         progress: Whether to show a progress bar on stderr.
     """
-    tasks = [(folder, size, cache / f"{_fingerprint(folder)}.safetensors") for folder in folders]
-    done: list[FolderCheck] = []
-    bar = tqdm(total=len(folders), desc="images", unit="folder", disable=not progress)
-    with bar, closing(_folder_checks(tasks, jobs or available_cores())) as results:
-        for result in results:
-            done.append(result)
-            bar.update()
-    return done
-
-
-def _fingerprint(folder: Path) -> str:
-    return hashlib.sha256(os.fsencode(folder)).hexdigest()[:24]
-
-
-def _folder_checks(tasks: Sequence[tuple[Path, int, Path]], jobs: int) -> Generator[FolderCheck, None, None]:
+    if not folders:
+        return []
+    keys = [hashlib.sha256(os.fsencode(folder)).hexdigest()[:24] for folder in folders]
+    tasks = [(folder, size, cache / f"{key}.safetensors") for folder, key in zip(folders, keys, strict=True)]
+    jobs = jobs or available_cores()
     # fork on Linux: faster, and the caller's script needs no `if __name__ == "__main__"`
     method: Literal["fork", "spawn"] = "fork" if sys.platform == "linux" else "spawn"
-    if tasks:
-        yield from in_processes(check_folder, tasks, jobs=jobs, method=method, initializer=_redirect_stderr)
+    checks = in_processes(check_folder, tasks, jobs=jobs, method=method, initializer=_redirect_stderr)
+    with closing(checks):
+        return list(tqdm(checks, "images", len(folders), unit="folder", disable=not progress))
 
 
 def _redirect_stderr() -> None:

@@ -145,8 +145,10 @@ class Face:
             uint8 BGR, (SIZE + 2 MARGIN) * SCALE pixels square.
         """
         who, line = self._who, lines(self._who, moves)
+        # the halves of a line, (T, 2, m, 2), from corner to corner
         lip_top, mouth_top, mouth_bottom, lip_bottom = (
-            _across(line[name]) for name in ("lip_top", "mouth_top", "mouth_bottom", "lip_bottom")
+            np.concatenate([line[name][:, 0, :0:-1], line[name][:, 1]], axis=1)
+            for name in ("lip_top", "mouth_top", "mouth_bottom", "lip_bottom")
         )
         gap = (mouth_bottom - mouth_top)[..., 1].max(axis=1)
         teeth = (mouth_top - AXIS) * (0.9, 1) + AXIS
@@ -239,11 +241,6 @@ class Face:
 def _between(one: Points, other: Points) -> Points:
     """Returns the closed outline between two lines of the same direction."""
     return np.concatenate([one, other[..., ::-1, :]], axis=-2)
-
-
-def _across(halves: Points) -> Points:
-    """Joins the two halves of a mouth line, (T, 2, m, 2), from corner to corner."""
-    return np.concatenate([halves[:, 0, :0:-1], halves[:, 1]], axis=1)
 
 
 def _glasses(who: Identity, shape: tuple[int, ...]) -> tuple[Image, Image]:
