@@ -9,7 +9,7 @@ from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import Trainer
@@ -82,14 +82,10 @@ class BenchTrainer(Trainer):
 class BenchCLI(AbawCLI):
     """Times loader, network and training of a configuration, without writing files."""
 
+    not_options: ClassVar = {"bench": {"model", "datamodule"}}
     module_type = TimedModule
     trainer_type = BenchTrainer
     trainer: BenchTrainer
-
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """The subcommand, and the parameters of its method that are not options."""
-        return {"bench": {"model", "datamodule"}}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the options of `bench` to those of `fit`."""

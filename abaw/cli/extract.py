@@ -2,12 +2,12 @@
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 
-from abaw.cli.trainer_commands import AbawCLI, n_weights
+from abaw.cli.trainer_commands import AbawCLI
 from abaw.data.frames import open_frames
 from abaw.errors import AbawError, UsageError
 from abaw.loading.datamodule import AffectDataModule
@@ -73,13 +73,9 @@ class ExtractTrainer(Trainer):
 class ExtractCLI(AbawCLI):
     """Builds the model and data of `fit`, and runs `extract`."""
 
+    not_options: ClassVar = {"extract": {"model", "datamodule"}}
     trainer_type = ExtractTrainer
     trainer: ExtractTrainer
-
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """The subcommand, and the parameters of its method that are not options."""
-        return {"extract": {"model", "datamodule"}}
 
     def before_instantiate_classes(self) -> None:
         """Finds run directory and checkpoint, and removes callbacks of the training.
@@ -103,7 +99,7 @@ class ExtractCLI(AbawCLI):
 
     def _n_active_weights(self) -> int:
         backbone = self.model.network.backbone
-        return 0 if backbone is None else n_weights(backbone)
+        return 0 if backbone is None else sum(weight.numel() for weight in backbone.parameters())
 
     def _required_callbacks(self, logs: bool, saves: bool) -> list[Callback]:
         self.writer = FeatureWriter()

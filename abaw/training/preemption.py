@@ -90,11 +90,7 @@ class PreemptionFlag:
         self._number = number
 
     def exit_if_set(self, trainer: Trainer) -> None:
-        """Ends all processes if one got a signal before its previous exchange; a collective call.
-
-        Raises:
-            Preempted: One did.
-        """
+        """Raises `Preempted` if a process got a signal before its previous exchange; a collective call."""
         if self.exchange(trainer, self.is_set, False)[0]:
             self.exit_all_ranks(trainer)
 

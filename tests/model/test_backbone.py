@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -274,6 +276,19 @@ def test_stochastic_depth_is_that_of_timm_and_rises_to_the_last_block() -> None:
 
     assert rates(0.0) == []
     assert rates(0.4) == pytest.approx([0.2, 0.2, 0.4, 0.4])  # both branches of the second and third block
+
+
+@pytest.mark.slow
+def test_building_a_network_does_not_import_wandb_which_remains_importable() -> None:
+    code = """
+import sys
+from abaw.model.backbone import Backbone, BackboneSettings
+Backbone(BackboneSettings(name="test_vit", weights="none", image_size=32))
+assert "timm" in sys.modules and "wandb" not in sys.modules
+import wandb
+assert wandb.__version__
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_compiling_keeps_the_keys() -> None:
