@@ -134,12 +134,15 @@ def test_the_time_of_comparisons_is_linear_in_the_number_of_videos(tmp_path: Pat
         videos = {name: VideoCounts(name, 100, 100, splits, rows, labelled) for name in names}
         images = dict.fromkeys(names, np.arange(1, 101))
         data_files = DataFiles({folder: names}, files)
-        start = time.process_time()
-        assert not list(compare_videos(videos.values(), images, data_files, root, {}))
-        assert not list(find_strays(data_files, root))
-        assert not list(find_repeated_annotations(files))
-        assert not list(find_shared_subjects(files))
-        return time.process_time() - start
+        taken = []
+        for _ in range(3):  # the shortest, as other processes disturb the caches
+            start = time.process_time()
+            assert not list(compare_videos(videos.values(), images, data_files, root, {}))
+            assert not list(find_strays(data_files, root))
+            assert not list(find_repeated_annotations(files))
+            assert not list(find_shared_subjects(files))
+            taken.append(time.process_time() - start)
+        return min(taken)
 
     assert seconds(16_000) < 24 * seconds(2000)  # 64 times if one of them were quadratic
 
