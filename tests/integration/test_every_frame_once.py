@@ -14,12 +14,11 @@ from abaw.data.frames import BadFrameError, Frames, RawFolder
 from abaw.evaluation.stitching import Stitched, Stitcher
 from abaw.inference.predictor import Predictor
 from abaw.loading.datamodule import AffectDataModule, EvaluationSettings, LoadingSettings, WindowSettings
-from abaw.model.backbone import BackboneSettings
 from abaw.model.network import Network
-from abaw.model.temporal import TemporalSettings
 from abaw.tasks import TASKS
 from abaw.training.module import AffectModule
 from abaw.windows import Window, cut, window_at
+from tests.support.networks import EYES, SEQUENCE
 from tests.support.tiny_set import SIZE, labels_of, write_images, write_labels
 
 LENGTHS = {"a": 41, "b": 5, "c": 23}  # of the videos of validation, one shorter than a window
@@ -43,14 +42,7 @@ class Counted(AffectModule):
 
     def __init__(self) -> None:
         torch.manual_seed(0)
-        backbone = BackboneSettings(
-            name="vit_tiny_patch16_224",
-            weights="none",
-            image_size=32,
-            overrides={"depth": 1, "embed_dim": 16, "num_heads": 2},
-        )
-        temporal = TemporalSettings(layers=1, heads=2, width=16, feedforward=16)
-        super().__init__(tasks=["va", "expr", "au"], backbone=backbone, temporal=temporal)
+        super().__init__(tasks=["va", "expr", "au"], backbone=EYES, temporal=SEQUENCE)
         self.n_images = 0
         self.stitched: dict[int, Stitched] = {}
         assert self.network.backbone is not None
