@@ -162,7 +162,7 @@ class RepeatingDataModule(AffectDataModule):
     def val_dataloader(self) -> ClipLoader:
         """As in the parent class, with whole windows."""
         loader = super().val_dataloader()
-        clips = WholeWindows(**{**vars(loader.dataset)})
+        clips = WholeWindows(**vars(loader.dataset))
         options = loader_options(workers=0, pin_memory=False)
         return ClipLoader(clips, batch_size=loader.batch_size, sampler=loader.sampler, **options)
 

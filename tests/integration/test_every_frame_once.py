@@ -18,6 +18,7 @@ from abaw.model.network import Network
 from abaw.tasks import TASKS
 from abaw.training.module import AffectModule
 from abaw.windows import Window, cut, window_at
+from benchmarks.network import QUIET
 from tests.support.networks import EYES, SEQUENCE
 from tests.support.tiny_set import SIZE, labels_of, write_images, write_labels
 
@@ -102,14 +103,7 @@ def test_evaluation(root: Path, tmp_path: Path, step: int, batch_size: int, work
         loading=LoadingSettings(frame_size=SIZE, on_bad_frame="skip"),
         evaluation=EvaluationSettings(batch_size=batch_size, test_split="val"),
     )
-    trainer = Trainer(
-        accelerator="cpu",
-        logger=False,
-        default_root_dir=tmp_path,
-        enable_progress_bar=False,
-        enable_checkpointing=False,
-        use_distributed_sampler=False,
-    )
+    trainer = Trainer(default_root_dir=tmp_path, **QUIET)
     trainer.validate(module, data, verbose=False)
     videos = data.eval_videos("validate")
     n_visible = sum(int(data.index.visible(video).sum()) for video in videos) - 2  # that cannot be read

@@ -18,6 +18,7 @@ from abaw.loading.datamodule import AffectDataModule, LoadingSettings
 from abaw.model.backbone import Backbone, BackboneSettings
 from abaw.model.temporal import TemporalSettings
 from abaw.training.module import AffectModule
+from benchmarks.network import QUIET
 from tests.support.feature_run import BACKBONE, words
 
 
@@ -157,15 +158,10 @@ def train(
         max_steps=steps,
         max_epochs=max_epochs,
         log_every_n_steps=log_every,
-        accelerator="cpu",
         default_root_dir=folder,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         limit_val_batches=0,
-        use_distributed_sampler=False,
         callbacks=[losses],
+        **QUIET,
     ).fit(module, data)
     return losses
 

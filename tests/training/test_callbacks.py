@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from abaw.training.callbacks import EMA
+from benchmarks.network import QUIET
 
 DECAY = 0.7
 
@@ -55,13 +56,9 @@ def train(
     Trainer(
         max_epochs=epochs,
         accumulate_grad_batches=accumulate,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         default_root_dir=folder,
         callbacks=[weights, EMA(DECAY), Save()],
+        **QUIET,
     ).fit(net, DataLoader(data, batch_size=4), ckpt_path=ckpt_path, weights_only=True)
     return net, weights
 

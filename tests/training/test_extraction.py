@@ -26,6 +26,7 @@ from abaw.model.backbone import Backbone, BackboneSettings
 from abaw.model.checkpoints import weights_fingerprint
 from abaw.training.extraction import Extractor, FeatureWriter, backbone_parts
 from abaw.training.preemption import EndOnSignal, Preempted
+from benchmarks.network import QUIET
 from tests.support.project import PROJECT
 
 TINY = BackboneSettings(name="test_vit", weights="none", image_size=32, chunk=8, frozen="all")
@@ -70,13 +71,9 @@ def extract(
     extractor = Extractor(net or backbone(), index=index, frames=RawFolder(index), folder=folder, **options)
     writer = FeatureWriter()
     trainer = Trainer(
-        accelerator="cpu",
         precision=precision,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         callbacks=[writer, *([stop] if stop else []), EndOnSignal()],
-        use_distributed_sampler=False,
+        **QUIET,
     )
     trainer.predict(extractor, return_predictions=False)
     return writer
