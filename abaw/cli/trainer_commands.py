@@ -264,9 +264,9 @@ class AbawCLI(LightningCLI):
 
     def _n_active_weights(self) -> int:
         """Number of weights of the network, without the backbone if its features are cached."""
-        idle = "backbone." if self.datamodule.features else "-"
-        named = self.model.network.named_parameters()
-        return sum(weight.numel() for name, weight in named if not name.startswith(idle))
+        network = self.model.network
+        parts = [network.temporal, network.heads] if self.datamodule.features else [network]
+        return sum(weight.numel() for part in parts for weight in part.parameters())
 
     # -- the trainer
 

@@ -84,15 +84,6 @@ class FeatureStore:
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_caches"}
 
-    def visible(self, video: int, indices: Sequence[int] | NDArray[np.integer]) -> NDArray[np.bool_]:
-        """Which of the frames `indices` (from 0) of a video have features, bool (n,); raises as `read`."""
-        numbers = np.asarray(indices, np.int64)
-        visible = np.ones(len(numbers), bool)
-        for cache in self._caches(self.index.videos[video]):
-            last = len(cache.visible) - 1
-            visible &= (numbers <= last) & cache.visible[np.minimum(numbers, last)]
-        return visible
-
     def read(self, video: int, indices: Sequence[int] | NDArray[np.integer]) -> Features:
         """The frames `indices` (from 0, in any order) of a video.
 
@@ -100,10 +91,14 @@ class FeatureStore:
             AbawError: A folder has no file for the video, or one of another dimension, dtype or fingerprint.
         """
         numbers = np.asarray(indices, np.int64)
-        caches = self._caches(self.index.videos[video])
-        values = [cache.features[np.minimum(numbers, len(cache.visible) - 1)] for cache in caches]  # copies
+        visible = np.ones(len(numbers), bool)
+        values: list[NDArray[np.floating]] = []
+        for cache in self._caches(self.index.videos[video]):
+            last = len(cache.visible) - 1
+            inside = np.minimum(numbers, last)
+            visible &= (numbers <= last) & cache.visible[inside]
+            values.append(cache.features[inside])  # (n, D of this cache), a copy
         joined = values[0] if len(values) == 1 else np.concatenate(values, axis=1)
-        visible = self.visible(video, numbers)
         joined[~visible] = 0
         return Features(joined, visible)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from abaw.batch import Batch
-from abaw.data.features import FeatureStore, images_fingerprint
+from abaw.data.features import Features, FeatureStore, images_fingerprint
 from abaw.data.frames import BadFrameError, BadFrameLog, Frames, FrameSource
 from abaw.data.index import Index
 from abaw.data.labels import Labels, unlabelled
@@ -149,9 +149,13 @@ class ClipDataset(Dataset[Batch]):
         shape = len(clips), self.windows.length
         present, visible = np.zeros((2, *shape), np.bool_)
         labels = {task: unlabelled(task, *shape) for task in self.tasks}
+        source, features = self.source, []
+        if isinstance(source, FeatureStore):
+            features = [source.read(max(clip.window.video, 0), clip.window.frames) for clip in clips]
         for row, clip in enumerate(clips):
             n = len(clip.window)
-            present[row, :n], visible[row, :n] = True, self._visible(clip.window)
+            there = features[row].visible if features else self._has_image(clip.window)
+            present[row, :n], visible[row, :n] = True, there & ~self._dropped(clip.window)
             for task in self.tasks:
                 for target, array in zip(labels[task], clip.labels[task], strict=True):
                     target[row, :n] = array
@@ -160,14 +164,9 @@ class ClipDataset(Dataset[Batch]):
             noise = np.stack([clip.draw.mask_noise for clip in clips if clip.draw is not None])
             masked = self.masking(torch.from_numpy(visible), torch.from_numpy(noise), slots[0].step)
             visible = masked.numpy()
-        if isinstance(self.source, FeatureStore):
-            content: dict[str, Any] = {"features": self._features(self.source, clips)}
-        else:
-            content = self._images(self.source, clips, visible)
         batch = Batch(
-            **{"n_bad_frames": torch.zeros(len(clips), dtype=torch.long)} | content,
+            **self._images(clips, visible) if not features else self._features(features),
             where=tuple(clip.window for clip in clips),
-            overlaps=() if slots else tuple(clip.overlap for clip in clips),
             present=torch.from_numpy(present),
             visible=torch.from_numpy(visible),
             labels={task: TaskLabels(*map(torch.from_numpy, arrays)) for task, arrays in labels.items()},
@@ -177,24 +176,22 @@ class ClipDataset(Dataset[Batch]):
     def _take(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         return torch.empty(shape, dtype=dtype) if self.memory is None else self.memory.take(shape, dtype)
 
-    def _features(self, store: FeatureStore, clips: Sequence[_Clip]) -> Tensor:
-        """The features of all frames, (B, T, D)."""
-        values = [store.read(max(clip.window.video, 0), clip.window.frames).values for clip in clips]
-        kind = torch.from_numpy(values[0][:0])
-        features = self._take((len(clips), self.windows.length, kind.shape[1]), kind.dtype)
-        for row, of_clip in zip(features.numpy(), values, strict=True):
-            row[: len(of_clip)], row[len(of_clip) :] = of_clip, 0
-        return features
+    def _features(self, read: Sequence[Features]) -> dict[str, Any]:
+        """The features of all frames as fields of a batch."""
+        kind = torch.from_numpy(read[0].values[:0])
+        features = self._take((len(read), self.windows.length, kind.shape[1]), kind.dtype)
+        for row, of_clip in zip(features.numpy(), read, strict=True):
+            n = len(of_clip.values)
+            row[:n], row[n:] = of_clip.values, 0
+        return {"features": features, "n_bad_frames": torch.zeros(len(read), dtype=torch.long)}
 
-    def _images(
-        self, source: FrameSource, clips: Sequence[_Clip], visible: NDArray[np.bool_]
-    ) -> dict[str, Any]:
+    def _images(self, clips: Sequence[_Clip], visible: NDArray[np.bool_]) -> dict[str, Any]:
         """The images of visible frames (B, T) as fields of a batch; makes bad ones invisible."""
         n_bad_frames, pixels = [], []
         keep = visible.copy()
         for row, clip in enumerate(clips):
             keep[row, : clip.overlap] = False
-            read = self._read(source, clip.window, np.flatnonzero(keep[row]))
+            read = self._read(clip.window, np.flatnonzero(keep[row]))
             bad = np.flatnonzero(keep[row])[~read.visible]
             keep[row, bad] = visible[row, bad] = False
             n_bad_frames.append(len(bad))
@@ -209,6 +206,7 @@ class ClipDataset(Dataset[Batch]):
         return {
             "frames": images,
             "keep": torch.from_numpy(np.flatnonzero(keep)),
+            "overlaps": tuple(clip.overlap for clip in clips if clip.draw is None),
             "n_bad_frames": torch.tensor(n_bad_frames),
         }
 
@@ -216,10 +214,8 @@ class ClipDataset(Dataset[Batch]):
         """The clip of a slot or number."""
         if not isinstance(which, Slot):
             window = self.windows[which] if which >= 0 else PADDING
-            known = which > 0 and not isinstance(self.source, FeatureStore)
-            return _Clip(
-                window, self._labels(window), overlap=overlap(self.windows[which - 1], window) if known else 0
-            )
+            shared = overlap(self.windows[which - 1], window) if which > 0 else 0
+            return _Clip(window, self._labels(window), overlap=shared)
         draw = Draw.keyed(self.seed, which, self.windows.length)
         window = self.windows[which.window]
         moved = self._moved(window, draw.shift)
@@ -240,8 +236,7 @@ class ClipDataset(Dataset[Batch]):
 
     def _is_useful(self, window: Window, labels: Labels) -> bool:
         """Whether a window contains a visible frame and a labelled frame."""
-        visible = self.index.visible(window.video, window.start, window.stop)[:: window.step]
-        return bool(visible.any() and labels.labelled_rows(self.tasks).any())
+        return bool(self._has_image(window).any() and labels.labelled_rows(self.tasks).any())
 
     def _labels(self, window: Window) -> Labels:
         if window.video < 0 or not self.tasks:
@@ -249,23 +244,21 @@ class ClipDataset(Dataset[Batch]):
         labels = self.index.labels(window.video, self.split, window.start, window.stop)
         return labels.rows(0, len(labels), window.step)
 
-    def _visible(self, window: Window) -> NDArray[np.bool_]:
-        """The frames of a window that are visible before masking, bool (n,)."""
-        if window.video < 0:
-            return np.empty(0, np.bool_)
-        visible = self.index.visible(window.video, window.start, window.stop)[:: window.step]
-        if isinstance(self.source, FeatureStore):
-            visible = self.source.visible(window.video, window.frames)
-        if not self.drop_frames:
-            return visible
-        name, of_video = self.index.videos[window.video], self.index.visible(window.video)
-        dropped = dropped_frames(name, of_video, share=self.drop_frames, seed=self.seed)
-        return visible & ~dropped[window.frames]
+    def _has_image(self, window: Window) -> NDArray[np.bool_]:
+        return self.index.visible(max(window.video, 0), window.start, window.stop)[:: window.step]
 
-    def _read(self, source: FrameSource, window: Window, places: NDArray[np.int64]) -> Frames:
+    def _dropped(self, window: Window) -> NDArray[np.bool_]:
+        if not self.drop_frames or window.video < 0:
+            return np.zeros(len(window), np.bool_)
+        name = self.index.videos[window.video]
+        visible = self.index.visible(window.video)
+        return dropped_frames(name, visible, share=self.drop_frames, seed=self.seed)[window.frames]
+
+    def _read(self, window: Window, places: NDArray[np.int64]) -> Frames:
         """The frames of a window at some places, bad ones not visible."""
+        assert not isinstance(self.source, FeatureStore)
         try:
-            return source.read(max(window.video, 0), window.start + window.step * places)
+            return self.source.read(max(window.video, 0), window.start + window.step * places)
         except BadFrameError as error:
             if self.on_bad_frame == "raise" or error.frames is None:
                 raise

@@ -288,7 +288,7 @@ class Backbone(nn.Module):
 
 def _timm() -> Any:
     """The timm library, imported late because the import takes seconds; without wandb, a third of them."""
-    hidden = "wandb" not in sys.modules  # timm imports it if it can
+    hidden = not {"timm", "wandb"} & sys.modules.keys()  # timm imports wandb if it can
     if hidden:
         sys.modules["wandb"] = None  # type: ignore[assignment]
     try:
