@@ -36,7 +36,7 @@ else:
         if name not in _MODULES:
             raise AttributeError(f"module 'abaw' has no attribute {name!r}")
         if name != "Task" and "torch" not in sys.modules:  # once torch is loaded this changes nothing in it
-            from abaw.threads import wait_passively
+            from abaw.cli.threads import wait_passively
 
             wait_passively()
         return getattr(import_module(_MODULES[name]), name)

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from abaw.cli.commands import SUBCOMMANDS
 from abaw.cli.help import CONFIGURED, configured_page, front_page
 from abaw.cli.parser import parser_of, with_underscores
+from abaw.cli.threads import wait_passively
 from abaw.errors import AbawError, UsageError, did_you_mean
 from abaw.files import CURES
-from abaw.threads import wait_passively
 
 
 def main(args: list[str] | None = None) -> int:

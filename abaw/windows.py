@@ -118,3 +118,12 @@ def cut_videos(
         length=length,
         step=step,
     )
+
+
+def taper(length: int) -> NDArray[np.float32]:
+    """Triangular weights of the frames of a window, float32 (T,), positive at both ends.
+
+    Frames in the middle of a window have context on both sides, so their predictions count more.
+    """
+    rise = np.arange(1, length + 1, dtype=np.float32)
+    return (np.minimum(rise, rise[::-1]) / ((length + 1) // 2)).astype(np.float32)

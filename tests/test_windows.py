@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from abaw.windows import PADDING, Window, WindowTable, cut, cut_videos, overlap, window_at
+from abaw.windows import PADDING, Window, WindowTable, cut, cut_videos, overlap, taper, window_at
 
 shapes = st.tuples(st.integers(1, 200), st.integers(1, 40), st.integers(1, 40), st.integers(1, 5)).map(
     lambda s: (s[0], s[1], min(s[2], s[1]), s[3])
@@ -79,3 +79,13 @@ def test_frames_beyond_the_overlap_are_all_frames_once(n_frames, length, stride,
 
 def test_windows_of_two_videos_do_not_overlap():
     assert overlap(Window(0, 0, 8), Window(1, 4, 12)) == 0
+
+
+def test_taper_is_positive_symmetric_and_highest_in_the_middle():
+    for length in (1, 2, 5, 8):
+        weights = taper(length)
+        assert weights.shape == (length,)
+        assert weights.min() > 0
+        assert weights.max() == 1
+        assert np.array_equal(weights, weights[::-1])
+        assert int(weights.argmax()) == (length - 1) // 2

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from abaw.cli.analyze import analyze
 from abaw.cli.track_commands import calibrate, ensemble, score, submit, verify
 
 
@@ -155,5 +156,6 @@ SUBCOMMANDS: dict[str, Callable[..., int | None]] = {
     "ensemble": ensemble,
     "submit": submit,
     "verify": verify,
+    "analyze": analyze,
 }
 """Subcommands by name; `help.CONFIGURED` has those that a configuration describes."""

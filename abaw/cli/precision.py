@@ -8,11 +8,7 @@ from pydoc import locate
 from typing import Any
 
 import torch
-from lightning.pytorch.plugins.precision import Precision
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
-
-from abaw.cli.messages import as_list
 
 AUTO = "auto"
 BF16, FLOAT32 = "bf16-mixed", "32-true"
@@ -32,7 +28,6 @@ class PrecisionChoice:
     precision: str
     reason: str
 
-    @rank_zero_only
     def announce(self) -> None:
         """Prints the choice to standard error, as standard output may be JSON."""
         print(f"precision: {self.precision} ({self.reason})", file=sys.stderr)
@@ -106,6 +101,10 @@ def settle_precision(trainer: Any, *, recorded: str | None = None) -> None:
         trainer: Parsed settings of the trainer; changed in place.
         recorded: Precision of a resumed run, which is kept.
     """
+    from lightning.pytorch.utilities import rank_zero_only
+
+    from abaw.cli.messages import as_list
+
     if trainer.precision != AUTO:
         return
     if any(_is_precision(plugin) for plugin in as_list(trainer.plugins)):
@@ -115,7 +114,8 @@ def settle_precision(trainer: Any, *, recorded: str | None = None) -> None:
     if recorded is not None and recorded != choice.precision:
         choice = PrecisionChoice(recorded, f"as recorded; this machine would choose {choice.precision}")
     trainer.precision = choice.precision
-    choice.announce()
+    if getattr(rank_zero_only, "rank", 0) == 0:
+        choice.announce()
 
 
 def set_matmul_precision(precision: str) -> None:
@@ -136,5 +136,7 @@ def _device(accelerator: Any) -> str:
 
 
 def _is_precision(plugin: Any) -> bool:
+    from lightning.pytorch.plugins.precision import Precision
+
     kind = locate(str(getattr(plugin, "class_path", "")))
     return isinstance(kind, type) and issubclass(kind, Precision)

@@ -46,11 +46,11 @@ from abaw.cli.messages import (
     user_message,
 )
 from abaw.cli.precision import AUTO, BF16, set_matmul_precision, settle_precision
+from abaw.cli.threads import n_threads
 from abaw.data.processes import available_cores
 from abaw.errors import AbawError, UsageError
 from abaw.loading.datamodule import AffectDataModule
 from abaw.model.checkpoints import load_checkpoint
-from abaw.threads import n_threads
 from abaw.training.callbacks import EvaluationWriter, ScoreWriter, SkippedFrames, TrackWriter
 from abaw.training.checkpointing import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from abaw.training.extraction import FeatureCheck

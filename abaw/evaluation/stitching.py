@@ -7,16 +7,7 @@ import torch
 from torch import Tensor
 
 from abaw.tasks import Task
-from abaw.windows import Window
-
-
-def taper(length: int) -> Tensor:
-    """Triangular weights of the frames of a window, float32 (T,), positive at both ends.
-
-    Frames in the middle of a window have context on both sides, so their predictions count more.
-    """
-    rise = torch.arange(1, length + 1, dtype=torch.float32)
-    return torch.minimum(rise, rise.flip(0)) / ((length + 1) // 2)
+from abaw.windows import Window, taper
 
 
 def fill_overlaps(windows: Tensor, overlaps: Sequence[int], previous: Tensor | None) -> Tensor:
@@ -90,7 +81,7 @@ class Stitcher:
         self._sizes = {task: values.shape[-1] for task, values in predictions.items()}
         columns = [values.float() for values in predictions.values()]
         columns += [visible[..., None].float(), torch.ones_like(columns[0][..., :1])]
-        weights = taper(visible.shape[1]).to(visible.device)[:, None]  # (T, 1)
+        weights = torch.from_numpy(taper(visible.shape[1])).to(visible.device)[:, None]  # (T, 1)
         weighted = torch.cat(columns, -1) * weights  # (B, T, K + 2)
         for values, window in zip(weighted, where, strict=True):
             if len(window):

@@ -10,24 +10,27 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from abaw.batch import Batch
 from abaw.errors import AbawError, UsageError
 from abaw.evaluation.calibration import Calibration, calibration_in
-from abaw.evaluation.stitching import Stitcher
 from abaw.evaluation.tracks import Track, track_frame
+from abaw.inference.analysis import Analysis, AnalysisSettings
+from abaw.inference.face_tables import face_table
+from abaw.inference.faces import TEMPLATE_SIZE, find_detector
+from abaw.inference.inputs import CropsOption, open_reader
+from abaw.inference.sequences import Predicted, SequencePredictor
 from abaw.model.checkpoints import load_checkpoint, network_weights
 from abaw.model.network import Network
 from abaw.tasks import Task
-from abaw.windows import cut, window_at
+from abaw.windows import Window
 
 _MUCH_LARGER = 2  # relative to the side of the training crops
 _TOO_BLUE = 10  # levels of 255; grey faces, bluish light and noise stay below
 _SAMPLED = 64  # frames of a video that are checked
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Predictor:
     """A trained network with its pre-processing and windows.
 
@@ -39,6 +42,8 @@ class Predictor:
         batch_size: Number of windows per forward pass.
         calibration: Calibration of all predictions; null: none.
         frame_size: Side of the training crops in pixels; null: unknown.
+        bf16: Whether to use bfloat16 where `bf16-mixed` training does.
+        checkpoint: File of the weights; empty: unknown.
     """
 
     network: Network
@@ -49,11 +54,34 @@ class Predictor:
     batch_size: int = 8
     calibration: Calibration | None = None
     frame_size: int | None = None
+    bf16: bool = False
+    checkpoint: str = ""
 
     @property
     def tasks(self) -> tuple[Task, ...]:
         """The predicted tasks."""
         return self.network.tasks
+
+    @property
+    def dim(self) -> int:
+        """Feature dimension (D)."""
+        return self.network.dim
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the network."""
+        return next(self.network.parameters()).device
+
+    def __repr__(self) -> str:
+        parts = [
+            ", ".join(map(str, self.tasks)),
+            f"windows of {self.window} frames",
+            "" if self.frame_size is None else f"crops of {self.frame_size} x {self.frame_size} pixels",
+            f"on {self.device}{' in bfloat16' if self.bf16 else ''}",
+            "calibrated" if self.calibration is not None else "",
+            self.checkpoint,
+        ]
+        return f"Predictor({'; '.join(part for part in parts if part)})"
 
     def predict_frames(
         self,
@@ -82,50 +110,99 @@ class Predictor:
             raise AbawError(f"visible: expected shape ({len(frames)},), one per frame, got {seen.shape}")
         for message in _input_warnings(frames, seen, self.frame_size):
             warnings.warn(message, stacklevel=2)
-        features = self._features(frames, np.flatnonzero(seen))
-        stitcher = Stitcher(lambda _: len(frames))
-        starts = cut(len(frames), self.window, self.stride, self.step)
-        for first in range(0, len(starts), self.batch_size):
-            clips = [
-                self._clip(start, features, torch.from_numpy(seen))
-                for start in starts[first : first + self.batch_size]
-            ]
-            batch = Batch.cat(clips).to(self._device)
-            with torch.inference_mode():
-                predictions = self.network.predictions(self.network(batch))
-            stitcher.add(batch.where, predictions, batch.visible)
-        (video,) = stitcher.flush()
-        values = {task: tensor.cpu().numpy() for task, tensor in video.predictions.items()}
-        track = Track(video="", seen=video.seen.cpu().numpy(), values=values)
+        features = np.zeros((len(frames), self.dim), np.float32)
+        features[seen] = self.encode(frames[seen])
+        sequence = SequencePredictor(self)
+        whole = Predicted.cat([*sequence.push(features, seen), *sequence.finish()])
+        track = Track(video="", seen=seen, values=whole.values)
         return track_frame(track if self.calibration is None else self.calibration.apply(track))
 
-    @property
-    def _device(self) -> torch.device:
-        return next(self.network.parameters()).device
+    def predict_video(self, path: str | Path, **options: Any) -> pd.DataFrame:
+        """Predictions for every face in every frame of a video, an image or a folder of images.
+
+        Args:
+            path: The video; a folder of aligned crops, as in `cropped_aligned`, is recognised.
+            options: Those of `stream_video`.
+
+        Returns:
+            One row per face and frame, and one for a frame without a face: `frame` (from 0), `timestamp` in
+            seconds, `face_id`, `success`, the box and the score of the face, action units, valence, arousal
+            and expressions; frames without the face are filled from context, with `success` 0.
+
+        Raises:
+            AbawError: The video cannot be read, or the detector is missing.
+        """
+        return pd.concat(list(self.stream_video(path, **options)), ignore_index=True)
+
+    def stream_video(
+        self,
+        path: str | Path,
+        *,
+        detector: str | Path | None = None,
+        settings: AnalysisSettings | None = None,
+        crops: CropsOption = "auto",
+        fps: float | None = None,
+    ) -> Iterator[pd.DataFrame]:
+        """As `predict_video`, in pieces that come as soon as they are final, with bounded memory.
+
+        Warns at the end if the video is truncated or damaged.
+
+        Args:
+            path: The video, image or folder of images.
+            detector: File of the face detector YuNet; null: from the cache or the Hugging Face hub.
+            settings: Settings of the analysis; null: the default, with crops of the size of the training.
+            crops: Whether images are aligned crops.
+            fps: Frames per second of a folder of images; null: unknown.
+
+        Raises:
+            AbawError: The video cannot be read, or the detector is missing.
+        """
+        reader = open_reader(Path(path), crops=crops, fps=fps)
+        found = None if reader.aligned else find_detector(None if detector is None else Path(detector))
+        chosen = settings or AnalysisSettings(crop_size=self.frame_size or TEMPLATE_SIZE)
+        for rows in Analysis(reader, self, found, chosen, calibration=self.calibration):
+            yield face_table(rows)
+        if reader.problem:
+            warnings.warn(f"{path}: {reader.problem}", stacklevel=2)
 
     @torch.inference_mode()
-    def _features(self, frames: NDArray[np.uint8], places: NDArray[np.int64]) -> Tensor:
-        """The features of all frames, (N, D) on the device; those at `places` pass through the backbone."""
-        features = torch.zeros(len(frames), self.network.dim, device=self._device)
-        for some in torch.split(torch.from_numpy(places), self.batch_size * self.window):
-            images = torch.from_numpy(frames[some.numpy()]).to(self._device)
-            features[some.to(self._device)] = self.network.encode_frames(images)
+    def encode(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The features (M, D) of aligned faces uint8 (M, S, S, 3), RGB.
+
+        Raises:
+            AbawError: The network was trained on cached features and has no backbone.
+        """
+        features = np.empty((len(crops), self.dim), np.float32)
+        size = self.batch_size * self.window
+        for first in range(0, len(crops), size):
+            images = torch.from_numpy(np.ascontiguousarray(crops[first : first + size])).to(self.device)
+            with self._autocast():
+                encoded = self.network.encode_frames(images)
+            features[first : first + size] = encoded.float().cpu().numpy()
         return features
 
-    def _clip(self, start: int, features: Tensor, visible: Tensor) -> Batch:
-        window = window_at(0, start, len(visible), self.window, self.step)
-        which = slice(window.start, window.stop, window.step)
+    @torch.inference_mode()
+    def predict_windows(
+        self,
+        features: NDArray[np.float32],
+        visible: NDArray[np.bool_],
+        present: NDArray[np.bool_],
+    ) -> dict[Task, NDArray[np.float32]]:
+        """Per task the predictions (B, T, K) of windows of features (B, T, D); see `FrameModel`."""
+        b, t = visible.shape
+        batch = Batch(
+            features=torch.from_numpy(features),
+            present=torch.from_numpy(present),
+            visible=torch.from_numpy(visible),
+            where=(Window(0, 0, t),) * b,
+            n_bad_frames=torch.zeros(b, dtype=torch.long),
+        ).to(self.device)
+        with self._autocast():
+            outputs = self.network.predictions(self.network(batch))
+        return {task: values.float().cpu().numpy() for task, values in outputs.items()}
 
-        def padded(values: Tensor) -> Tensor:  # (n, ...) -> (1, T, ...)
-            return torch.cat([values, values.new_zeros((self.window - len(window), *values.shape[1:]))])[None]
-
-        return Batch(
-            features=padded(features[which]),
-            present=padded(torch.ones(len(window), dtype=torch.bool)),
-            visible=padded(visible[which]),
-            where=(window,),
-            n_bad_frames=torch.zeros(1, dtype=torch.long),
-        )
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
 
 def _checked_frames(frames: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
@@ -210,6 +287,7 @@ def load(
         **metadata["windows"],
         calibration=calibration,
         frame_size=metadata.get("frame_size"),
+        checkpoint=str(checkpoint),
     )
 
 

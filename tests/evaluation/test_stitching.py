@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from abaw.evaluation.stitching import Stitcher, fill_overlaps, taper
+from abaw.evaluation.stitching import Stitcher, fill_overlaps
 from abaw.windows import PADDING, Window, cut, window_at
 
 # frames of the video, length, stride, step
@@ -18,16 +18,6 @@ def clips(track: torch.Tensor, windows: list[Window], length: int) -> torch.Tens
     for clip, window in zip(out, windows, strict=True):
         clip[: len(window)] = track[list(window.frames)]
     return out
-
-
-def test_taper_is_positive_symmetric_and_highest_in_the_middle():
-    for length in (1, 2, 5, 8):
-        weights = taper(length)
-        assert weights.shape == (length,)
-        assert weights.min() > 0
-        assert weights.max() == 1
-        assert torch.equal(weights, weights.flip(0))
-        assert int(weights.argmax()) == (length - 1) // 2
 
 
 @given(shapes, st.integers(1, 7), st.randoms(use_true_random=False))

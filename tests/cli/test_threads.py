@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from abaw.__main__ import main
+from abaw.cli.threads import WEIGHTS_PER_THREAD, n_threads, wait_passively
 from abaw.cli.trainer_commands import AbawCLI
 from abaw.data.processes import available_cores
-from abaw.threads import WEIGHTS_PER_THREAD, n_threads, wait_passively
 from tests.support.project import PROJECT
 
 NAMES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")
