@@ -1,9 +1,9 @@
 """Frame-level affect from video: valence-arousal, expressions and action units.
 
-A trained checkpoint predicts a table with a row per frame, here from face crops of any video:
+A trained checkpoint predicts a table with a row per face and frame of any video:
 
     model = abaw.load("runs/mtl/checkpoints/best.ckpt")
-    table = model.predict_frames(frames)  # uint8 (N, H, W, 3), RGB
+    table = model.predict_video("interview.mp4")
 
 Training and evaluation are subcommands: see `abaw --help`.
 """

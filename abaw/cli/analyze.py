@@ -134,8 +134,6 @@ class _Run:
 
         from abaw.inference.inputs import open_reader
         from abaw.inference.results import ResultFiles
-        from abaw.report.overlay import write_overlay
-        from abaw.report.timeline import write_page
 
         reader = open_reader(path, crops=self.crops, fps=self.fps)
         files = ResultFiles(self.out, reader.name, self.table)
@@ -148,9 +146,13 @@ class _Run:
             summary: dict[str, Any] = self.job.run(reader, files, bar.update)
         video = files.overlay_of(reader)
         if self.overlay and not video.exists():
+            from abaw.report.overlay import write_overlay
+
             with tqdm(total=n_frames, desc=video.name, unit=" frames", disable=None) as bar:
                 write_overlay(reader, files.table, video, every=every, progress=bar.update)
         if self.page and not files.page.exists() and video.suffix == ".mp4":
+            from abaw.report.timeline import write_page
+
             write_page(files.table, video if video.exists() else None, files.page, title=reader.name)
         return summary, finished
 

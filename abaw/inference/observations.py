@@ -23,7 +23,7 @@ from abaw.inference.video import VideoFrame
 
 CHUNK = 64
 """Number of frames that are encoded together and kept together."""
-_AHEAD = 4  # decoded frames that wait for detection, per thread
+_AHEAD = 2  # decoded frames that wait for detection, per thread; a frame in 4K takes 25 MB
 
 Item = TypeVar("Item")
 

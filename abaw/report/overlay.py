@@ -1,5 +1,6 @@
 """Predictions drawn into the video they are of: boxes, identities, expression, valence-arousal, AUs."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -75,8 +76,8 @@ def write_overlay(
         assert frame.pixels is not None
         _write_image(out, painter.draw(frame.pixels, rows_of[0]))
         return
-    has_times = rows["timestamp"].notna().any()
-    begins = float(rows["timestamp"].iloc[0]) if has_times else 0.0
+    first = float(rows["timestamp"].iloc[0])
+    begins = first if math.isfinite(first) else 0.0
     audio = reader.path if isinstance(reader, VideoFile) else None
     with ExitStack() as stack:
         writer: VideoWriter | None = None
@@ -88,7 +89,8 @@ def write_overlay(
             if writer is None:
                 size = (drawn.shape[1] + drawn.shape[1] % 2, drawn.shape[0] + drawn.shape[0] % 2)
                 writer = stack.enter_context(VideoWriter(out, size, audio_from=audio, begins=begins))
-            seconds = frame.timestamp if has_times else frame.number / _FPS
+            known = math.isfinite(frame.timestamp)
+            seconds = frame.timestamp if known else begins + frame.number / _FPS
             writer.write(seconds, _fitted(drawn, *size))
             if progress is not None:
                 progress(1)

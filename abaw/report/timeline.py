@@ -77,7 +77,7 @@ def _value_columns(rows: pd.DataFrame) -> list[str]:
 def charts(rows: pd.DataFrame, end: float) -> list[Any]:
     """Vega-Lite charts of what a table holds: valence and arousal, expressions, action units.
 
-    Each has the parameter `time`, the position of the video in seconds, and the named data set `curve`.
+    Each has the parameter `position`, that of the video in seconds, and the named data set `curve`.
     """
     made = []
     if "valence" in rows:
@@ -109,12 +109,12 @@ def _layers(title: str, height: int, *layers: Any) -> Any:
     now = (
         alt.Chart(alt.InlineData(values=[{}]))
         .mark_rule(color="#C00000", strokeWidth=2)
-        .transform_calculate(now="time")
+        .transform_calculate(now="position")
         .encode(x="now:Q")
     )
     return (
         alt.layer(shade, *layers, now)
-        .add_params(alt.param(name="time", value=0))
+        .add_params(alt.param(name="position", value=0))
         .properties(title=title, width="container", height=height)
         .configure(background="transparent")
         .configure_axis(labelColor="#808080", titleColor="#808080", gridColor="#80808040")
@@ -149,12 +149,13 @@ def _expression_chart(names: list[Any], end: float) -> Any:
     areas = (
         alt.Chart(alt.NamedData(name="curve"))
         .transform_fold(names, as_=["name", "probability"])
+        .transform_calculate(order=f"indexof({json.dumps(names)}, datum.name)")
         .mark_area()
         .encode(
             x=_x(end),
             y=alt.Y("probability:Q", stack="zero", scale=alt.Scale(domain=[0, 1]), title="probability"),
             color=alt.Color("name:N", scale=alt.Scale(domain=names, range=_PALETTE), sort=names, title=None),
-            order=alt.Order("name:N"),
+            order=alt.Order("order:Q"),
             tooltip=[
                 "name:N",
                 alt.Tooltip("seconds:Q", format=".2f"),

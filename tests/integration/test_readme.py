@@ -11,7 +11,10 @@ import pandas as pd
 import pytest
 
 from abaw.data.synth.writer import write_dataset
+from tests.support.marker_faces import MarkerDetector, scene
 from tests.support.project import PROJECT
+from tests.support.video_predictor import video_checkpoint
+from tests.support.videos import write_video
 
 
 def commands(heading: str) -> str:
@@ -55,3 +58,29 @@ def test_from_download_to_submission_word_for_word(tmp_path: Path) -> None:
     assert np.isfinite(values).all()
     assert np.abs(values).max() <= 1
     assert values.std(0).min() > 0
+
+
+def python_blocks(page: str) -> str:
+    text = (PROJECT / page).read_text(encoding="utf-8")
+    return "\n".join(re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL))
+
+
+@pytest.mark.parametrize(("page", "run"), [("README.md", "demo"), ("docs/video.md", "mtl")])
+def test_the_python_of_a_page_runs(
+    page: str, run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("abaw.inference.analysis.FaceDetector", MarkerDetector)
+    monkeypatch.setattr("abaw.inference.predictor.find_detector", lambda path: tmp_path)
+    video_checkpoint(tmp_path / f"runs/{run}/checkpoints/best.ckpt")
+    for name in ("interview.mp4", "long.mp4"):
+        write_video(tmp_path / name, [scene(("red", 60 + k, 80)) for k in range(30)])
+    crops = np.full((20, 32, 32, 3), 90, np.uint8)
+    names: dict[str, object] = {"frames": crops, "crops": crops}
+    exec(python_blocks(page), names)
+    table = names["table"]
+    assert isinstance(table, pd.DataFrame)
+    assert len(table) == 20  # of predict_frames, the last one
+    if page == "docs/video.md":
+        assert "valence" in capsys.readouterr().out
+        assert len(names["model"].predict_video("interview.mp4")) == 30  # type: ignore[attr-defined]

@@ -93,10 +93,11 @@ def test_a_browser_draws_it_and_seeks(tmp_path: Path) -> None:
     click = """<script>window.ready.then(views => {
       const at = views[0].container().getBoundingClientRect();
       const target = views[0].container().querySelector("svg");
-      const x = at.left + views[0].origin()[0] + views[0].scale("x")(0.4);
+      const x = at.left + views[0].padding().left + views[0].origin()[0] + views[0].scale("x")(0.4);
       target.dispatchEvent(new MouseEvent("click", {clientX: x, clientY: at.top + 60, bubbles: true}));
       const seconds = () => document.getElementById("video").currentTime.toFixed(2);
-      setTimeout(() => { document.title = "at " + seconds(); }, 500);
+      const rule = () => document.querySelector("line[stroke='#C00000']").getBoundingClientRect().x - x;
+      setTimeout(() => { document.title = "at " + seconds() + ", off by " + Math.round(rule()); }, 500);
     });</script>"""
     start, _, end = page.read_text(encoding="utf-8").rpartition("</body>")
     page.write_text(f"{start}{click}</body>{end}", encoding="utf-8")
@@ -107,6 +108,7 @@ def test_a_browser_draws_it_and_seeks(tmp_path: Path) -> None:
             "--no-sandbox",
             "--disable-gpu",
             "--virtual-time-budget=8000",
+            "--enable-logging=stderr",
             "--dump-dom",
             page.as_uri(),
         ],
@@ -116,4 +118,5 @@ def test_a_browser_draws_it_and_seeks(tmp_path: Path) -> None:
     )
     drawn = done.stdout
     assert len(re.findall(r'<svg [^>]*class="marks"', drawn)) == 3, done.stderr[-2000:]
-    assert "<title>at 0.40</title>" in drawn
+    assert re.search(r"<title>at 0\.40, off by -?[01]</title>", drawn), re.findall("<title>.*</title>", drawn)
+    assert not re.findall("CONSOLE.*", done.stderr)
