@@ -4,7 +4,8 @@ The training runs on PyTorch's `meta` device, whose tensors have a shape and no 
 one, and so make the host wait for a GPU, raises. Copies to it that would wait are found by their call.
 """
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,21 @@ from abaw.model.temporal import TemporalSettings
 from abaw.tasks import VA
 from abaw.training.callbacks import EMA
 from abaw.training.checkpointing import LastCheckpoint
-from abaw.training.loggers import CSVLogger, ProgressBar
+from abaw.training.loggers import CSVLogger
 from abaw.training.losses import LossSettings
 from abaw.training.module import AffectModule
 from abaw.training.nonfinite import NonFiniteGuard
+from abaw.training.progress import ProgressBar
+
+
+@pytest.fixture(autouse=True)
+def _signal_handlers() -> Iterator[None]:
+    """Restores the handlers of signals: a training that is stopped midway leaves those of Lightning."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
 
 META = torch.device("meta")
 N_STEPS = 3
