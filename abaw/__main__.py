@@ -40,8 +40,8 @@ def _run(args: list[str]) -> int:
     """Runs one subcommand and turns exceptions into a message and an exit code."""
     try:
         return _dispatch(args)
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+    except KeyboardInterrupt as stop:
+        return _fail("; ".join(("interrupted", *map(str, stop.args))), 130)
     except UsageError as error:
         return _fail(str(error), 2)
     except AbawError as error:
@@ -100,8 +100,25 @@ def _dispatch(args: list[str]) -> int:
         return _run_configured(subcommand, rest)
     if subcommand in SUBCOMMANDS:
         return _run_plain(subcommand, SUBCOMMANDS[subcommand], rest)
-    hint = did_you_mean(subcommand, known)
-    raise UsageError(f"there is no subcommand {subcommand!r}{hint}; `abaw --help` lists them")
+    hint = _MEANT.get(subcommand) or did_you_mean(subcommand, known)
+    raise UsageError(f"there is no subcommand {subcommand!r}{hint or ';'} `abaw --help` lists them")
+
+
+_TRAIN, _SCORE = "; did you mean fit?", "; did you mean validate (with its network) or score (its tracks)?"
+_PREDICT = "; did you mean predict (a data set) or analyze (any video)?"
+_MEANT = {
+    **dict.fromkeys(("train", "training", "finetune", "resume"), _TRAIN),
+    **dict.fromkeys(("eval", "evaluate", "evaluation", "val", "valid"), _SCORE),
+    **dict.fromkeys(("inference", "infer", "run", "prediction", "demo"), _PREDICT),
+    **dict.fromkeys(("video", "detect", "track", "webcam"), "; did you mean analyze?"),
+    **dict.fromkeys(("generate", "data", "dataset", "download"), "; did you mean synth (generated data)?"),
+    **dict.fromkeys(("doctor", "validate_data", "lint"), "; did you mean check?"),
+    **dict.fromkeys(("benchmark", "profile", "speed"), "; did you mean bench?"),
+    **dict.fromkeys(("features", "cache"), "; did you mean extract?"),
+    **dict.fromkeys(("threshold", "thresholds", "tune"), "; did you mean calibrate?"),
+    **dict.fromkeys(("submission", "export_submission"), "; did you mean submit?"),
+}
+"""Subcommands of other programs, with the hint."""
 
 
 def _run_configured(subcommand: str, args: list[str]) -> int:
@@ -109,7 +126,12 @@ def _run_configured(subcommand: str, args: list[str]) -> int:
         print(configured_page(subcommand), end="")
         return 0
     words = ["--help" if word == "--help-all" else word for word in args]
-    if "--help" in words:
+    if "--help" not in words:
+        from abaw.cli.arguments import check_arguments
+
+        check_arguments(subcommand, words)
+        _say_loading(subcommand)
+    else:
         from jsonargparse import set_parsing_settings
 
         set_parsing_settings(docstring_parse_attribute_docstrings=True)  # takes a second
@@ -126,6 +148,12 @@ def _run_configured(subcommand: str, args: list[str]) -> int:
     return run(subcommand, words)
 
 
+def _say_loading(subcommand: str) -> None:
+    """Says something before seconds of imports, in the first process of a run."""
+    if "torch" not in sys.modules and "LOCAL_RANK" not in os.environ:
+        print(f"abaw {subcommand}: loading PyTorch", file=sys.stderr, flush=True)
+
+
 def _run_plain(subcommand: str, does: Callable[..., int | None], args: Sequence[str]) -> int:
     from argparse import ArgumentError
 
@@ -138,6 +166,8 @@ def _run_plain(subcommand: str, does: Callable[..., int | None], args: Sequence[
         if message != str(error):
             message = f"{message}: no such option or argument{did_you_mean(message.split()[0], options)}"
         raise UsageError(f"{subcommand}: {message}\nsee `abaw {subcommand} --help`") from error
+    if subcommand == "analyze":
+        _say_loading(subcommand)
     return does(**vars(values)) or 0
 
 

@@ -1,6 +1,7 @@
 """The subcommand `analyze`: from any video to tables, an overlay video and a page."""
 
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -58,15 +59,10 @@ def analyze(
         trust_code: Import the code of a custom task that the checkpoint names.
         json: Print the summaries as JSON.
     """
-    from json import dumps
-
-    import torch
-
     from abaw.cli.precision import BF16, best_precision
-    from abaw.cli.threads import n_threads
-    from abaw.data.processes import available_cores
+    from abaw.cli.threads import threads_of
     from abaw.inference.analysis import AnalysisSettings
-    from abaw.inference.faces import TEMPLATE_SIZE, NoDetectorError, find_detector
+    from abaw.inference.faces import TEMPLATE_SIZE, find_detector
     from abaw.inference.inputs import find_inputs
     from abaw.inference.predictor import load
     from abaw.inference.results import AnalysisJob
@@ -85,12 +81,20 @@ def analyze(
         choice.announce()
         precision = choice.precision  # type: ignore[assignment]
     predictor.bf16 = precision == BF16
-    if predictor.device.type == "cpu":
-        n_weights = sum(weight.numel() for weight in predictor.network.parameters())
-        torch.set_num_threads(n_threads(n_weights, cores=available_cores()))
     settings = replace(settings, crop_size=predictor.frame_size or TEMPLATE_SIZE)
     job = AnalysisJob(predictor=predictor, detector=detector, settings=settings, format=format)
     run = _Run(out, job, crops, fps, table, not no_overlay, not no_page)
+    n_weights = sum(weight.numel() for weight in predictor.network.parameters())
+    with threads_of(n_weights) if predictor.device.type == "cpu" else nullcontext():
+        return _analyze_all(run, paths, json)
+
+
+def _analyze_all(run: "_Run", paths: list[Path], json: bool) -> int:
+    """Analyses all inputs, prints what was found in each, and returns the exit code."""
+    from json import dumps
+
+    from abaw.inference.faces import NoDetectorError
+
     summaries, n_failed = [], 0
     for path in paths:
         try:
@@ -130,8 +134,7 @@ class _Run:
         Raises:
             AbawError: It cannot be read, or a file cannot be written.
         """
-        from tqdm import tqdm
-
+        from abaw.data.progress import Progress
         from abaw.inference.inputs import open_reader
         from abaw.inference.results import ResultFiles
 
@@ -140,15 +143,13 @@ class _Run:
         every = self.job.settings.every
         n_frames = None if reader.n_frames is None else -(-reader.n_frames // every)
         finished = files.table.exists() and files.summary.exists()
-        with tqdm(
-            total=n_frames, desc=reader.name, unit=" frames", disable=True if finished else None
-        ) as bar:
+        with Progress(total=n_frames, desc=reader.name, unit="frame", show=not finished) as bar:
             summary: dict[str, Any] = self.job.run(reader, files, bar.update)
         video = files.overlay_of(reader)
         if self.overlay and not video.exists():
             from abaw.report.overlay import write_overlay
 
-            with tqdm(total=n_frames, desc=video.name, unit=" frames", disable=None) as bar:
+            with Progress(total=n_frames, desc=video.name, unit="frame") as bar:
                 write_overlay(reader, files.table, video, every=every, progress=bar.update)
         if self.page and not files.page.exists() and video.suffix == ".mp4":
             from abaw.report.timeline import write_page

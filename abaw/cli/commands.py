@@ -1,6 +1,5 @@
 """Subcommands without a trainer: typed functions, with options and help from signature and docstring."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -31,13 +30,13 @@ def synth(
     from abaw.data.synth.writer import write_dataset
 
     done = write_dataset(
-        out, videos=videos, frames=frames, seed=seed, jobs=jobs, preset=preset, progress=sys.stderr.isatty()
+        out, videos=videos, frames=frames, seed=seed, jobs=jobs, preset=preset, progress=True
     )
     print(f"{done.root}: {done.videos} videos, {done.frames:,} frames, {done.images:,} with a face")
 
 
 def check(
-    root: Path,
+    root: Path | None = None,
     *,
     image_roots: list[Path] | None = None,
     annotations: Path | None = None,
@@ -50,7 +49,7 @@ def check(
     """Check every image and every label of a data set; exits with 1 if there are defects.
 
     Args:
-        root: Folder below which images and annotations are searched.
+        root: Folder below which images and annotations are searched; null: environment variable ABAW_ROOT.
         image_roots: Folders with one folder of images per video, instead of those found below the root.
         annotations: Folder with the annotations, instead of those found below the root.
         sample: Sample submission, or list of videos, whose images must exist.
@@ -60,15 +59,15 @@ def check(
         json: Print everything as JSON.
     """
     from abaw.data.check.check import check_dataset
-    from abaw.data.layout import DataSource
+    from abaw.data.layout import DataSource, named_root
     from abaw.evaluation.submission.formats import read_sample
 
     report = check_dataset(
-        DataSource(root, image_roots, annotations),
+        DataSource(named_root(root, "ROOT"), image_roots, annotations),
         size=size,
         ignore=ignore or (),
         jobs=jobs,
-        progress=sys.stderr.isatty(),
+        progress=True,
         asked=None if sample is None else read_sample(sample).numbers(),
     )
     print(report.to_json() if json else report.table())
@@ -100,9 +99,7 @@ def folds(
     from abaw.data.layout import DataSource
     from abaw.loading.splits import make_folds, write_folds
 
-    index = build_index(
-        DataSource(root, annotations=annotations, label_set=label_set), progress=sys.stderr.isatty()
-    )
+    index = build_index(DataSource(root, annotations=annotations, label_set=label_set), progress=True)
     fold_of = make_folds(index, k, seed)
     write_folds(out, fold_of)
     sizes = [sum(fold == number for fold in fold_of.values()) for number in range(k)]
@@ -141,7 +138,7 @@ def pack(
         format=format,
         segment=segment,
         jobs=jobs,
-        progress=sys.stderr.isatty(),
+        progress=True,
     )
     print(done.to_json() if json else done.line())
 

@@ -1,17 +1,16 @@
-"""Configuration files: shipped ones, those named on the command line, and the lines of their options."""
+"""Configuration files of a command: where its options are, and those of earlier versions."""
 
 import os
 import re
-from argparse import ArgumentError, ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse import get_loader, set_loader
 
-from abaw.errors import UsageError, did_you_mean
+from abaw.cli.arguments import given_files, named_files, shipped_path
+from abaw.errors import UsageError
 from abaw.training.checkpointing import (
     OPTIONS,
     current_option,
@@ -38,13 +37,6 @@ set_loader(YAML, _load, (yaml.YAMLError,))
 _OPTION = re.compile(r"""['"]([^'"\n]+)['"]|([a-z]\w*(?:\.\w+)+)""")
 
 
-def shipped() -> Path:
-    """The folder of the shipped configurations: inside an installed package, beside it in a repository."""
-    package = Path(str(files("abaw")))
-    inside = package / "configs"
-    return inside if inside.is_dir() else package.parent / "configs"
-
-
 def with_shipped(args: Sequence[str]) -> list[str]:
     """The arguments of a command, with paths of shipped configurations and current class paths.
 
@@ -57,46 +49,12 @@ def with_shipped(args: Sequence[str]) -> list[str]:
     for word in args:
         option, equals, value = word.partition("=")
         if words and words[-1] in ("-c", "--config"):
-            words.append(_shipped_path(word))
+            words.append(shipped_path(word))
         elif option == "--config" and equals:
-            words.append(f"--config={_shipped_path(value)}")
+            words.append(f"--config={shipped_path(value)}")
         else:
             words.append(with_current_class_paths(word))
     return words
-
-
-def _shipped_path(name: str) -> str:
-    if os.path.exists(name) or set(name) & set(":{\n"):  # noqa: PTH110 - may be YAML text
-        return name
-    folder = shipped()
-    path = folder / name.removeprefix("configs/")
-    if path.is_file():
-        return str(path)
-    known = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.yaml"))
-    raise UsageError(
-        f"--config {name}: there is no such file{did_you_mean(name, known)}\n"
-        f"configurations that come with the package: {', '.join(known)}"
-    )
-
-
-def _given(args: Sequence[str]) -> Namespace:
-    """The options `--run` and `--config` of a command; raises UsageError if one has no value."""
-    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--run", type=Path)
-    parser.add_argument("-c", "--config", action="append", default=[])
-    try:
-        return parser.parse_known_args([word for word in args if word not in ("-h", "--help")])[0]
-    except ArgumentError as error:
-        option = str(error.argument_name).rpartition("/")[2]
-        raise UsageError(
-            f"{option} needs a value: {option} {'FILE' if option == '--config' else 'DIR'}"
-        ) from error
-
-
-def named_files(args: Sequence[str]) -> list[Path]:
-    """The existing files given with `--config`, in order; the parser reports missing ones."""
-    # a configuration may be YAML text, for which Path.is_file may raise
-    return [Path(given) for given in _given(args).config if os.path.isfile(given)]  # noqa: PTH113
 
 
 def refuse_old_options(args: Sequence[str]) -> None:
@@ -172,12 +130,35 @@ def with_location(message: str, args: Sequence[str], *, in_file: bool = False) -
     return f"{', '.join(map(str, configs))}: {message}" if configs and in_file else message
 
 
+def make_absolute(data: Any) -> None:
+    """Makes the paths of the data absolute, in place, so that a recorded run is found from any directory."""
+    for name in ("root", "folds"):
+        if data[name] is not None:
+            data[name] = os.path.abspath(data[name])  # noqa: PTH100 - links stay
+    if data["features"] is not None:
+        data["features"] = [os.path.abspath(folder) for folder in data["features"]]  # noqa: PTH100
+
+
+def run_folder(args: Sequence[str]) -> Path | None:
+    """The directory of the run that the arguments of a command name; None if they name none."""
+    given = given_files(args)
+    return Run.named(given.run, given.config).folder if given.run is not None or given.config else None
+
+
 def with_own_config(args: list[str]) -> list[str]:
     """The arguments; without `--config`, the configuration of an existing run is added.
 
+    The run is that of `--run`, or else the one that a checkpoint named with `--ckpt_path` lies in.
+
     Raises:
-        UsageError: `--run` or `--config` has no value.
+        UsageError: An option has no value.
     """
-    given = _given(args)
-    own = Run(given.run).config if given.run is not None and not given.config else None
-    return ["--config", str(own), *args] if own is not None and own.is_file() else args
+    given = given_files(args)
+    if given.config:
+        return args
+    added = []
+    if given.run is None and given.ckpt_path not in (None, "best", "last"):
+        given.run = Path(given.ckpt_path).resolve().parent.parent
+        added = [f"--run={given.run}"]
+    own = None if given.run is None else Run(given.run).config
+    return [*added, "--config", str(own), *args] if own is not None and own.is_file() else args

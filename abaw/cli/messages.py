@@ -66,6 +66,7 @@ def as_list(value: Any) -> list[Any]:
 def adjust_trainer_options(parser: Any) -> None:
     """Makes `auto` the default of `--trainer.precision`, and `--trainer.limit_val_batches 1` one batch.
 
+    `TrainingSummary` takes the place of Lightning's model summary.
     Python may cache the annotation `int | float` in the reverse order; then 1 is parsed as 1.0, all batches.
     """
     for action in parser._actions:
@@ -73,7 +74,7 @@ def adjust_trainer_options(parser: Any) -> None:
             action._typehint = int | float | None
         elif action.dest == "trainer.precision":
             action._typehint = Literal["auto"] | action._typehint
-    parser.set_defaults({"trainer.precision": "auto"})
+    parser.set_defaults({"trainer.precision": "auto", "trainer.enable_model_summary": False})
 
 
 def check_training(trainer: Any) -> None:
@@ -153,13 +154,32 @@ WARNINGS = (
     ".*overridden `on_before_batch_transfer` in `LightningModule`.*",  # on purpose
     r".*recommended to use `self\.log\(.*sync_dist=True.*",  # scores are already sums over all devices
     ".*Checkpoint directory .* exists and is not empty.*",  # `Run.start` checks it
+    ".*number of training batches .* is smaller than the logging interval.*",  # epochs are logged too
 )
 
 
+LOGS = (
+    "Tip:",
+    "Seed set to",
+    *("GPU available", "TPU available", "HPU available"),  # the summary of the training names the device
+    "Loading `train_dataloader` to estimate",
+    *("Restoring states from", "Restored all states", "Loaded model weights"),
+    "`Trainer.fit` stopped",  # the end of the training says why
+    "Using ",  # bfloat16 mixed precision
+    "Found current_model_state in the checkpoint",  # of an averaged training
+)
+"""Beginnings of Lightning's messages that are left out."""
+
+
 def silence() -> None:
-    """Ignores `WARNINGS` and Lightning's tips for the rest of the process."""
+    """Ignores `WARNINGS` and Lightning's `LOGS` for the rest of the process."""
     for message in WARNINGS:
         warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "Tip:" not in record.getMessage()
-    )
+    for name in ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero", "fabric.utilities.seed"):
+        logger = logging.getLogger(f"lightning.{name}")
+        if not any(getattr(known, "__name__", "") == _is_shown.__name__ for known in logger.filters):
+            logger.addFilter(_is_shown)
+
+
+def _is_shown(record: logging.LogRecord) -> bool:
+    return not record.getMessage().lstrip("💡 ").startswith(LOGS)

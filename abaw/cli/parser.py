@@ -37,6 +37,8 @@ def parser_of(name: str, does: Callable[..., Any]) -> Any:
         settings = _settings(parameter.annotation) | {"help": says[argument]}
         if parameter.kind is not parameter.KEYWORD_ONLY:
             settings.pop("metavar", None)
+            if parameter.default is not parameter.empty:
+                settings |= {"nargs": "?", "default": parameter.default}
             parser.add_argument(argument, **settings)
         elif parameter.default is parameter.empty:
             parser.add_argument(f"--{argument}", required=True, **settings)

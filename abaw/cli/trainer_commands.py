@@ -14,7 +14,6 @@ jsonargparse 4.53.0, torch 2.15.0 and litdata 0.2.76:
     litdata       _merge_no_wait (data/formats/litdata_shards)
 """
 
-import os
 import signal
 import sys
 from argparse import ArgumentError
@@ -34,7 +33,15 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_warn
 
 import abaw
-from abaw.cli.config_files import YAML, refuse_old_options, with_location, with_own_config, with_shipped
+from abaw.cli.config_files import (
+    YAML,
+    make_absolute,
+    refuse_old_options,
+    run_folder,
+    with_location,
+    with_own_config,
+    with_shipped,
+)
 from abaw.cli.messages import (
     Seed,
     adjust_trainer_options,
@@ -46,18 +53,19 @@ from abaw.cli.messages import (
     user_message,
 )
 from abaw.cli.precision import AUTO, BF16, set_matmul_precision, settle_precision
-from abaw.cli.threads import n_threads
-from abaw.data.processes import available_cores
+from abaw.cli.threads import set_threads
+from abaw.data.layout import named_root
 from abaw.errors import AbawError, UsageError
 from abaw.loading.datamodule import AffectDataModule
 from abaw.model.checkpoints import load_checkpoint
 from abaw.training.callbacks import EvaluationWriter, ScoreWriter, SkippedFrames, TrackWriter
 from abaw.training.checkpointing import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from abaw.training.extraction import FeatureCheck
-from abaw.training.loggers import CSVLogger, EpochLogger, ProgressBar, wandb_settings
+from abaw.training.loggers import CSVLogger, wandb_settings
 from abaw.training.module import AffectModule
 from abaw.training.nonfinite import NonFiniteGuard
-from abaw.training.preemption import EndOnSignal, Preempted, announce
+from abaw.training.preemption import EndOnSignal, Preempted, announce, how_to_continue
+from abaw.training.progress import EpochLogger, ProgressBar, TrainingSummary
 from abaw.training.run_directory import (
     Run,
     SaveConfig,
@@ -87,7 +95,8 @@ class AbawCLI(LightningCLI):
     def __init__(self, subcommand: str, args: list[str]) -> None:
         self._asked = subcommand
         header = [f"abaw {abaw.__version__}"]
-        short: dict[str, Any] = {"exit_on_error": False, "dump_header": header, "parser_mode": YAML}
+        short: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
+        short |= {"dump_header": header, "parser_mode": YAML}
         super().__init__(
             self.module_type,
             AffectDataModule,
@@ -163,6 +172,7 @@ class AbawCLI(LightningCLI):
             check_training(settings.trainer)
         self.files = Run.named(settings.run, settings.config or [])
         settings.run = str(self.files.folder)
+        make_absolute(settings.data)
         settings.trainer.use_distributed_sampler = False  # our samplers are distributed
         self.quick = bool(settings.trainer.fast_dev_run)  # writes no files
         self.ckpt_path = self._start(settings) if self.fitting else self.files.trained(self._asked_checkpoint)
@@ -238,11 +248,12 @@ class AbawCLI(LightningCLI):
         """
         try:
             super().instantiate_classes()
+            named_root(self.config[self.subcommand].data.root, "--data.root DIR")
         except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
             # jsonargparse wraps errors of optional settings
             refusal = error.__cause__ if isinstance(error.__cause__, AbawError) else error
             if isinstance(refusal, AbawError) and not isinstance(refusal, UsageError):
-                raise refusal from None
+                raise AbawError(with_location(str(refusal), self._words)) from None
             ours = isinstance(refusal, AbawError)
             message = str(refusal) if ours else f"settings do not fit: {friendly_error(str(refusal), [])}"
             raise UsageError(with_location(message, self._words, in_file=not ours)) from error
@@ -250,17 +261,7 @@ class AbawCLI(LightningCLI):
             self.model.init_from = self.config_init[self.subcommand].init_from
             self.model.resumed = self.ckpt_path is not None
         if self.trainer.strategy.root_device.type == "cpu":
-            self._set_threads()
-
-    def _set_threads(self) -> None:
-        """Sets the number of threads by the size of the network, unless OMP_NUM_THREADS is set."""
-        if "OMP_NUM_THREADS" in os.environ:
-            return
-        n_processes = self.trainer.num_devices
-        n = n_threads(self._n_active_weights(), cores=available_cores() // n_processes)
-        torch.set_num_threads(n)
-        if n_processes > 1:  # in processes that Lightning starts
-            os.environ["OMP_NUM_THREADS"] = str(n)
+            set_threads(self._n_active_weights(), n_processes=self.trainer.num_devices)
 
     def _n_active_weights(self) -> int:
         """Number of weights of the network, without the backbone if its features are cached."""
@@ -319,6 +320,7 @@ class AbawCLI(LightningCLI):
             path = str(self.files.evaluation(str(self.subcommand)))
             self.score_writer = EvaluationWriter(path, self.ckpt_path, changed)
             return [*always, self.score_writer, EndOnSignal()]
+        always.append(TrainingSummary())
         if self.quick:
             return always
         settings = self.config.fit
@@ -380,7 +382,7 @@ def run(subcommand: str, args: list[str], kind: type[AbawCLI] = AbawCLI) -> int:
     try:
         kind(subcommand, args)
     except Preempted as stop:
-        announce(stop, subcommand)
+        announce(stop, subcommand, run_folder(args))
         return stop.code
     except (MisconfigurationException, RuntimeError) as error:
         message = user_message(error, subcommand)
@@ -390,7 +392,7 @@ def run(subcommand: str, args: list[str], kind: type[AbawCLI] = AbawCLI) -> int:
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning exits with 1 after Ctrl-C
             signal.signal(signal.SIGINT, signal.default_int_handler)  # which Lightning leaves ignored
-            raise KeyboardInterrupt from None
+            raise KeyboardInterrupt(how_to_continue(subcommand, run_folder(args))) from None
         raise
     finally:
         torch.set_num_threads(n_threads_before)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from abaw.data.cache import cache_file, cached, fingerprint
 from abaw.data.formats.annotations import read_annotations
@@ -18,6 +17,7 @@ from abaw.data.formats.features import features_path, open_features
 from abaw.data.formats.flat_shards import images_in
 from abaw.data.labels import Labels, count_labels, unlabelled
 from abaw.data.layout import SPLITS, AnnotationFile, DataFiles, DataSource, find_files
+from abaw.data.progress import Progress
 from abaw.errors import AbawError
 from abaw.tasks import TASKS, VA, Task, TaskLabels
 
@@ -66,7 +66,7 @@ def read_rows_of_videos(files: DataFiles, tasks: Sequence[Task], progress: bool 
             roots_of.setdefault(video, {})[number] = root
     names = sorted({*labelled, *roots_of})
     parts: Parts = {name: [] for name in ("n_frames", "n_rows", "split", "source", *map(str, tasks))}
-    for video in tqdm(names, desc="images", unit="video", disable=not progress):
+    for video in Progress(names, desc="images", unit="video", show=progress):
         roots = roots_of.get(video, {})
         row = _row(labelled.pop(video, {}), {k: _numbers(root, video) for k, root in roots.items()}, tasks)
         for name, part in row.items():
@@ -81,7 +81,7 @@ _Annotated = dict[Task | None, tuple[AnnotationFile, dict[Task, NDArray[Any]]]]
 def _read_labels(annotations: Iterable[AnnotationFile], progress: bool) -> dict[str, _Annotated]:
     """The labels of every video."""
     labelled: dict[str, _Annotated] = {}
-    for file in tqdm(annotations, desc="annotations", unit="file", disable=not progress):
+    for file in Progress(annotations, desc="annotations", unit="file", show=progress):
         for video, labels in read_annotations(file.path, file.task).items():
             packed = {task: pack(task, of_task) for task, of_task in labels.by_task.items()}
             first, _ = labelled.setdefault(video, {}).setdefault(file.task, (file, packed))

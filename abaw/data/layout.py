@@ -12,7 +12,7 @@ from abaw.data.formats.features import SUFFIX, features_path
 from abaw.data.formats.flat_shards import PACK
 from abaw.data.formats.litdata_shards import mirror
 from abaw.data.labels import IMAGE_NAME
-from abaw.errors import AbawError
+from abaw.errors import AbawError, UsageError
 from abaw.files import listing
 from abaw.tasks import TASKS, Task
 
@@ -108,6 +108,33 @@ class DataFiles:
             for video in videos:
                 yield root / video if (root / video).is_dir() else features_path(root, video)
         yield from (file.path for file in self.annotations)
+
+
+def named_root(given: str | Path | None, option: str, *, must_exist: bool = True) -> Path:
+    """The folder of a data set: as given, or that of the environment variable ABAW_ROOT.
+
+    Args:
+        given: The folder; None or empty: the variable.
+        option: The option or argument, for the message.
+        must_exist: Whether to check that the folder exists.
+
+    Raises:
+        UsageError: Neither is set.
+        AbawError: There is no such folder.
+    """
+    root = given or os.environ.get("ABAW_ROOT")
+    if not root:
+        raise UsageError(
+            "there is no data: name the folder that holds cropped_aligned/ and the annotations with"
+            f" {option} or in the environment variable ABAW_ROOT"
+        )
+    if must_exist and not Path(root).is_dir():
+        origin = option.split()[0].lstrip("-") if given else "the environment variable ABAW_ROOT"
+        raise AbawError(
+            f"{origin}: {root}: no such folder; give the folder that holds cropped_aligned and the"
+            " annotations"
+        )
+    return Path(root)
 
 
 def find_files(source: DataSource) -> DataFiles:

@@ -12,13 +12,13 @@ from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from abaw.data.formats.flat_shards import is_packed, open_packed, packed_videos, remove_packed, write_packed
 from abaw.data.formats.litdata_shards import CONTENTS, read_contents, write_litdata_shards
 from abaw.data.frames import PackedFrames, RawFolder, frames_fingerprint, read_images
 from abaw.data.index import Index, build_index
 from abaw.data.layout import DataSource
+from abaw.data.progress import Progress
 from abaw.errors import AbawError, UsageError
 
 SEGMENT_FRAMES = 128
@@ -139,7 +139,7 @@ def _is_complete(out: Path, fingerprint: str) -> bool:
 def _each(work: Callable[[int], _T], videos: Sequence[int], jobs: int, progress: bool) -> Iterator[_T]:
     """Yields `work(video)` for every video, in order, with `jobs` of them running in parallel."""
     waiting: deque[Future[_T]] = deque()
-    bar = tqdm(total=len(videos), desc="pack", unit="video", disable=not progress)
+    bar = Progress(total=len(videos), desc="pack", unit="video", show=progress)
     with ThreadPoolExecutor(jobs) as pool, bar:
         try:
             for k in range(len(videos) + jobs):

@@ -1,14 +1,12 @@
 """Tracks on disk beside the labels of a data set."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-
-from tqdm import tqdm
 
 from abaw.data.index import build_index
 from abaw.data.labels import Labels
 from abaw.data.layout import DataSource
+from abaw.data.progress import Progress
 from abaw.errors import AbawError
 from abaw.evaluation.track_metadata import common_metadata
 from abaw.evaluation.tracks import Track, find_tracks, read_track, track_path
@@ -28,7 +26,7 @@ class LabelledTracks:
 
     def __init__(self, source: DataSource, split: str) -> None:
         self._source, self._split = source, split
-        self._index = build_index(source, progress=sys.stderr.isatty())
+        self._index = build_index(source, progress=True)
         self._place = {video: place for place, video in enumerate(self._index.videos)}
 
     def labels_of(self, video: str) -> Labels:
@@ -66,7 +64,7 @@ class LabelledTracks:
         Raises:
             AbawError: A track is damaged or shorter than its video.
         """
-        for video in tqdm(videos, desc="tracks", disable=None):
+        for video in Progress(videos, desc="tracks", unit="track"):
             track = read_track(track_path(folder, video), self._source.tasks)
             n_rows = len(self.labels_of(video))
             if len(track) < n_rows - 1:  # the official files have one row more than frames

@@ -9,9 +9,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from abaw.data.labels import Labels
+from abaw.data.progress import Progress
 from abaw.errors import AbawError, UsageError
 from abaw.evaluation.formulas import video_sums
 from abaw.evaluation.scores import Sums
@@ -261,7 +261,7 @@ def ensemble_tracks(
                 f"them only, such as {', '.join(differing[:5])}; predict the same videos with each checkpoint"
             )
     # all means in memory first, 88 bytes a frame: if any tracks differ, nothing is written
-    videos = tqdm(found[0], desc="tracks", disable=None)
+    videos = Progress(found[0], desc="tracks", unit="track")
     means = [mean_track([read_track(paths[video]) for paths in found], weights) for video in videos]
     return [write_track(mean, out, metadata) for mean in means]
 

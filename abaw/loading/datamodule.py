@@ -1,7 +1,5 @@
 """LightningDataModule for ABAW frame sequences: from the data source to the loaders of every stage."""
 
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -14,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from abaw.data.frames import BAD_FRAMES, BadFrameLog
 from abaw.data.index import Index, LabelCounts, build_index
 from abaw.data.labels import Labels
-from abaw.data.layout import DataSource, is_crops_folder, other_picture
+from abaw.data.layout import DataSource, is_crops_folder, named_root, other_picture
 from abaw.errors import AbawError, UsageError, check_settings
 from abaw.loading.loaders import ClipLoader, LoaderFactory, TrainLoader, open_source, refuse_other_batches
 from abaw.loading.sampling import (
@@ -132,14 +130,9 @@ class AffectDataModule(LightningDataModule):
         evaluation: EvaluationSettings = EvaluationSettings(),
     ) -> None:
         super().__init__()
-        if not (root := root or os.environ.get("ABAW_ROOT")):
-            raise UsageError(
-                "there is no data: name the folder that holds cropped_aligned/ and the annotations with"
-                " --data.root DIR or in the environment variable ABAW_ROOT"
-            )
         self.tasks = parse_tasks(tasks)
         self.source = DataSource(
-            Path(root),
+            named_root(root, "--data.root DIR", must_exist=False),
             image_roots=None if source.image_roots is None else [Path(path) for path in source.image_roots],
             annotations=None if source.annotations is None else Path(source.annotations),
             label_set=source.label_set,
@@ -180,7 +173,7 @@ class AffectDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Builds the index, so that the other processes find it in the cache."""
-        build_index(self.source, progress=sys.stderr.isatty())
+        build_index(self.source, progress=True)
 
     def setup(self, stage: str) -> None:
         """Opens the index and, for training, cuts the windows and logs the number of labels.

@@ -18,7 +18,7 @@ from abaw.evaluation.tables import score_table
 from abaw.evaluation.track_metadata import TrackMetadata, check_fits
 from abaw.evaluation.tracks import Track, list_tracks, write_track
 from abaw.files import atomic_path
-from abaw.model.checkpoints import best_scores, weights_fingerprint
+from abaw.model.checkpoints import best_scores, load_checkpoint, weights_fingerprint
 from abaw.tasks import TASKS
 
 
@@ -93,6 +93,8 @@ class ScoreWriter(Callback):
         self.path = Path(path)
         self.best = best
         self._scores: dict[str, Any] | None = None
+        self._latest: dict[str, Any] | None = None
+        self._best_epoch = self._latest_epoch = -1  # -1: before this start
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Reads the scores of the best checkpoint."""
@@ -109,9 +111,10 @@ class ScoreWriter(Callback):
         scores = cast(Any, pl_module).scores
         if trainer.sanity_checking:
             return
+        self._latest, self._latest_epoch = scores, trainer.current_epoch
         if self._scores is not None and _total(scores) <= _total(self._scores):
             return
-        self._scores = scores
+        self._scores, self._best_epoch = scores, trainer.current_epoch
         self._write(trainer)
 
     def _write(self, trainer: Trainer) -> None:
@@ -124,12 +127,18 @@ class ScoreWriter(Callback):
 
     @rank_zero_only
     def show(self) -> None:
-        """Prints the scores as a short table."""
-        print(
-            "not validated, so there are no scores and no best checkpoint"
-            if self._scores is None
-            else score_table(self._scores)
-        )
+        """Prints the best scores as a short table, their epoch beside the latest one, and what comes next."""
+        if self._scores is None:
+            print("not validated, so there are no scores and no best checkpoint")
+            return
+        print(score_table(self._scores))
+        if self.best is None:
+            return
+        epoch = self._best_epoch if self._best_epoch >= 0 else load_checkpoint(self.best)["epoch"]
+        text = f"best: epoch {epoch}, total {_total(self._scores):.4f}, {self.best}"
+        if self._latest is not None and self._latest_epoch != epoch:
+            text += f"; latest: epoch {self._latest_epoch}, total {_total(self._latest):.4f}"
+        print(f"{text}\nnext: abaw predict --run {self.path.parent}")
 
 
 class EvaluationWriter(Callback):

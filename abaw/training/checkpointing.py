@@ -48,9 +48,11 @@ CLASS_PATHS = {
     "abaw.resume.LastCheckpoint": "abaw.training.checkpointing.LastCheckpoint",
     "abaw.runs.BestCheckpoint": "abaw.training.checkpointing.BestCheckpoint",
     "abaw.signals.EndOnSignal": "abaw.training.preemption.EndOnSignal",
-    "abaw.trackers.EpochLines": "abaw.training.loggers.EpochLogger",
-    "abaw.trackers.LossBar": "abaw.training.loggers.ProgressBar",
+    "abaw.trackers.EpochLines": "abaw.training.progress.EpochLogger",
+    "abaw.trackers.LossBar": "abaw.training.progress.ProgressBar",
     "abaw.trackers.MetricsFile": "abaw.training.loggers.CSVLogger",
+    "abaw.training.loggers.EpochLogger": "abaw.training.progress.EpochLogger",
+    "abaw.training.loggers.ProgressBar": "abaw.training.progress.ProgressBar",
 }
 """Class paths in configurations of earlier versions, with the current ones."""
 

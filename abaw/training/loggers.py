@@ -1,4 +1,4 @@
-"""Loggers: `metrics.csv` of a run, a progress bar or a line per epoch, settings of W&B."""
+"""Loggers: `metrics.csv` of a run, settings of W&B."""
 
 import csv
 import netrc
@@ -6,15 +6,13 @@ import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlparse
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch import loggers as lightning_loggers
-from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 
 from abaw.errors import UsageError
 from abaw.files import atomic_path
@@ -55,30 +53,6 @@ class CSVLogger(lightning_loggers.CSVLogger):
         if self._experiment is None:
             self._experiment = _Rows(self.log_dir)
         return self._experiment
-
-
-class ProgressBar(TQDMProgressBar):
-    """A progress bar with the last logged loss; reading it at every step would synchronise the device."""
-
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """The values shown after the bar."""
-        every, loss = cast(Any, trainer).log_every_n_steps, trainer.callback_metrics.get("train/loss")
-        if every and trainer.global_step % every == 0 and loss is not None:
-            self._items = {"loss": float(loss)}
-        return super().get_metrics(trainer, pl_module) | getattr(self, "_items", {})
-
-
-class EpochLogger(Callback):
-    """Prints a line per epoch, in place of a progress bar."""
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Prints the metrics of the epoch."""
-        shown = "  ".join(
-            f"{name} {float(value):.4f}"
-            for name, value in trainer.callback_metrics.items()
-            if not name.startswith("lr-")
-        )
-        rank_zero_info(f"epoch {trainer.current_epoch}  step {trainer.global_step}  {shown}")
 
 
 def wandb_settings(run: Run, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import atexit
 import signal
 import sys
 import threading
+from pathlib import Path
 from types import FrameType
 from typing import Any, cast
 
@@ -18,10 +19,19 @@ PREEMPTED = 75
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
-_HOW_TO_RESUME = {
-    "fit": "resume with the same command and --ckpt_path last",
-    "extract": "resume with the same command",
-}
+
+def how_to_continue(subcommand: str, run: Path | None) -> str:
+    """The command that continues a subcommand that was stopped.
+
+    Args:
+        subcommand: Its name.
+        run: Directory of its run; None: unknown.
+    """
+    if subcommand != "fit":
+        return "start the same command again"
+    known = run is not None and (run / "config.yaml").is_file()
+    command = f": abaw fit --run {run}" if known else " the same command and"
+    return f"continue with{command} --ckpt_path last"
 
 
 class Preempted(Exception):  # noqa: N818 - not an error
@@ -37,9 +47,9 @@ class Preempted(Exception):  # noqa: N818 - not an error
 
 
 @rank_zero_only
-def announce(stop: Preempted, subcommand: str) -> None:
-    """Prints that a subcommand was preempted, and how to resume it."""
-    print(f"abaw: {stop}; {_HOW_TO_RESUME.get(subcommand, 'start the same command again')}", file=sys.stderr)
+def announce(stop: Preempted, subcommand: str, run: Path | None) -> None:
+    """Prints that a subcommand was preempted, and how to continue it; see `how_to_continue`."""
+    print(f"abaw: {stop}; {how_to_continue(subcommand, run)}", file=sys.stderr)
 
 
 class PreemptionFlag:

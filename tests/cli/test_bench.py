@@ -135,7 +135,7 @@ def test_there_must_be_time_to_measure(
 
 
 def test_devices_are_numbers(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "--config=none.yaml", "--devices=all"]) == 2
+    assert main(["bench", "--config=demo.yaml", "--devices=all"]) == 2
     assert "--devices takes numbers such as 1,2,4, got 'all'" in capsys.readouterr().err
 
 

@@ -190,7 +190,7 @@ model:
 def test_class_paths_of_earlier_versions_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "old.yaml"
     path.write_text(OLD_NAMES)
-    words = ["fit", f"--config={path}", "--data.root=x", "--model.backbone.name=x"]
+    words = ["fit", f"--config={path}", f"--data.root={tmp_path}", "--model.backbone.name=x"]
     assert main([*words, "--trainer.callbacks+=abaw.signals.EndOnSignal", "--print_config"]) == 0
     settings = yaml.safe_load(capsys.readouterr().out)
     average, signals = settings["trainer"]["callbacks"]
@@ -205,7 +205,7 @@ def test_a_mistake_under_an_earlier_name_is_told_with_its_line(
 ) -> None:
     path = tmp_path / "old.yaml"
     path.write_text(OLD_NAMES.replace("decay", "decya"))
-    assert main(["fit", f"--config={path}", "--data.root=x"]) == 2
+    assert main(["fit", f"--config={path}", f"--data.root={tmp_path}"]) == 2
     message = capsys.readouterr().err
     assert f"{path}:2: " in message
     assert "decya" in message
@@ -233,7 +233,7 @@ def test_an_earlier_name_of_an_option_is_answered_with_the_current_one(
 def test_all_earlier_names_are_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("data:\n  augmentation: {p_flip: 0.5}\n  hide_frames: 0.5\n")
-    assert main(["fit", f"--config={path}", "--data.augmentation.p_blur=0.5", "--data.root=x"]) == 2
+    assert main(["fit", f"--config={path}", "--data.augmentation.p_blur=0.5", f"--data.root={tmp_path}"]) == 2
     assert capsys.readouterr().err == (
         "abaw: data.augmentation.p_blur is now data.loading.augmentation.p_blur;"
         f" {path}:2: data.augmentation is now data.loading.augmentation;"

@@ -75,7 +75,7 @@ def test_a_training_has_the_threads_its_network_is_worth(
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if user is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", user)
-    monkeypatch.setattr("abaw.cli.trainer_commands.available_cores", lambda: 2)
+    monkeypatch.setattr("abaw.data.processes.available_cores", lambda: 2)
     seen: list[int] = []
     monkeypatch.setattr(AbawCLI, "_run_subcommand", lambda *_: seen.append(torch.get_num_threads()))
     before = torch.get_num_threads()

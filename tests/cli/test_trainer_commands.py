@@ -197,7 +197,11 @@ def test_the_command_line_beats_the_checkpoint(
 
 
 MISTAKES = {
-    "a misspelt option": (["--data.batch_szie=3"], 2, ["--data.batch_szie", "did you mean data.batch_size?"]),
+    "a misspelt option": (
+        ["--data.batch_szie=3"],
+        2,
+        ["--data.batch_szie", "did you mean --data.batch_size?"],
+    ),
     "a misspelt key in a file": (["--config={typo}"], 2, ["model.optimizer.lrr", "model.optimizer.lr?"]),
     "a misspelt key of a part that may be null": (
         ["--model.masking.ration=0.5"],
@@ -275,7 +279,8 @@ def test_ctrl_c_is_130(
 
     monkeypatch.setattr(AffectModule, "training_step", interrupted)
     assert main(command("fit", tmp_path / "run")) == 130
-    assert capfd.readouterr().err.rstrip().endswith("abaw: interrupted")
+    command_again = f"abaw: interrupted; continue with: abaw fit --run {tmp_path}/run --ckpt_path last"
+    assert capfd.readouterr().err.rstrip().endswith(command_again)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 

@@ -144,6 +144,7 @@ def test_the_command_line_refuses_a_bomb(
     (folder / file).parent.mkdir(parents=True, exist_ok=True)
     (folder / file).write_bytes(zipped())
     config = PROJECT / "configs/demo.yaml"
+    Path("data").mkdir(exist_ok=True)
     words = [subcommand, f"--config={config}", "--data.root=data", "--run=run"]
     assert main(words + [f"--ckpt_path={asked}"] * (asked is not None)) == 1
     error = capfd.readouterr().err

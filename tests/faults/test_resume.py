@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -146,10 +147,8 @@ def test_told_to_end_it_saves_itself(
     with monkeypatch.context() as patch:
         patch.setattr(AbawCLI, "_required_callbacks", lambda *args: [tell, *obligatory(*args)])
         assert main(words(run, f"--trainer.num_sanity_val_steps={n_sanity}")) == 75
-    assert (
-        f"preempted by {number.name}; resume with the same command and --ckpt_path last"
-        in capfd.readouterr().err
-    )
+    said = capfd.readouterr().err
+    assert re.search(rf"preempted by {number.name}; continue with.* --ckpt_path last$", said, re.MULTILINE)
     assert content(run)["global_step"] == saved
     assert main(words(run, "--ckpt_path=last")) == 0
     assert not list(differences(content(run), content(alone)))

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from abaw.__main__ import main
-from abaw.cli.config_files import shipped, with_shipped
+from abaw.cli.arguments import shipped
+from abaw.cli.config_files import with_shipped
 from abaw.cli.trainer_commands import AbawCLI
 from abaw.errors import AbawError
 from abaw.files import check_writable
@@ -110,7 +111,7 @@ def test_a_file_of_the_working_directory_comes_first_and_other_words_stay() -> N
 
 def test_the_package_comes_before_the_repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As in a wheel, where the folder beside the package would be anybody's."""
-    monkeypatch.setattr("abaw.cli.config_files.files", lambda _: tmp_path / "site-packages/abaw")
+    monkeypatch.setattr("abaw.cli.arguments.files", lambda _: tmp_path / "site-packages/abaw")
     for folder in ("site-packages/configs", "site-packages/abaw"):
         Path(folder).mkdir(parents=True)
     assert shipped() == tmp_path / "site-packages/configs"

@@ -114,15 +114,19 @@ def test_a_signal_to_one_process_ends_all_within_two_steps(synth_root: Path, tmp
 
 
 @pytest.mark.parametrize(
-    ("subcommand", "cure"),
+    ("subcommand", "has_config", "cure"),
     [
-        ("fit", "--ckpt_path last"),
-        ("extract", "the same command"),
-        ("predict", "start the same command again"),
+        ("fit", True, "continue with: abaw fit --run {run} --ckpt_path last"),
+        ("fit", False, "continue with the same command and --ckpt_path last"),
+        ("extract", False, "start the same command again"),
+        ("predict", True, "start the same command again"),
     ],
 )
-def test_how_to_resume_is_said(subcommand: str, cure: str, capsys: pytest.CaptureFixture[str]) -> None:
-    announce(Preempted("preempted by SIGTERM"), subcommand)
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("abaw: preempted by SIGTERM; ")
-    assert cure in line
+def test_the_command_that_continues_is_named(
+    subcommand: str, has_config: bool, cure: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if has_config:
+        (tmp_path / "config.yaml").touch()
+    announce(Preempted("preempted by SIGTERM"), subcommand, tmp_path)
+    expected = f"abaw: preempted by SIGTERM; {cure.format(run=tmp_path)}\n"
+    assert capsys.readouterr().err == expected

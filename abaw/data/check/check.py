@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from abaw.data.check.annotations import check_annotations, find_unrecognised
 from abaw.data.check.consistency import (
@@ -24,6 +23,7 @@ from abaw.data.check.images import check_images
 from abaw.data.check.kinds import KINDS, DataFinding
 from abaw.data.check.report import DataReport
 from abaw.data.layout import AnnotationFile, DataFiles, DataSource, find_files
+from abaw.data.progress import Progress
 from abaw.errors import UsageError
 
 
@@ -101,7 +101,7 @@ def _read_annotations(
     balance: dict[str, Balance] = {}
     annotated: list[AnnotationFile] = []
     findings: list[DataFinding] = []
-    for file in tqdm(files.annotations, desc="annotations", unit="file", disable=not progress):
+    for file in Progress(files.annotations, desc="annotations", unit="file", show=progress):
         of_video, in_file = check_annotations(file.path, file.task)
         for name in of_video if file.video is None else [file.video]:
             videos.setdefault(name, VideoCounts(name))

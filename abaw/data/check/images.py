@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from abaw.data.cache import writing_cache
 from abaw.data.check.kinds import DataFinding
@@ -22,6 +21,7 @@ from abaw.data.formats.flat_shards import is_packed, open_packed
 from abaw.data.frames import BadFrameError, decode_image
 from abaw.data.labels import IMAGE_NAME, image_name
 from abaw.data.processes import available_cores, in_processes
+from abaw.data.progress import Progress
 
 _STDERR = 2
 LITTER = {".DS_Store", "Thumbs.db", "desktop.ini", ".directory"}
@@ -67,7 +67,7 @@ def check_images(
     method: Literal["fork", "spawn"] = "fork" if sys.platform == "linux" else "spawn"
     checks = in_processes(check_folder, tasks, jobs=jobs, method=method, initializer=_redirect_stderr)
     with closing(checks):
-        return list(tqdm(checks, "images", len(folders), unit="folder", disable=not progress))
+        return list(Progress(checks, desc="images", total=len(folders), unit="folder", show=progress))
 
 
 def _redirect_stderr() -> None:

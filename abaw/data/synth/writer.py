@@ -11,11 +11,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from abaw.data.formats.annotations import MTL_HEADER, write_mtl_file, write_task_file
 from abaw.data.labels import Labels, image_name
 from abaw.data.processes import available_cores, in_processes
+from abaw.data.progress import Progress
 from abaw.data.synth.animation import animate
 from abaw.data.synth.camera import Camera
 from abaw.data.synth.face import Face
@@ -114,7 +114,7 @@ def _write_videos(specs: Sequence[VideoSpec], root: Path, preset: str, jobs: int
     """Writes all videos and the MTL files; returns the number of images."""
     n_images = 0
     sparse: dict[str, dict[str, Labels]] = {split: {} for split in SPLIT_FOLDERS}
-    bar = tqdm(total=sum(spec.n_frames for spec in specs), unit="frame", disable=not progress)
+    bar = Progress(total=sum(spec.n_frames for spec in specs), desc="frames", unit="frame", show=progress)
     with bar, closing(_run_all(specs, root, preset, jobs)) as results:
         for spec, (of_video, labels) in zip(specs, results, strict=True):
             n_images += of_video

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from abaw.data.progress import Progress
 from abaw.errors import AbawError
 from abaw.evaluation.submission.formats import Form, Sample, VideoList, form_named, read_sample
 from abaw.evaluation.submission.verify import SubmissionDefect, check_file, check_video_file, split_lines
@@ -155,7 +155,7 @@ def write_submission(
     frames = _frames_of(rows)
     filled: dict[str, list[str]] = {}  # all tracks first: if one is refused, nothing is written
     obtained: dict[str, Provenance] = {}
-    for k, video in enumerate(tqdm(rows.videos, desc="tracks", disable=None)):
+    for k, video in enumerate(Progress(rows.videos, desc="tracks", unit="track")):
         track = change(read_track(paths[video]))
         asked = np.arange(len(track)) if frames is None else frames[k]
         filled[video] = _cells(track, form, asked)
