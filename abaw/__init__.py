@@ -1,9 +1,22 @@
 """Frame-level affect from video: valence-arousal, expressions and action units.
 
-A trained checkpoint predicts a table with a row per face and frame of any video:
+A trained checkpoint, or the folder of a run, predicts a table with a row per face and frame of any video:
 
-    model = abaw.load("runs/mtl/checkpoints/best.ckpt")
+    model = abaw.load("runs/mtl")
     table = model.predict_video("interview.mp4")
+    table.groupby("face_id")[["valence", "arousal"]].mean()
+
+Long videos come in pieces, while they are read:
+
+    for piece in model.stream_video("long.mp4"):
+        ...
+
+Faces that are aligned already, as an array or an iterator of frames, give a row per frame:
+
+    table = model.predict_frames(crops, fps=30)  # uint8 (N, 112, 112, 3), RGB
+
+`load(..., device="cuda", calibrated=True)` chooses the device, and applies a stored calibration. `Task`
+describes a task of your own, `Batch` is what a network of your own gets.
 
 Training and evaluation are subcommands: see `abaw --help`.
 """

@@ -148,6 +148,18 @@ def _run_configured(subcommand: str, args: list[str]) -> int:
     return run(subcommand, words)
 
 
+_WRONG_VALUE = re.compile(r'Parser key "([^"]+)":\s*Expected an? (.+?)\.? Got value: (.*)', re.DOTALL)
+
+
+def _takes(found: re.Match[str]) -> str:
+    """`--task takes va, expr, au or mtl; got vad`."""
+    key, kind, value = found.groups()
+    if "Literal[" in kind:
+        choices = [choice.strip(" '") for choice in kind.partition("Literal[")[2].rstrip("]").split(",")]
+        kind = f"{', '.join(choices[:-1])} or {choices[-1]}"
+    return f"--{key} takes {kind}; got {value.strip()}"
+
+
 def _say_loading(subcommand: str) -> None:
     """Says something before seconds of imports, in the first process of a run."""
     if "torch" not in sys.modules and "LOCAL_RANK" not in os.environ:
@@ -165,6 +177,7 @@ def _run_plain(subcommand: str, does: Callable[..., int | None], args: Sequence[
         options = [option for action in parser._actions for option in action.option_strings]
         if message != str(error):
             message = f"{message}: no such option or argument{did_you_mean(message.split()[0], options)}"
+        message = _WRONG_VALUE.sub(_takes, message)
         raise UsageError(f"{subcommand}: {message}\nsee `abaw {subcommand} --help`") from error
     if subcommand == "analyze":
         _say_loading(subcommand)

@@ -19,6 +19,14 @@ def test_a_public_name_is_offered_and_found(name: str) -> None:
     assert getattr(abaw, name) is PUBLIC[name]
 
 
+def test_only_public_names_are_listed_and_help_teaches_in_30_lines() -> None:
+    assert sorted(dir(abaw)) == ["Batch", "Predictor", "Task", "__version__", "load"]
+    text = str(abaw.__doc__)
+    assert len(text.splitlines()) <= 30
+    for word in ("abaw.load(", "predict_video(", "stream_video(", "predict_frames(", "abaw --help"):
+        assert word in text
+
+
 def test_the_version_is_that_of_the_package() -> None:
     assert "__version__" in dir(abaw)
     assert abaw.__version__.count(".") == 2

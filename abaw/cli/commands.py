@@ -6,6 +6,7 @@ from typing import Literal
 
 from abaw.cli.analyze import analyze
 from abaw.cli.track_commands import calibrate, ensemble, score, submit, verify
+from abaw.errors import UsageError
 
 
 def synth(
@@ -97,13 +98,19 @@ def folds(
     """
     from abaw.data.index import build_index
     from abaw.data.layout import DataSource
-    from abaw.loading.splits import make_folds, write_folds
+    from abaw.loading.splits import make_folds, read_folds, write_folds
 
     index = build_index(DataSource(root, annotations=annotations, label_set=label_set), progress=True)
     fold_of = make_folds(index, k, seed)
+    if out.exists() and read_folds(out) != fold_of:
+        raise UsageError(
+            f"{out}: holds other folds, with which a run may have been trained; name another file, or remove"
+            " it"
+        )
     write_folds(out, fold_of)
     sizes = [sum(fold == number for fold in fold_of.values()) for number in range(k)]
     print(f"{out}: {len(fold_of)} videos in folds of {', '.join(map(str, sizes))}")
+    print(f"use it with: abaw fit --config FILE --data.folds {out} --data.fold 0")
 
 
 def pack(
@@ -141,6 +148,8 @@ def pack(
         progress=True,
     )
     print(done.to_json() if json else done.line())
+    if not json:
+        print(f"use it with: abaw fit --config FILE --data.root {root} --data.source.image_roots '[{out}]'")
 
 
 SUBCOMMANDS: dict[str, Callable[..., int | None]] = {

@@ -115,6 +115,8 @@ class ExtractCLI(AbawCLI):
                 + (f", {n_before} were cached already" if n_before else "")
                 + (f"; {self.writer.n_bad_frames} frames skipped" if self.writer.n_bad_frames else "")
             )
+            option = f"--data.features '[{extractor.folder}]'"
+            print(f"train on them with: abaw fit --config features.yaml {option}")
 
 
 def _load_backbone(backbone: Any, path: str) -> None:

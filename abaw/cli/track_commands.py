@@ -94,7 +94,11 @@ def score(
     }
     if other is not None:
         columns[f"{against}{' calibrated' * (others is not None)}"] = official(other)
-        print(f"\nbetter than {against} by\n{comparison_table(result['against'])}")
+        differences = [part["difference"] for part in result["against"].values()]
+        if any(differences):
+            print(f"\nbetter than {against} by\n{comparison_table(result['against'])}")
+        else:
+            print(f"\nequal to {against}: every score is the same")
     print(f"\n{baseline_table(columns)}")
 
 
@@ -240,15 +244,16 @@ def verify(
     from dataclasses import asdict
     from json import dumps
 
-    from abaw.evaluation.submission.verify import verify_submission
+    from abaw.evaluation.submission.verify import grouped, verify_submission
 
     findings = verify_submission(file, sample, task)
     if json:
         print(dumps([asdict(finding) for finding in findings], indent=2))
     else:
-        print(*findings[:SHOWN], sep="\n", end="\n" if findings else "")
-        if len(findings) > SHOWN:
-            print(f"... and {len(findings) - SHOWN:,} more; --json lists all")
+        lines = grouped(findings)
+        print(*lines[:SHOWN], sep="\n", end="\n" if lines else "")
+        if len(lines) > SHOWN:
+            print(f"... and {len(lines) - SHOWN:,} kinds more; --json lists all")
         count = f"{len(findings):,} finding{'s' * (len(findings) > 1)}"
         print(f"{file}: {count if findings else 'valid'}")
     return 1 if findings else 0

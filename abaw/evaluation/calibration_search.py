@@ -216,11 +216,26 @@ class Trial:
         """Whether the gain is significant."""
         return bool(self.gain["difference"] > 0 and self.gain["probability"] >= SURE)
 
-    def note(self, kept: bool) -> str:
-        """One line for the report."""
-        did = f"{self.gain['difference']:+.4f} on held-out videos"
-        share = f"a gain in {self.gain['probability']:.0%} of draws"
-        return f"{self.what}: {did}, {share}: {'kept' if kept else 'left out'}"
+    def note(self, n_videos: int, best: "Trial | None", *, confirmed: bool = True) -> str:
+        """One line for the report, with the reason if the corrections are left out.
+
+        Args:
+            n_videos: Number of held-out videos.
+            best: The trial with the largest significant gain; None: there is none.
+            confirmed: Whether its gain remains when its own selection is cross-fitted.
+        """
+        ends = self.gain["interval"]
+        text = f"{self.what}: {self.gain['difference']:+.4f} on {n_videos} held-out videos"
+        text += "" if ends is None else f", 95 % [{ends[0]:+.4f}, {ends[1]:+.4f}]"
+        text += f", a gain in {self.gain['probability']:.0%} of draws"
+        if self is best:
+            reason = "" if confirmed else "no gain when this choice itself is cross-fitted"
+        elif not self.gains:
+            reason = f"fewer than {SURE:.0%}" if self.gain["difference"] > 0 else "no gain"
+        else:
+            assert best is not None  # this one gains too
+            reason = f"{best.what} gains more"
+        return f"{text}: {f'left out, {reason}' if reason else 'kept'}"
 
 
 def run_trials(

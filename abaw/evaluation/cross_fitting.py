@@ -133,16 +133,16 @@ def _calibrate_task(
     task, everything = grid.task, np.arange(len(grid.tracks))
     raw = cross_fitted = named_sums(grid, everything, grid.raw)
     trials = run_trials(grid, everything, grid.fold_of, seed)
-    best, gain, notes = best_of(trials), None, []
+    best, gain = best_of(trials), None
+    notes = [trial.note(len(grid.tracks), best) for trial in trials]
     if best is not None:
         cross_fitted = cross_fit(grid, everything, grid.fold_of, _nested_choice(grid, folds, seed))
         gain = compare(cross_fitted, raw, DRAWS, seed)[task.name]
         if gain["difference"] <= 0:
-            notes.append(f"{best.what}: no gain with its selection cross-fitted too: left out")
+            notes = [trial.note(len(grid.tracks), best, confirmed=False) for trial in trials]
             best, gain, cross_fitted = None, None, raw
     if not trials:
         notes.append("too few recordings for two folds: nothing was calibrated")
-    notes = [*(trial.note(kept=trial is best) for trial in trials), *notes]
     choice = grid.choose(everything, without=None, **(best.parts if best else NOTHING))
     settings = grid.calibration(choice, base)
     if trials and task.kind != "real":
@@ -181,7 +181,7 @@ def _with_temperature(grid: Grid, calibration: Calibration, seed: int) -> tuple[
     before, after = losses[:, 1].sum() / losses[:, 0].sum(), held_out.sum() / losses[:, 0].sum()
     temperature = TEMPERATURES[int(losses[:, 1:].sum(0).argmin())]
     note = f"temperature {temperature:.2f}: log loss of held-out videos {before:.4f} -> {after:.4f}"
-    if (drawn < 0).mean() < SURE:
-        return calibration, f"{note}: left out"
+    if (lower := float((drawn < 0).mean())) < SURE:
+        return calibration, f"{note}, lower in {lower:.0%} of draws: left out, fewer than {SURE:.0%}"
     temperatures = {**calibration.temperature, grid.task: temperature}
     return replace(calibration, temperature=temperatures), f"{note}: kept"

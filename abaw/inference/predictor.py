@@ -1,7 +1,8 @@
 """Prediction from a checkpoint in Python, without Lightning, configuration or data."""
 
+import itertools
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from abaw.inference.inputs import CropsOption, open_reader
 from abaw.inference.sequences import Predicted, SequencePredictor
 from abaw.model.checkpoints import load_checkpoint, network_weights
 from abaw.model.network import Network
-from abaw.tasks import Task
+from abaw.tasks import EXPR, Task
 from abaw.windows import Window
 
 _MUCH_LARGER = 2  # relative to the side of the training crops
@@ -85,8 +86,10 @@ class Predictor:
 
     def predict_frames(
         self,
-        frames: NDArray[np.uint8] | Sequence[NDArray[np.uint8]],
+        frames: NDArray[np.uint8] | Iterable[NDArray[np.uint8]],
         visible: NDArray[np.bool_] | None = None,
+        *,
+        fps: float | None = None,
     ) -> pd.DataFrame:
         """Predictions for every frame of one video.
 
@@ -94,28 +97,49 @@ class Predictor:
         the training, or faces with more blue than red.
 
         Args:
-            frames: uint8 (N, S, S, 3), or a list of N frames: RGB, faces aligned as in the training data.
+            frames: uint8 (N, S, S, 3), or N frames one by one, from a list or any iterator: RGB, faces
+                aligned as in the training data. Of an iterator few frames are in memory at once.
             visible: bool (N,), False for frames without a face; null: all frames have one.
+            fps: Frames per second; null: unknown.
 
         Returns:
             The columns of a track: `frame` (from 1), `seen`, and per task the predicted values: valence and
-            arousal in [-1, 1], probabilities of expressions and action units.
+            arousal in [-1, 1], probabilities of expressions and action units; besides `timestamp` in seconds
+            if `fps` is given, and `expression`, the most probable one.
 
         Raises:
             AbawError: The frames are not square uint8 crops of one shape.
         """
-        frames = _checked_frames(frames)
-        seen = np.ones(len(frames), bool) if visible is None else np.asarray(visible, bool)
-        if seen.shape != (len(frames),):
-            raise AbawError(f"visible: expected shape ({len(frames)},), one per frame, got {seen.shape}")
-        for message in _input_warnings(frames, seen, self.frame_size):
-            warnings.warn(message, stacklevel=2)
-        features = np.zeros((len(frames), self.dim), np.float32)
-        features[seen] = self.encode(frames[seen])
+        shown = None if visible is None else np.asarray(visible, bool)
+        features, n = [np.empty((0, self.dim), np.float32)], 0
+        shape: tuple[int, ...] | None = None
+        for piece in _pieces(frames, self.batch_size * self.window, shown):
+            some = _checked_frames(piece, shape)
+            seen = np.ones(len(some), bool) if shown is None else shown[n : n + len(some)]
+            if len(seen) < len(some):
+                raise AbawError(f"visible: has {len(shown)} values, but there are more frames")  # type: ignore[arg-type]
+            if shape is None:
+                for message in _input_warnings(some, seen, self.frame_size):
+                    warnings.warn(message, stacklevel=2)
+            shape, n = some.shape[1:], n + len(some)
+            encoded = np.zeros((len(some), self.dim), np.float32)
+            encoded[seen] = self.encode(some[seen])
+            features.append(encoded)
+        if shape is None:
+            _checked_frames(np.asarray([]), None)  # raises the error of no frames
+        shown = np.ones(n, bool) if shown is None else shown
+        if shown.shape != (n,):
+            raise AbawError(f"visible: expected shape ({n},), one per frame, got {shown.shape}")
         sequence = SequencePredictor(self)
-        whole = Predicted.cat([*sequence.push(features, seen), *sequence.finish()])
-        track = Track(video="", seen=seen, values=whole.values)
-        return track_frame(track if self.calibration is None else self.calibration.apply(track))
+        whole = Predicted.cat([*sequence.push(np.concatenate(features), shown), *sequence.finish()])
+        track = Track(video="", seen=shown, values=whole.values)
+        table = track_frame(track if self.calibration is None else self.calibration.apply(track))
+        if fps is not None:
+            table.insert(1, "timestamp", np.arange(n) / fps)
+        if EXPR in whole.values:
+            best = table[list(EXPR.columns)].to_numpy().argmax(1)
+            table["expression"] = np.array([name.lower() for name in EXPR.names], object)[best]
+        return table
 
     def predict_video(self, path: str | Path, **options: Any) -> pd.DataFrame:
         """Predictions for every face in every frame of a video, an image or a folder of images.
@@ -205,15 +229,34 @@ class Predictor:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
 
-def _checked_frames(frames: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """The frames of a video as one array uint8 (N, S, S, 3); raises AbawError for other shapes or dtypes."""
-    try:
-        video = np.asarray(frames)
-    except ValueError as error:  # of NumPy, for frames of several shapes
-        shapes = sorted({np.shape(frame) for frame in frames})
+def _pieces(
+    frames: NDArray[np.uint8] | Iterable[NDArray[np.uint8]], size: int, visible: NDArray[np.bool_] | None
+) -> Iterator[Any]:
+    """Up to `size` frames at a time; an array is checked whole."""
+    if isinstance(frames, np.ndarray):
+        whole = _checked_frames(frames, None)
+        if visible is not None and visible.shape != (len(whole),):
+            raise AbawError(f"visible: expected shape ({len(whole)},), one per frame, got {visible.shape}")
+        for first in range(0, len(whole), size):
+            yield whole[first : first + size]
+        return
+    rest = iter(frames)
+    while piece := list(itertools.islice(rest, size)):
+        yield piece
+
+
+def _checked_frames(frames: Any, shape: tuple[int, ...] | None) -> NDArray[np.uint8]:
+    """Frames as one array uint8 (n, S, S, 3), each of a shape unless it is None.
+
+    Raises:
+        AbawError: They have other shapes or dtypes.
+    """
+    shapes = sorted({np.shape(frame) for frame in frames} | ({shape} if shape else set()))
+    if len(shapes) > 1:
         raise AbawError(
             f"frames: all need the same shape, got {shapes[0]} and {shapes[1]}; resize the crops to one size"
-        ) from error
+        )
+    video = np.asarray(frames)
     if video.dtype != np.uint8 or video.ndim != 4 or video.shape[3] != 3 or len(video) == 0:
         raise AbawError(
             f"frames: expected RGB crops, uint8 (N, S, S, 3) with N >= 1, got {video.dtype} {video.shape}"
@@ -222,7 +265,8 @@ def _checked_frames(frames: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> 
     if height != width or not height:
         raise AbawError(
             f"frames: {width} x {height} pixels are not an aligned face crop, which is square; detect, crop"
-            " and align the face of every frame as in the training images (cropped_aligned/)"
+            " and align the face of every frame as in the training images (cropped_aligned/), or give the"
+            " video to predict_video"
         )
     return video
 
@@ -260,7 +304,8 @@ def load(
     """Loads a checkpoint for prediction; no code is executed unless it is trusted.
 
     Args:
-        checkpoint: A checkpoint of `abaw fit`, such as `runs/demo/checkpoints/best.ckpt`.
+        checkpoint: A checkpoint of `abaw fit`, such as `runs/demo/checkpoints/best.ckpt`, or the folder of a
+            run, which stands for its best one.
         device: Device of the network; null: a GPU if there is one.
         calibrated: Whether to apply the calibration that `abaw calibrate` stored in the checkpoint.
         trust_code: Whether to import a task of the checkpoint that is not described by plain values.
@@ -272,6 +317,8 @@ def load(
         AbawError: The file is missing, damaged or not a checkpoint of abaw, or has no calibration.
         UsageError: The device is not available.
     """
+    if Path(checkpoint).is_dir():
+        checkpoint = Path(checkpoint) / "checkpoints/best.ckpt"
     target = _available(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     loaded = load_checkpoint(checkpoint)
     metadata: dict[str, Any] = loaded["abaw"]

@@ -1,5 +1,7 @@
 """The plain subcommands: their options, and what is said of wrong ones."""
 
+from pathlib import Path
+
 import pytest
 
 from abaw.__main__ import main
@@ -25,7 +27,7 @@ def test_every_subcommand_explains_every_option(subcommand: str, capsys: pytest.
         (["--frob"], "options come after the subcommand"),
         (["synth"], "required: out"),
         (["synth", "out", "--vidoes", "3"], "did you mean --videos?"),
-        (["synth", "out", "--videos", "x"], "Expected a int. Got value: x"),
+        (["synth", "out", "--videos", "x"], "--videos takes int; got x"),
         (["synth", "out", "--preset", "x"], "Literal['demo', 'real']"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -37,3 +39,38 @@ def test_usage_errors_are_one_message(args: list[str], says: str, capsys: pytest
     assert "Traceback" not in printed.err
     assert len(printed.err.splitlines()) <= 4
     assert printed.out == ""
+
+
+def test_folds_are_never_replaced_by_others(
+    synth_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "folds.json"
+    assert main(["folds", str(synth_root), str(out), "--k=3"]) == 0
+    assert f"use it with: abaw fit --config FILE --data.folds {out} --data.fold 0" in capsys.readouterr().out
+    before = out.read_bytes()
+    assert main(["folds", str(synth_root), str(out), "--k=3"]) == 0  # the same ones
+    assert main(["folds", str(synth_root), str(out), "--k=2"]) == 2
+    assert "holds other folds" in capsys.readouterr().err
+    assert out.read_bytes() == before
+
+
+def test_a_pack_names_the_option_that_uses_it(
+    synth_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "pack"
+    assert main(["pack", str(synth_root), str(out)]) == 0
+    option = f"--data.root {synth_root} --data.source.image_roots '[{out}]'"
+    assert option in capsys.readouterr().out
+
+
+def test_check_takes_the_folder_of_the_environment(
+    synth_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check"]) == 2
+    assert "ABAW_ROOT" in capsys.readouterr().err
+    monkeypatch.setenv("ABAW_ROOT", str(synth_root / "none"))
+    assert main(["check"]) == 1
+    assert "the environment variable ABAW_ROOT: " in capsys.readouterr().err
+    monkeypatch.setenv("ABAW_ROOT", str(synth_root))
+    assert main(["check"]) in (0, 1)
+    assert "no such folder" not in capsys.readouterr().err

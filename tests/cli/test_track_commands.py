@@ -84,6 +84,8 @@ def test_an_ensemble_is_written_and_scored_beside_its_parts(
     np.testing.assert_allclose(both.values[VA], 0.75 * one.values[VA] + 0.25 * two.values[VA], atol=1e-6)
     assert main(["score", str(mean), str(root), f"--against={folders[0]}", "--draws=10", "--json"]) == 0
     scores = json.loads(capsys.readouterr().out)
+    assert main(["score", str(mean), str(root), f"--against={mean}", "--draws=10"]) == 0
+    assert f"equal to {mean}: every score is the same" in capsys.readouterr().out
     assert scores["va"]["frames"] > 20
     assert set(scores["against"]) >= {"va", "total"}
 

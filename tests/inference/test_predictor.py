@@ -1,6 +1,7 @@
 """`abaw.load`: three lines from a checkpoint to a table."""
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -62,7 +63,10 @@ def video(n: int, size: int = 32) -> np.ndarray:
 def test_every_frame_has_a_row(model: Predictor, n: int) -> None:
     table = model.predict_frames(video(n))
     assert table["frame"].tolist() == list(range(1, n + 1))
-    assert table.columns.tolist() == ["frame", "seen", *(c for task in TASKS for c in task.columns)]
+    columns = ["frame", "seen", *(c for task in TASKS for c in task.columns), "expression"]
+    assert table.columns.tolist() == columns
+    best = [EXPR.names[k].lower() for k in table[list(EXPR.columns)].to_numpy().argmax(1)]
+    assert table["expression"].tolist() == best
     assert np.allclose(table[list(EXPR.columns)].sum(axis=1), 1, atol=1e-5)
     assert table["valence"].between(-1, 1).all()
     assert table[list(AU.columns)].stack().between(0, 1).all()
@@ -86,7 +90,9 @@ def test_a_frame_without_a_face_has_a_row_and_its_pixels_do_not_matter(model: Pr
 
 def test_how_many_windows_go_at_once_changes_nothing(model: Predictor) -> None:
     one = Predictor(model.network, **WINDOWS, batch_size=1)
-    tables = [each.predict_frames(video(30)).astype(float) for each in (one, model)]
+    tables = [
+        each.predict_frames(video(30)).drop(columns="expression").astype(float) for each in (one, model)
+    ]
     np.testing.assert_allclose(*tables, atol=1e-6)
 
 
@@ -181,7 +187,8 @@ def test_the_calibration_in_the_checkpoint_is_applied_on_request(
     pd.testing.assert_frame_equal(raw, model.predict_frames(video(21)))
     values = {task: raw[list(task.columns)].to_numpy(np.float32) for task in TASKS}
     track = Track(video="", seen=raw["seen"].to_numpy(), values=values)
-    pd.testing.assert_frame_equal(corrected, track_frame(calibration.apply(track)))
+    expected = track_frame(calibration.apply(track))
+    pd.testing.assert_frame_equal(corrected[list(expected)], expected)
     assert not corrected["AU1"].equals(raw["AU1"])
 
 
@@ -200,3 +207,43 @@ def test_a_device_that_is_not_there_is_refused(name: str, checkpoint: Path) -> N
     ) as refused:
         abaw.load(checkpoint, device=name)
     assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("n", [1, 64, 65, 200])
+def test_an_iterator_of_frames_gives_the_same(n: int, model: Predictor) -> None:
+    visible = np.arange(n) % 7 > 0
+    one_by_one = model.predict_frames(iter(video(n)), visible)
+    pd.testing.assert_frame_equal(one_by_one, model.predict_frames(video(n), visible))
+
+
+def test_frames_of_an_iterator_are_checked(model: Predictor) -> None:
+    def changes() -> Iterator[np.ndarray]:
+        yield from video(70)
+        yield from video(3, size=30)
+
+    with pytest.raises(AbawError, match=r"all need the same shape, got \(30, 30, 3\) and \(32, 32, 3\)"):
+        model.predict_frames(changes())
+    with pytest.raises(AbawError, match="uint8"):
+        model.predict_frames(iter([]))
+    with pytest.raises(AbawError, match="visible: has 4 values, but there are more frames"):
+        model.predict_frames(iter(video(9)), np.ones(4, bool))
+
+
+def test_with_fps_the_table_has_times(model: Predictor) -> None:
+    table = model.predict_frames(video(4), fps=25)
+    assert list(table)[:3] == ["frame", "timestamp", "seen"]
+    np.testing.assert_allclose(table["timestamp"], [0, 0.04, 0.08, 0.12])
+
+
+def test_the_folder_of_a_run_stands_for_its_best_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    (tmp_path / "run/checkpoints/best.ckpt").write_bytes(checkpoint.read_bytes())
+    assert abaw.load(tmp_path / "run", device="cpu").window == 8
+    with pytest.raises(AbawError, match=r"checkpoints/best\.ckpt: there is no such checkpoint"):
+        abaw.load(tmp_path)
+
+
+def test_the_predictor_says_what_it_is(checkpoint: Path) -> None:
+    text = repr(abaw.load(checkpoint, device="cpu"))
+    assert text.startswith("Predictor(va, expr, au; windows of 8 frames; crops of 32 x 32 pixels; on cpu; ")
+    assert text.endswith("best.ckpt)")

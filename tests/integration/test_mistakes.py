@@ -84,6 +84,70 @@ def test_a_mistake_is_one_message(
     assert printed.out == ""
 
 
+NEWCOMER = [  # what somebody types who knows other programs
+    ("train --config demo.yaml", 2, "did you mean fit?"),
+    ("eval --run runs/demo", 2, "did you mean validate"),
+    ("evaluate", 2, "score (its tracks)?"),
+    ("inference clip.mp4", 2, "analyze (any video)?"),
+    ("video clip.mp4", 2, "did you mean analyze?"),
+    ("benchmark", 2, "did you mean bench?"),
+    ("fitt --config demo.yaml", 2, "did you mean fit?"),
+    ("--config demo.yaml fit", 2, "options come after the subcommand: abaw fit --config"),
+    ("fit --data.root=x", 2, "name a configuration with --config FILE"),
+    ("fit --config demo.yaml --lr 0.1", 2, "did you mean --model.optimizer.lr?"),
+    ("fit --config demo.yaml --learning_rate 0.1", 2, "did you mean --model.optimizer.lr?"),
+    ("fit --config demo.yaml --max_epochs 3", 2, "did you mean --trainer.max_epochs?"),
+    ("fit --config demo.yaml --epochs=3", 2, "did you mean --trainer.max_epochs?"),
+    ("fit --config demo.yaml --gpus 2", 2, "did you mean --trainer.devices?"),
+    ("fit --config demo.yaml --devices 2", 2, "did you mean --trainer.devices?"),
+    ("fit --config demo.yaml --batch_size 4", 2, "did you mean --data.batch_size?"),
+    ("fit --config demo.yaml --num_workers 4", 2, "did you mean --data.workers?"),
+    ("fit --config demo.yaml --seed 4", 2, "did you mean --seed_everything?"),
+    ("fit --config demo.yaml --resume x", 2, "did you mean --ckpt_path?"),
+    ("fit --config demo.yaml --output_dir x", 2, "did you mean --run?"),
+    ("fit --config demo.yaml --data_dir x", 2, "did you mean --data.root?"),
+    ("fit --config demo.yaml --backbone vit", 2, "did you mean --model.backbone.name?"),
+    ("fit --config demo.yaml --mask_ratio 0.5", 2, "did you mean --model.masking.ratio?"),
+    ("fit --cfg demo.yaml", 2, "did you mean --config?"),
+    ("fit --conf demo.yaml", 2, "did you mean --config?"),
+    ("fit --config demo.yaml --trainer.max_epoch 3", 2, "did you mean --trainer.max_epochs?"),
+    ("fit --config demo.yaml --trainer.prec 16", 2, "there is no option --trainer.prec"),
+    ("fit --config demo.yaml --data.root nowhere", 1, "--data.root nowhere: no such folder"),
+    ("fit --config demo.yml", 2, "did you mean demo.yaml?"),
+    ("predict --run runs/none", 1, "there is no such checkpoint; train first with `abaw fit`"),
+    ("validate --run runs/none", 1, "name the run's directory with --run"),
+    ("test --ckpt_path best", 2, "a run's directory with --run DIR"),
+    ("score tracks", 2, "required: root"),
+    ("score tracks root --splt val", 2, "did you mean --split?"),
+    ("check nowhere", 1, "nowhere: no such folder"),
+    ("check", 2, "ABAW_ROOT"),
+    ("submit tracks out.txt --task va", 2, "required: sample"),
+    ("submit tracks out.txt --sample file --task vad", 2, "--task takes va, expr, au or mtl; got vad"),
+    ("synth", 2, "required: out"),
+    ("analyze clip.mp4", 2, "required: ckpt"),
+    ("analyze clip.mp4 --ckpt file", 1, "damaged or not a checkpoint"),
+    ("analyze none.mp4 --ckpt none.ckpt", 1, "none.ckpt: there is no such checkpoint"),
+    ("calibrate none file", 1, "holds no tracks"),
+    ("verify file --sample none.txt", 1, "none.txt"),
+    ("ensemble one two", 2, "at least two folders"),
+    ("folds file out.json", 1, "file"),
+]
+
+
+@pytest.mark.parametrize(("words", "code", "says"), NEWCOMER, ids=[words for words, *_ in NEWCOMER])
+def test_a_newcomer_is_told_the_next_step(
+    words: str, code: int, says: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ABAW_ROOT", raising=False)
+    assert main(words.split()) == code
+    printed = capfd.readouterr()
+    message = printed.err[printed.err.index("abaw: ") :]
+    assert says in message
+    assert len(message.splitlines()) <= 3
+    assert "Traceback" not in printed.err
+    assert printed.out == ""
+
+
 # -- configurations that come with the package
 
 

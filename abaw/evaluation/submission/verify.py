@@ -1,5 +1,6 @@
 """Verification of submissions: all defects with their lines."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from abaw.tasks import EXPR
 
 _CLASSES = frozenset(str(number) for number in range(len(EXPR.names)))
 _PRESENCE = frozenset("01")
+_VALUE = re.compile(r"'[^']*'|\S+/\S+|\b\d+\b")  # values, images and numbers in messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,22 @@ def verify_submission(
         findings += check_video_file(lines, form, file.name)
     unasked = sorted({file.stem for file in Path(path).glob("*.txt")} - set(rows.videos))
     return findings + [SubmissionDefect(0, "is not a video of the list", f"{name}.txt") for name in unasked]
+
+
+def grouped(findings: Sequence[SubmissionDefect]) -> list[str]:
+    """A line per kind of defect, in the order of their first lines: the first one, and how many are like it.
+
+    Two defects are alike if they differ in the line, the file, or the value that was met.
+    """
+    kinds: dict[str, list[SubmissionDefect]] = {}
+    for finding in findings:
+        kinds.setdefault(_VALUE.sub("", finding.message), []).append(finding)
+    lines = []
+    for alike in kinds.values():
+        more = len(alike) - 1
+        last = f", to {str(alike[-1]).partition(':')[0]}" if more else ""
+        lines.append(f"{alike[0]}" + (f" (and {more:,} like it{last})" if more else ""))
+    return lines
 
 
 def split_lines(content: bytes) -> list[str]:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from abaw.errors import UsageError
 from abaw.evaluation.submission.formats import FORMS
-from abaw.evaluation.submission.verify import verify_submission
+from abaw.evaluation.submission.verify import SubmissionDefect, grouped, verify_submission
 from abaw.evaluation.submission.write import write_submission
 from abaw.tasks import AU, EXPR
 from tests.support.submissions import HEADERS, VIDEOS, write_sample
@@ -256,3 +256,15 @@ def test_any_disorder_is_found(tmp_path_factory, order, n_kept):
     found = verify_submission(folder / "out.txt", sample, "expr")
     assert (found == []) == (kept == list(range(1, 16)))
     assert found == sorted(found, key=lambda f: f.line)
+
+
+def test_defects_that_differ_in_place_and_value_only_are_one_line():
+    defects = [SubmissionDefect(1, "the header is quoted; write it without quotes")]
+    defects += [SubmissionDefect(n, f"valence is '{n}.5': outside [-1, 1]") for n in range(2, 12)]
+    defects += [SubmissionDefect(3, "arousal is 'x': not a number")]
+    assert grouped(defects) == [
+        "line 1: the header is quoted; write it without quotes",
+        "line 2: valence is '2.5': outside [-1, 1] (and 9 like it, to line 11)",
+        "line 3: arousal is 'x': not a number",
+    ]
+    assert grouped([]) == []
