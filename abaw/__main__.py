@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from abaw.cli.commands import SUBCOMMANDS
-from abaw.cli.help import CONFIGURED, configured_page, front_page
+from abaw.cli.help import CONFIGURED, configured_page, front_page, nested_options
 from abaw.cli.parser import parser_of, with_underscores
 from abaw.cli.threads import wait_passively
 from abaw.errors import AbawError, UsageError, did_you_mean
@@ -135,6 +135,15 @@ def _run_configured(subcommand: str, args: list[str]) -> int:
         from jsonargparse import set_parsing_settings
 
         set_parsing_settings(docstring_parse_attribute_docstrings=True)  # takes a second
+    try:
+        return _run_heavy(subcommand, words)
+    except SystemExit as stop:
+        if "--help" in words and not stop.code:
+            print(nested_options())
+        raise
+
+
+def _run_heavy(subcommand: str, words: list[str]) -> int:
     from abaw.cli.trainer_commands import run
 
     if subcommand == "extract":

@@ -55,6 +55,18 @@ _OPTIONS = (  # option, description, subcommands
     ("", "train, val, test or all (default: val where it is annotated)", ("predict",)),
     ("--data.workers N", "number of processes that read frames", _ALL),
     ("--data.batch_size N", "windows per training batch and device", _TRAINS),
+    ("--model.masking.ratio X", "share of the visible frames hidden in training (default: 0.5);", ("fit",)),
+    ("", "--model.masking null: none", ("fit",)),
+    (
+        "--model.masking.span N",
+        "number of consecutive frames masked together (default: 1)",
+        ("fit",),
+    ),
+    (
+        "--model.masking.start_ratio X",
+        "ratio at the start of a linear ramp of --model.masking.ramp_steps",
+        ("fit",),
+    ),
     ("--model.optimizer.lr X", "learning rate", ("fit",)),
     ("--trainer.max_epochs N", "number of training epochs", ("fit",)),
     ("--trainer.devices N", "number of devices of this machine, used in parallel", _ALL),
@@ -93,3 +105,20 @@ def configured_page(name: str) -> str:
     return _PAGE.format(
         name=name, summary=CONFIGURED[name], options="\n".join(options), examples="\n".join(examples)
     )
+
+
+def nested_options() -> str:
+    """The options of classes that the parser shows as one value: those of masking and backbone."""
+    import docstring_parser
+
+    from abaw.loading.masking import RandomFrameMasking
+    from abaw.model.backbone import BackboneSettings
+
+    lines = []
+    for name, example in (("model.masking", RandomFrameMasking()), ("model.backbone", BackboneSettings())):
+        page = docstring_parser.parse_from_object(type(example), docstring_parser.DocstringStyle.GOOGLE)
+        says = {entry.arg_name: " ".join(str(entry.description).split()) for entry in page.params}
+        lines.append(f"\nOptions of {name}:")
+        for option, default in vars(example).items():
+            lines.append(f"  --{name}.{option}\n      {says[option]} (default: {default})")
+    return "\n".join(lines)

@@ -1,13 +1,19 @@
 """The short help pages, which need no heavy library."""
 
+import re
 import subprocess
 import sys
+from dataclasses import fields
+from typing import Any
 
 import pytest
 
 from abaw.__main__ import main
 from abaw.cli.commands import SUBCOMMANDS
 from abaw.cli.help import CONFIGURED
+from abaw.cli.trainer_commands import AbawCLI
+from abaw.loading.masking import RandomFrameMasking
+from abaw.model.backbone import BackboneSettings
 
 HEAVY = ["torch", "lightning", "timm", "torchmetrics", "albumentations", "cv2", "pandas", "numpy"]
 
@@ -48,3 +54,33 @@ def test_help_all_shows_the_sentences_under_the_fields(capsys: pytest.CaptureFix
     }.items():
         name = option.rpartition(".")[2].upper()
         assert f" {option} {name} {says} (type: " in page
+
+
+def test_no_option_is_without_a_text(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--help-all"]) == 0
+    page = capsys.readouterr().out
+    for kind in (RandomFrameMasking, BackboneSettings):
+        for field in fields(kind):
+            (text,) = re.findall(
+                rf"^  --model\.\w+\.{field.name}\n      (.+) \(default: ", page, re.MULTILINE
+            )
+            assert len(text) > 10
+    lacking = []
+
+    def collect(self: AbawCLI, parser: Any, args: Any) -> None:
+        for action in self._subcommand_parsers["fit"]._actions:
+            text = re.sub(r"\(type:.*", "", str(action.help or ""), flags=re.DOTALL).strip()
+            lacking.extend(action.option_strings if len(text) < 8 else [])
+        raise KeyboardInterrupt
+
+    kind = type("Collecting", (AbawCLI,), {"parse_arguments": collect})
+    with pytest.raises(KeyboardInterrupt):
+        kind("fit", [])
+    assert lacking == []
+
+
+def test_the_page_of_fit_shows_masking(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--help"]) == 0
+    page = capsys.readouterr().out
+    for name in ("ratio", "span", "start_ratio"):
+        assert f"--model.masking.{name} " in page
