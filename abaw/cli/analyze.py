@@ -101,6 +101,8 @@ def _analyze_all(run: "_Run", paths: list[Path], json: bool) -> int:
             summary, finished = run.analyze(path)
         except NoDetectorError:  # every other video would fail as well
             raise
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("the same command continues the analysis") from None
         except AbawError as error:
             n_failed += 1
             print(f"abaw: {error}", file=sys.stderr)

@@ -33,6 +33,8 @@ def friendly_error(message: str, known: Sequence[str]) -> str:
         message: The message.
         known: Names of all options.
     """
+    if "tensorboard" in message and "is available" in message:
+        return "TensorBoardLogger needs a package that is not installed; pip install tensorboard"
     if (unknown := _UNKNOWN.search(message)) is not None:
         option = unknown[1] or unknown[2]
         name = option.strip("-'").partition("=")[0]

@@ -121,6 +121,10 @@ class ClipDataset(Dataset[Batch]):
     bad_frame_log: BadFrameLog | None = None
     memory: SharedRing | None = None
 
+    def __post_init__(self) -> None:
+        if self.augmentation is not None:
+            self.augmentation.prepare()
+
     def __len__(self) -> int:
         return len(self.windows)
 

@@ -198,7 +198,7 @@ def describe_split(index: Index, split: str, tasks: Sequence[Task], windows: Win
     n_frames = int(index.n_frames[videos].sum())
     return (
         f"{split}: {len(videos):,} videos, {len(windows):,} windows, labelled rows: {counts};"
-        f" {n_visible:,} of {n_frames:,} frames are visible"
+        f" {n_visible:,} of {n_frames:,} frames visible"
     )
 
 

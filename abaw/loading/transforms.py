@@ -62,6 +62,14 @@ class ClipAugmentation:
         rules["rotate"] = (self.rotate >= 0, "at least 0")
         check_settings("data.loading.augmentation", self, rules)
 
+    def prepare(self) -> None:
+        """Imports albumentations and builds the pipeline, for worker processes that are forked later.
+
+        They share its memory, and do not import it themselves: W&B, once it logs a run, watches imports and
+        fails in a forked process.
+        """
+        _pipeline(self)
+
     def __call__(self, clip: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
         """Returns the augmented clip, uint8 (T, H, W, 3); it may share memory with the input.
 

@@ -317,6 +317,11 @@ def _create(settings: BackboneSettings, **weights: Any) -> Any:
     try:
         net = timm.create_model(name, num_classes=0, **extra, **weights)
     except (TypeError, ValueError, AssertionError, NotImplementedError) as error:
+        if settings.overrides and "unexpected keyword argument" in str(error):
+            raise UsageError(
+                f"model.backbone.overrides: {settings.overrides} are arguments of another network than {name}"
+                f" ({error}); set model.backbone.overrides to {{}}, or to arguments of {name}"
+            ) from error
         raise UsageError(
             f"model.backbone: timm cannot build {name} with image_size {settings.image_size} and "
             f"overrides {settings.overrides} ({error or 'they do not fit each other'}); most networks need "

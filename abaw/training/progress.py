@@ -1,6 +1,7 @@
 """What a training prints: its summary, a progress bar, a line per epoch."""
 
 import math
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -132,7 +133,7 @@ class ProgressBar(TQDMProgressBar):
         """Prints the line of the epoch above the bar."""
         self._report.read_best(trainer)
         super().on_train_epoch_end(trainer, pl_module)
-        self.print(self._report.line(trainer))
+        self.print(self._report.line(trainer), file=sys.stderr)
 
 
 class EpochLogger(Callback):
@@ -194,15 +195,25 @@ class TrainingSummary(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints two lines."""
         network, data = cast(Any, pl_module).network, cast(Any, trainer).datamodule
-        rank_zero_info(_network_line(network))
+        _print_above(trainer, _network_line(network))
         n, device = trainer.world_size, trainer.strategy.root_device.type
         n_steps, n_epochs = trainer.estimated_stepping_batches, trainer.max_epochs
         until = f"{n_steps:,.0f} steps" if math.isfinite(n_steps) else "no limit of steps"
         until += f" in {n_epochs} epochs" if n_epochs not in (None, -1) else ""
-        rank_zero_info(
+        _print_above(
+            trainer,
             f"training: {until}, batches of {data.batch_size} windows of {data.window} frames"
-            f"{f' on each of {n} devices' if n > 1 else ''} ({device}, {trainer.precision})"
+            f"{f' on each of {n} devices' if n > 1 else ''} ({device}, {trainer.precision})",
         )
+
+
+def _print_above(trainer: Trainer, text: str) -> None:
+    """Prints a line, above the progress bar if there is one."""
+    bar = trainer.progress_bar_callback
+    if bar is None:
+        rank_zero_info(text)
+    else:
+        bar.print(text, file=sys.stderr)
 
 
 def _network_line(network: Any) -> str:
@@ -211,9 +222,9 @@ def _network_line(network: Any) -> str:
     first = "cached features"
     if network.backbone is not None:
         settings = network.backbone.settings
-        first = f"{settings.name} at {settings.image_size} pixels"
+        first = f"{settings.name} ({settings.image_size} pixels)"
     layers = network.temporal.settings.layers
     return (
-        f"network: {first}, transformer of {layers} layers of width {network.temporal.width};"
+        f"network: {first}, transformer ({layers} layers, width {network.temporal.width}),"
         f" {total:,} parameters, {'all' if trained == total else f'{trained:,}'} trained"
     )

@@ -138,7 +138,7 @@ def test_training_ends_with_the_same_scores_and_curves(trained: Trained) -> None
 def test_validation_gives_the_same_scores_as_on_one_device_and_as_training(trained: Trained) -> None:
     at_the_end = trained.scores("several")
     said = trained.on_several("validate", "several")
-    assert said.count("total") == 1
+    assert said.count("\ntotal") == 1
     validated = [trained.scores("several", "scores-val.json")]
     assert main(trained.words("validate", "several", 1)) == 0
     validated.append(trained.scores("several", "scores-val.json"))

@@ -360,8 +360,8 @@ def test_fit_says_what_it_trains_on(root, tmp_path, caplog):
     n_windows = len(data._train_windows)
     assert fit_said(root, tmp_path, caplog) == [
         f"train: 3 videos, {n_windows} windows, labelled rows: va 48, expr 48, au 14;"
-        " 47 of 72 frames are visible",
-        "val: 2 videos, 6 windows, labelled rows: va 28, expr 22, au 22; 24 of 26 frames are visible",
+        " 47 of 72 frames visible",
+        "val: 2 videos, 6 windows, labelled rows: va 28, expr 22, au 22; 24 of 26 frames visible",
     ]
     caplog.clear()
     with caplog.at_level(logging.INFO, logger="lightning.pytorch.utilities.rank_zero"):

@@ -323,7 +323,7 @@ def test_a_description_rebuilds_the_network_whatever_the_defaults_become(
         ({"name": "vit_tiny_patch16_224.bogus"}, r"model\.backbone\.name.*bogus"),
         ({"image_size": 40}, r"model\.backbone\.image_size.*16-pixel.*give 32"),
         ({"image_size": 8}, r"model\.backbone\.image_size.*give 16"),
-        ({"overrides": {"deth": 3}}, r"cannot build.*deth"),
+        ({"overrides": {"deth": 3}}, r"overrides: .*deth.* are arguments of another network"),
         ({"overrides": None}, r"model\.backbone\.overrides is names with values"),
         ({"name": "crossvit_9_240", "image_size": 240, "overrides": {}}, "features are a list"),
         ({"name": "pit_ti_224", "image_size": 224, "overrides": {}}, "are 1 tokens, not a square grid"),

@@ -39,7 +39,7 @@ def test_a_training_prints_little_and_what_matters(
     assert [line for line in lines if any(word in line for word in NOISE)] == []
     (network,) = (line for line in lines if line.startswith("network: "))
     assert re.fullmatch(
-        r"network: vit_tiny_patch16_224 at 32 pixels, transformer of 1 layers of width 16;"
+        r"network: vit_tiny_patch16_224 \(32 pixels\), transformer \(1 layers, width 16\),"
         r" [\d,]+ parameters, all trained",
         network,
     )
