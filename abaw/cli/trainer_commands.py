@@ -18,6 +18,7 @@ import signal
 import sys
 from argparse import ArgumentError
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -32,7 +33,6 @@ from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_warn
 
-import abaw
 from abaw.cli.config_files import (
     YAML,
     make_absolute,
@@ -94,7 +94,7 @@ class AbawCLI(LightningCLI):
 
     def __init__(self, subcommand: str, args: list[str]) -> None:
         self._asked = subcommand
-        header = [f"abaw {abaw.__version__}"]
+        header = [f"abaw {version('abaw')}"]
         short: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
         short |= {"dump_header": header, "parser_mode": YAML}
         super().__init__(

@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from abaw.batch import Batch
 from abaw.data.frames import BadFrameError, Frames
+from abaw.data.progress import Progress
 from abaw.loading.dataset import ClipDataset
 from abaw.loading.loaders import TrainLoader
 from abaw.loading.masking import RandomFrameMasking
@@ -62,7 +63,7 @@ def time_parts(parts: Mapping[str, Part], *, seconds: float, rounds: int, device
     """
     rates: Rates = {name: [] for name in parts}
     n_steps = {name: _steps_in(part, seconds, device) for name, part in parts.items()}
-    for _ in range(rounds):
+    for _ in Progress(range(rounds), desc="bench", unit="round"):
         for name, part in parts.items():
             part.prepare()
             wait(device)

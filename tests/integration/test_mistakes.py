@@ -32,6 +32,16 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def check_message(capfd: pytest.CaptureFixture[str], says: str) -> None:
+    """Nothing but one message of at most three lines was printed."""
+    printed = capfd.readouterr()
+    message = printed.err[printed.err.index("abaw: ") :]
+    assert says in message
+    assert len(message.splitlines()) <= 3
+    assert "Traceback" not in printed.err
+    assert printed.out == ""
+
+
 MISTAKES = [
     ("fit --config", 2, "--config needs a value"),
     ("fit --config=demo.yaml --run", 2, "--run needs a value"),
@@ -76,12 +86,7 @@ def test_a_mistake_is_one_message(
             f"{words} --data.root={synth_root}" if not words.endswith(("root", "run", "config")) else words
         )
     assert main(words.replace("{root}", str(synth_root)).split()) == code
-    printed = capfd.readouterr()
-    message = printed.err[printed.err.index("abaw: ") :]
-    assert says in message
-    assert len(message.splitlines()) <= 3
-    assert "Traceback" not in printed.err
-    assert printed.out == ""
+    check_message(capfd, says)
 
 
 NEWCOMER = [  # what somebody types who knows other programs
@@ -140,12 +145,7 @@ def test_a_newcomer_is_told_the_next_step(
 ) -> None:
     monkeypatch.delenv("ABAW_ROOT", raising=False)
     assert main(words.split()) == code
-    printed = capfd.readouterr()
-    message = printed.err[printed.err.index("abaw: ") :]
-    assert says in message
-    assert len(message.splitlines()) <= 3
-    assert "Traceback" not in printed.err
-    assert printed.out == ""
+    check_message(capfd, says)
 
 
 # -- configurations that come with the package
