@@ -123,7 +123,9 @@ def same(left: dict[str, Any], right: dict[str, Any]) -> None:
 def test_training_ends_with_the_same_scores_and_curves(trained: Trained) -> None:
     same(trained.scores("one"), trained.scores("several"))
     total = trained.scores("several")["total"]
-    assert [line.split()[1] for line in trained.said.splitlines() if "total" in line] == [f"{total:.4f}"]
+    assert [line.split()[1] for line in trained.said.splitlines() if line.startswith("total")] == [
+        f"{total:.4f}"
+    ]
     one, several = (pd.read_csv(trained.folder / run / "metrics.csv") for run in ("one", "several"))
     curves = [name for name in one if name.startswith("val/")]
     assert len(curves) == 6
