@@ -101,7 +101,7 @@ class Analysis:
         journal: Journal | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> None:
-        self.reader, self.model, self.calibration = reader, model, calibration
+        self.reader, self.model = reader, model
         self.settings = settings or AnalysisSettings()
         self.clock = StageClock()
         self._journal, self._progress = journal, progress

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,9 +92,7 @@ def find_detector(path: Path | None) -> Path:
         found = Path(hub.hf_hub_download(**place, local_files_only=True))
     except LocalEntryNotFoundError:
         try:
-            hub.get_hf_file_metadata(
-                hub.hf_hub_url(**place)
-            )  # one request; the download itself retries for long
+            hub.get_hf_file_metadata(hub.hf_hub_url(**place))  # one request: a download retries for long
             found = Path(hub.hf_hub_download(**place))
         except Exception as error:  # the HTTP library depends on the hub's version: no other common class
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
@@ -308,9 +305,3 @@ class FaceAligner:
         smooth = Similarity(float(np.exp(log_scale)), float(angle), (0.0, 0.0))
         shift = middle - smooth.matrix[:, :2] @ (np.array([x, y]) * self._unit)
         return Similarity(smooth.scale, smooth.angle, (float(shift[0]), float(shift[1])))
-
-
-def crop_faces(pixels: NDArray[np.uint8], transforms: Sequence[Similarity], size: int) -> NDArray[np.uint8]:
-    """The aligned crops of the faces of a frame, uint8 (n, size, size, 3)."""
-    crops = [warp(pixels, transform, size) for transform in transforms]
-    return np.stack(crops) if crops else np.empty((0, size, size, 3), np.uint8)

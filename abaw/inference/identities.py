@@ -39,19 +39,19 @@ class CutDetector:
     """Shot cuts, by the change of colour and brightness between frames (PySceneDetect's ContentDetector)."""
 
     def __init__(self) -> None:
+        from scenedetect import FrameTimecode
         from scenedetect.detectors import ContentDetector
 
+        self._timecode = FrameTimecode
         self._detector = ContentDetector(threshold=_CUT_THRESHOLD, min_scene_len=0)
         self._n = 0
 
     def __call__(self, pixels: NDArray[np.uint8]) -> bool:
         """Whether a new shot begins with this frame, uint8 (H, W, 3), RGB."""
-        from scenedetect import FrameTimecode
-
         scale = _CUT_SIDE / max(pixels.shape[:2])
         size = tuple(max(round(side * scale), 1) for side in pixels.shape[1::-1])
         small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-        time = FrameTimecode(self._n, 25.0)
+        time = self._timecode(self._n, 25.0)
         self._n += 1
         return bool(self._detector.process_frame(time, cv2.cvtColor(small, cv2.COLOR_RGB2BGR)))
 

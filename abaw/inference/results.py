@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,11 @@ class AnalysisJob:
         }
         return dict(json.loads(json.dumps(plain)))  # as it is read again
 
+    @cached_property
+    def _weights(self) -> str:
+        """Fingerprint of the network, computed once for all inputs."""
+        return weights_fingerprint(self.predictor.network.state_dict())
+
     def _fingerprint(self, reader: Reader, files: ResultFiles, detector: Path | None) -> str:
         """Of all that affects the table."""
         predictor = self.predictor
@@ -186,7 +192,7 @@ class AnalysisJob:
             fingerprint([reader.path.resolve()]),
             reader.aligned,
             reader.fps,
-            weights_fingerprint(predictor.network.state_dict()),
+            self._weights,
             None if predictor.calibration is None else predictor.calibration.to_dict(),
             [predictor.window, predictor.stride, predictor.step, predictor.bf16],
             None if detector is None else hashlib.sha256(detector.read_bytes()).hexdigest(),
