@@ -1,7 +1,6 @@
 """Identities: which face of a frame is which person, from position, motion and appearance."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -30,6 +29,7 @@ _OCCLUDED_LOOK_GATE = 2.0  # any: another face may be in front
 _HEAD = 1.5  # size of a head, relative to the box of its face
 _SHORT_GAP = 0.5  # seconds; after a longer gap only a strong detection continues an identity
 _PREDICTED = 1.0  # seconds of constant velocity
+_FORBIDDEN = 1e6  # cost of pairs that are not possible
 _LOOK_WEIGHT = 2.0  # of the difference of appearance beside the distance in face sizes
 _SPEED_WEIGHT = 0.5  # of the latest detection in the moving average of the speed
 _LOOK_UPDATE = 0.2  # of the latest detection in the moving averages of the appearance and its changes
@@ -94,6 +94,12 @@ class _Track:
     def size(self) -> float:
         return _sizes(self.box[None])[0]
 
+    @property
+    def look_gate(self) -> float:
+        """Largest difference of appearance to the next face, if no other head overlaps it."""
+        least = _LOOK_GATE_AFTER_GAP if self.missed else _LOOK_GATE
+        return float(np.clip(_LOOK_CHANGES * self.change, least, _MOST_LOOK_GATE))
+
     def shift(self, seconds: float) -> NDArray[np.float64]:
         """Predicted motion since the last detection, at constant velocity for a second."""
         return self.speed * min(seconds - self.seconds, _PREDICTED)
@@ -132,17 +138,21 @@ class IdentityTracker:
         """
         self._tracks = [t for t in self._tracks if not cut and seconds - t.seconds <= self.max_gap]
         looks = _looks(detections.thumbnails)
+        boxes = self._predicted_boxes(seconds)
+        occluded = _overlapping_heads(boxes)
+        costs = self._costs(seconds, detections, looks, boxes, occluded)
         face_of: dict[int, int] = {}  # number of a track -> number of a detection
         strong = detections.scores >= STRONG
-        for which in (np.flatnonzero(strong), np.flatnonzero(~strong)):
-            weak = bool(len(which)) and not strong[which[0]]
-            free = [
-                k
-                for k, track in enumerate(self._tracks)
-                if k not in face_of and not (weak and seconds - track.seconds > _SHORT_GAP)
-            ]
-            face_of |= self._assign(seconds, detections, looks, free, which)
-        occluded = self._occluded(seconds)
+        for weak in (False, True):
+            faces_left = np.flatnonzero(strong != weak)
+            free = np.flatnonzero(
+                [
+                    k not in face_of and not (weak and seconds - track.seconds > _SHORT_GAP)
+                    for k, track in enumerate(self._tracks)
+                ]
+            )
+            for row, column in _assignment(costs[free][:, faces_left]):
+                face_of[int(free[row])] = int(faces_left[column])
         faces = [
             self._continue(self._tracks[k], seconds, detections, looks, face, bool(occluded[k]))
             for k, face in face_of.items()
@@ -168,58 +178,32 @@ class IdentityTracker:
             for shift in [track.shift(seconds)]
         ]
 
-    def _assign(
+    def _costs(
         self,
         seconds: float,
         detections: Detections,
         looks: NDArray[np.float32],
-        tracks: Sequence[int],
-        faces: NDArray[np.int64],
-    ) -> dict[int, int]:
-        """The assignment of detections to tracks with the smallest total cost, of pairs that are possible."""
-        if not len(tracks) or not len(faces):
-            return {}
-        chosen = [self._tracks[k] for k in tracks]
-        boxes = self._predicted_boxes(seconds)[list(tracks)]
-        gaps = np.array([seconds - track.seconds for track in chosen])
-        sizes, found = _sizes(boxes), _sizes(detections.boxes[faces])
-        scale = np.sqrt(sizes[:, None] * found[None])  # (tracks, faces)
-        offsets = _centres(boxes)[:, None] - _centres(detections.boxes[faces])[None]
+        boxes: NDArray[np.float64],
+        occluded: NDArray[np.bool_],
+    ) -> NDArray[np.float64]:
+        """The cost of each detection as the next face of each track, (tracks, faces); inf: not possible."""
+        if not self._tracks or not len(detections):
+            return np.empty((len(self._tracks), len(detections)))
+        sizes, found = _sizes(boxes), _sizes(detections.boxes)
+        scale = np.sqrt(sizes[:, None] * found[None])
+        offsets = _centres(boxes)[:, None] - _centres(detections.boxes)[None]
         distance = np.linalg.norm(offsets, axis=-1) / scale
         growth = abs(np.log(sizes[:, None] / found[None]))
-        look = 1 - np.stack([t.look if t.missed else t.last_look for t in chosen]) @ looks[faces].T
+        look = 1 - np.stack([t.look if t.missed else t.last_look for t in self._tracks]) @ looks.T
+        gaps = np.array([seconds - track.seconds for track in self._tracks])
         gate = np.minimum(_GATE + _GATE_GROWTH * gaps, _MAX_GATE)[:, None]
-        possible = (distance <= gate) & (growth <= _SIZE_GATE) & (look <= self._look_gates(seconds, tracks))
-        cost = np.where(possible, distance + _LOOK_WEIGHT * look, 1e6)
-        rows, columns = linear_sum_assignment(cost)
-        return {
-            tracks[row]: int(faces[column])
-            for row, column in zip(rows, columns, strict=True)
-            if possible[row, column]
-        }
+        look_gate = np.where(occluded, _OCCLUDED_LOOK_GATE, [t.look_gate for t in self._tracks])[:, None]
+        possible = (distance <= gate) & (growth <= _SIZE_GATE) & (look <= look_gate)
+        return np.where(possible, distance + _LOOK_WEIGHT * look, np.inf)
 
     def _predicted_boxes(self, seconds: float) -> NDArray[np.float64]:
         boxes = [track.box + np.array([*track.shift(seconds), 0, 0]) for track in self._tracks]
         return np.array(boxes, np.float64).reshape(-1, 4)
-
-    def _occluded(self, seconds: float) -> NDArray[np.bool_]:
-        """Per track whether its head overlaps another one."""
-        boxes = self._predicted_boxes(seconds)
-        centres, reach = _centres(boxes), _HEAD * boxes[:, 2:] / 2
-        near = abs(centres[:, None] - centres[None]) < reach[:, None] + reach[None]
-        overlaps = near[..., 0] & near[..., 1] & ~np.eye(len(boxes), dtype=bool)
-        return np.any(overlaps, axis=1)
-
-    def _look_gates(self, seconds: float, tracks: Sequence[int]) -> NDArray[np.float64]:
-        """Largest difference of appearance to a face of the same identity, (tracks, 1)."""
-        occluded = self._occluded(seconds)
-        gates = []
-        for k in tracks:
-            track = self._tracks[k]
-            least = _LOOK_GATE_AFTER_GAP if track.missed else _LOOK_GATE
-            usual = float(np.clip(_LOOK_CHANGES * track.change, least, _MOST_LOOK_GATE))
-            gates.append(_OCCLUDED_LOOK_GATE if occluded[k] else usual)
-        return np.array(gates)[:, None]
 
     def _continue(
         self,
@@ -261,6 +245,19 @@ class IdentityTracker:
         self._n += 1
         self._tracks.append(track)
         return TrackedFace(track.id, track.box, track.landmarks, track.score, True)
+
+
+def _assignment(costs: NDArray[np.float64]) -> list[tuple[int, int]]:
+    """Rows and columns of the pairs with the smallest total cost, without those of infinite cost."""
+    pairs = zip(*linear_sum_assignment(np.where(np.isfinite(costs), costs, _FORBIDDEN)), strict=True)
+    return [(row, column) for row, column in pairs if np.isfinite(costs[row, column])]
+
+
+def _overlapping_heads(boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Per box (n, 4) of a face whether its head overlaps another one."""
+    centres, reach = _centres(boxes), _HEAD * boxes[:, 2:] / 2
+    near = abs(centres[:, None] - centres[None]) < reach[:, None] + reach[None]
+    return np.any(near[..., 0] & near[..., 1] & ~np.eye(len(boxes), dtype=bool), axis=1)
 
 
 def _centres(boxes: NDArray) -> NDArray[np.float64]:
