@@ -1,12 +1,17 @@
-"""Atomic writing of files, and errors for files that cannot be written and folders that cannot be listed."""
+"""Atomic writing of files, errors for what cannot be written or listed, and files of the Hugging Face hub."""
 
 import errno
+import hashlib
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from abaw.errors import AbawError
+
+log = logging.getLogger(__name__)
 
 CURES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free the disk or choose another place"),
@@ -69,3 +74,44 @@ def listing() -> Iterator[None]:
         raise AbawError(
             f"{error.filename}: cannot be listed ({error.strerror}); check its permissions"
         ) from error
+
+
+def from_hub(repository: str, filename: str, revision: str | None = None) -> tuple[Path, str | None]:
+    """A file in the local cache of the Hugging Face hub, downloaded if it is absent.
+
+    Args:
+        repository: Name of the repository.
+        filename: Path of the file in it.
+        revision: Branch, tag or commit; None: the main branch.
+
+    Returns:
+        Its path, and, if it was downloaded now, the server's ETag (empty: it sends none), else None.
+
+    Raises:
+        ConnectionError: It is not in the cache, and the hub cannot be reached.
+    """
+    import huggingface_hub as hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    place: Any = {"repo_id": repository, "filename": filename, "revision": revision}
+    try:
+        return Path(hub.hf_hub_download(**place, local_files_only=True)), None
+    except LocalEntryNotFoundError:
+        log.info("%s is not in the local cache: asking the hub", repository)
+    try:
+        # one request without retries: hf_hub_download alone retries for most of a minute per process
+        etag = hub.get_hf_file_metadata(hub.hf_hub_url(**place)).etag
+        return Path(hub.hf_hub_download(**place)), etag or ""
+    except Exception as error:  # the HTTP library depends on the hub's version: no other common class
+        raise ConnectionError(str(error).strip() or type(error).__name__) from error
+
+
+def delete_unless(path: Path, sha256: str) -> str | None:
+    """Deletes a file of the cache, and returns its SHA-256, if that is not the given one; else None."""
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found == sha256:
+        return None
+    path.resolve().unlink()  # target of the cache's symbolic link
+    path.unlink(missing_ok=True)
+    return found

@@ -1,6 +1,5 @@
 """Face detection with five landmarks, and alignment to the template of the training crops."""
 
-import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abaw.errors import AbawError, UsageError
+from abaw.files import delete_unless, from_hub
 
 HUB_REPOSITORY = "opencv/face_detection_yunet"
 HUB_FILE = "face_detection_yunet_2023mar.onnx"
@@ -84,30 +84,18 @@ def find_detector(path: Path | None) -> Path:
         if not path.is_file():
             raise UsageError(f"--detector {path}: there is no such file; give {HUB_FILE} of {HUB_REPOSITORY}")
         return path
-    import huggingface_hub as hub
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    place: Any = {"repo_id": HUB_REPOSITORY, "filename": HUB_FILE}
     try:
-        found = Path(hub.hf_hub_download(**place, local_files_only=True))
-    except LocalEntryNotFoundError:
-        try:
-            hub.get_hf_file_metadata(hub.hf_hub_url(**place))  # one request: a download retries for long
-            found = Path(hub.hf_hub_download(**place))
-        except Exception as error:  # the HTTP library depends on the hub's version: no other common class
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-            raise NoDetectorError(
-                f"the face detector {HUB_FILE} is not in the local cache, and {HUB_REPOSITORY} could not be"
-                f" downloaded from the Hugging Face hub ({reason}); download it where there is a network, and"
-                " give the file with --detector PATH"
-            ) from error
-    with found.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != SHA256:
-        found.resolve().unlink()  # target of the cache's symbolic link
-        found.unlink(missing_ok=True)
+        found, _ = from_hub(HUB_REPOSITORY, HUB_FILE)
+    except ConnectionError as error:
+        reason = str(error).splitlines()[0][:120]
         raise NoDetectorError(
-            f"{found}: has SHA-256 {digest[:12]}… instead of {SHA256[:12]}… as published by {HUB_REPOSITORY},"
+            f"the face detector {HUB_FILE} is not in the local cache, and {HUB_REPOSITORY} could not be"
+            f" downloaded from the Hugging Face hub ({reason}); download it where there is a network, and"
+            " give the file with --detector PATH"
+        ) from error
+    if (other := delete_unless(found, SHA256)) is not None:
+        raise NoDetectorError(
+            f"{found}: has SHA-256 {other[:12]}… instead of {SHA256[:12]}… as published by {HUB_REPOSITORY},"
             " and was deleted; try again, or give the file with --detector PATH"
         )
     return found

@@ -1,7 +1,6 @@
 """Pretrained weights of a backbone: download, reading without executing code, strict loading."""
 
 import argparse
-import hashlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from abaw.errors import AbawError
+from abaw.files import delete_unless, from_hub
 
 log = logging.getLogger(__name__)
 StateDict = dict[str, Tensor]
@@ -31,9 +31,6 @@ def hub_file(name: str, published: Any) -> Path:
     Raises:
         AbawError: There are no published weights, the hub cannot be reached, or the hash differs.
     """
-    import huggingface_hub as hub
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
     if not published.hf_hub_id:
         raise AbawError(
             f"model.backbone.weights: timm publishes no weights for {name}; choose another name or tag, "
@@ -41,27 +38,21 @@ def hub_file(name: str, published: Any) -> Path:
         )
     repository, _, revision = published.hf_hub_id.partition("@")
     filename = published.hf_hub_filename or "model.safetensors"
-    place: Any = {"repo_id": repository, "filename": filename, "revision": revision or None}
     try:
-        return Path(hub.hf_hub_download(**place, local_files_only=True))
-    except LocalEntryNotFoundError:
-        log.info("%s is not in the local cache: asking the hub", repository)
-    try:
-        # one request without retries: hf_hub_download alone retries for most of a minute per process
-        sha256 = hub.get_hf_file_metadata(hub.hf_hub_url(**place)).etag
-        path = Path(hub.hf_hub_download(**place))
-    except Exception as error:  # the HTTP library depends on the hub's version: no other common class
+        path, sha256 = from_hub(repository, filename, revision or None)
+    except ConnectionError as error:
         raise AbawError(
             f"model.backbone.weights: the weights of {name} are not in the local cache and "
             f"{repository} could not be downloaded ({_shorten(error)}); give a downloaded file with "
             "weights: PATH, or download once where there is a network, copy the Hugging Face cache (HF_HOME) "
             "here and set HF_HUB_OFFLINE=1, or start from random weights with weights: none"
         ) from error
-    verify_hash(path, sha256)
+    if sha256 is not None:
+        verify_hash(path, sha256)
     return path
 
 
-def verify_hash(path: Path, published: str | None) -> None:
+def verify_hash(path: Path, published: str) -> None:
     """Deletes a downloaded file whose hash is not the published one.
 
     Args:
@@ -71,14 +62,9 @@ def verify_hash(path: Path, published: str | None) -> None:
     Raises:
         AbawError: The hashes differ.
     """
-    if published is None or len(published) != 64:
+    if len(published) != 64:
         log.warning("%s: its source publishes no SHA-256, so the download could not be verified", path)
-        return
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != published:
-        path.resolve().unlink()  # target of the cache's symbolic link
-        path.unlink(missing_ok=True)
+    elif (found := delete_unless(path, published)) is not None:
         raise AbawError(
             f"model.backbone.weights: {path} came with SHA-256 {found[:12]}… instead of {published[:12]}… as"
             " published, and was deleted; try again"
