@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from abaw.errors import AbawError, UsageError, did_you_mean
+from abaw.training.run_files import Run
 
 ALIASES = {
     **dict.fromkeys(("epochs", "max_epoch", "num_epochs", "n_epochs"), "trainer.max_epochs"),
@@ -101,23 +102,16 @@ def check_arguments(subcommand: str, args: Sequence[str]) -> None:
         shipped_path(name)
     if _has(args, "print_config"):
         return
-    no_run = given.run is None and not given.config
-    if no_run and given.ckpt_path in (None, "best", "last"):
-        raise UsageError("name a configuration with --config FILE, or a run's directory with --run DIR")
-    if subcommand == "fit" and given.ckpt_path is None and not _has(args, "trainer.fast_dev_run"):
-        folder = given.run or Path("runs") / Path(str(given.config[0])).stem
-        if (folder / "metrics.csv").exists() or any((folder / "checkpoints").glob("*.ckpt")):
-            raise UsageError(
-                f"{folder} already holds a run; continue it with --ckpt_path last,"
-                " or name another directory with --run"
-            )
-    if subcommand in ("validate", "test", "predict") and given.run is not None and given.ckpt_path is None:
-        best = given.run / "checkpoints/best.ckpt"
-        if not best.is_file():
-            raise AbawError(
-                f"{best}: there is no such checkpoint; train first with `abaw fit`, name the run's directory"
-                " with --run, or a checkpoint with --ckpt_path FILE"
-            )
+    if given.run is not None or given.config or given.ckpt_path in (None, "best", "last"):
+        run = Run.named(given.run, given.config)
+        if subcommand == "fit" and given.ckpt_path is None and not _has(args, "trainer.fast_dev_run"):
+            run.check_free()
+        if (
+            subcommand in ("validate", "test", "predict")
+            and given.run is not None
+            and given.ckpt_path is None
+        ):
+            run.check_trained()
     root = _value(args, "data.root")
     if root not in (None, "null") and not Path(str(root)).is_dir():
         raise AbawError(

@@ -21,7 +21,7 @@ from abaw.data.processes import available_cores
 from abaw.errors import UsageError
 from abaw.loading.datamodule import AffectDataModule
 from abaw.training.module import AffectModule
-from abaw.training.run_directory import Run
+from abaw.training.run_files import Run
 from abaw.training.throughput import (
     MATMUL,
     Clock,

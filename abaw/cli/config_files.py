@@ -17,7 +17,7 @@ from abaw.training.checkpointing import (
     with_current_class_paths,
     with_current_options,
 )
-from abaw.training.run_directory import Run
+from abaw.training.run_files import Run
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the loader of jsonargparse
 YAML = "abaw"

@@ -16,7 +16,7 @@ from abaw.model.checkpoints import load_checkpoint, network_weights
 from abaw.training.extraction import Extractor, FeatureWriter
 from abaw.training.module import AffectModule
 from abaw.training.preemption import EndOnSignal
-from abaw.training.run_directory import Run
+from abaw.training.run_files import Run
 
 _BACKBONE = "backbone."  # prefix of its weights in the network
 

@@ -67,7 +67,6 @@ from abaw.training.nonfinite import NonFiniteGuard
 from abaw.training.preemption import EndOnSignal, Preempted, announce, how_to_continue
 from abaw.training.progress import EpochLogger, ProgressBar, TrainingSummary
 from abaw.training.run_directory import (
-    Run,
     SaveConfig,
     Settings,
     changed_settings,
@@ -76,6 +75,7 @@ from abaw.training.run_directory import (
     refuse_shortening,
     trained_settings,
 )
+from abaw.training.run_files import Run
 
 SEED = 0
 

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from abaw.errors import UsageError
 from abaw.files import atomic_path
-from abaw.training.run_directory import Run
+from abaw.training.run_files import Run
 
 
 class _Rows(ExperimentWriter):

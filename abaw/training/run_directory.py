@@ -1,4 +1,4 @@
-"""Directory of a run: its files, and the settings that a resumed run must keep.
+"""Configuration of a run, and the settings that a resumed run must keep.
 
 A checkpoint restores optimizer, schedule, class weights and the position in the data. A setting changed on
 resuming would have no effect although `config.yaml` records it, or would change the training midway.
@@ -11,12 +11,12 @@ from typing import Any
 
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 
 from abaw.errors import AbawError, UsageError
-from abaw.files import atomic_path, check_writable
-from abaw.model.checkpoints import load_checkpoint, newest_checkpoint
+from abaw.files import atomic_path
 from abaw.training.checkpointing import by_current_class, with_current_class_paths, with_current_options
+from abaw.training.run_files import Run
 
 _MAY_CHANGE = """
     run config ckpt_path weights_only checkpoint nonfinite
@@ -211,90 +211,6 @@ def _text(value: Any) -> str:
         return "none at all"
     text = json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
-
-
-class Run:
-    """The directory of a run, which need not exist yet, and paths of its files.
-
-    Attributes:
-        folder: The directory.
-        config: Resolved configuration of the training.
-        metrics: Curves of the training.
-        scores: Official scores of the best epoch.
-        checkpoints: Folder of the checkpoints.
-        best: Checkpoint with the highest official score.
-        tracks: Folder of the tracks that `predict` writes.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.config = folder / "config.yaml"
-        self.metrics = folder / "metrics.csv"
-        self.scores = folder / "scores.json"
-        self.checkpoints = folder / "checkpoints"
-        self.best = self.checkpoints / "best.ckpt"
-        self.tracks = folder / "tracks"
-
-    @classmethod
-    def named(cls, folder: str | None, configs: Sequence[object]) -> "Run":
-        """The run at `folder`, or else at `runs/<name of the first configuration>`.
-
-        Raises:
-            UsageError: Neither is given.
-        """
-        if folder is None and not configs:
-            raise UsageError("name a configuration with --config FILE, or a run's directory with --run DIR")
-        return cls(Path(folder) if folder is not None else Path("runs") / Path(str(configs[0])).stem)
-
-    def evaluation(self, subcommand: str) -> Path:
-        """Path of the official scores that `validate` or `test` writes."""
-        return self.folder / f"scores-{'val' if subcommand == 'validate' else 'test'}.json"
-
-    @property
-    def is_taken(self) -> bool:
-        """Whether a new training would overwrite files of another one."""
-        return self.metrics.exists() or any(self.checkpoints.glob("*.ckpt"))
-
-    def start(self, asked: str | None) -> str | None:
-        """The checkpoint that `fit` resumes; None for a new training.
-
-        `last` without a checkpoint starts a new training, so that the script of a job can always pass it.
-
-        Raises:
-            UsageError: The directory holds another run.
-            AbawError: The checkpoint is missing or damaged, or the directory is not writable.
-        """
-        check_writable(self.folder)
-        if asked == "last" and not any(self.checkpoints.glob("*.ckpt")):
-            rank_zero_info(f"{self.folder}: holds no checkpoint; starting a new training")
-            return None
-        start = None if asked is None else self._find(asked)
-        if self.is_taken and (start is None or start.resolve().parent != self.checkpoints.resolve()):
-            raise UsageError(
-                f"{self.folder} already holds a run; continue it with --ckpt_path last,"
-                " or name another directory with --run"
-            )
-        return None if start is None else str(start)
-
-    def trained(self, asked: str | None) -> str:
-        """The checkpoint that `validate`, `test` and `predict` load; the best one if `asked` is None.
-
-        Raises:
-            AbawError: It is missing or damaged.
-        """
-        return str(self._find(asked or "best"))
-
-    def _find(self, asked: str) -> Path:
-        if asked == "last":
-            return newest_checkpoint(self.checkpoints)
-        path = self.best if asked == "best" else Path(asked)
-        if asked == "best" and not path.is_file():
-            raise AbawError(
-                f"{path}: there is no such checkpoint; train first with `abaw fit`, name the run's directory"
-                " with --run, or a checkpoint with --ckpt_path FILE"
-            )
-        load_checkpoint(path)
-        return path
 
 
 class SaveConfig(Callback):

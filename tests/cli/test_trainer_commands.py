@@ -29,7 +29,8 @@ from abaw.errors import UsageError
 from abaw.evaluation.track_metadata import read_metadata
 from abaw.model.checkpoints import load_checkpoint, network_weights, weights_fingerprint
 from abaw.training.module import AffectModule
-from abaw.training.run_directory import Run, SaveConfig
+from abaw.training.run_directory import SaveConfig
+from abaw.training.run_files import Run
 from tests.support.project import PROJECT
 from tests.support.tiny_run import tiny_config
 

@@ -8,7 +8,7 @@ import pytest
 
 from abaw.errors import UsageError
 from abaw.training.loggers import CSVLogger, wandb_settings
-from abaw.training.run_directory import Run
+from abaw.training.run_files import Run
 
 KEYS = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_BASE_URL", "WANDB_MODE", "NETRC")
 
