@@ -130,11 +130,12 @@ def named_root(given: str | Path | None, option: str, *, must_exist: bool = True
         )
     if must_exist and not Path(root).is_dir():
         origin = option.split()[0].lstrip("-") if given else "the environment variable ABAW_ROOT"
-        raise AbawError(
-            f"{origin}: {root}: no such folder; give the folder that holds cropped_aligned and the"
-            " annotations"
-        )
+        raise AbawError(f"{origin}: {_no_folder(root)}")
     return Path(root)
+
+
+def _no_folder(root: str | Path) -> str:
+    return f"{root}: no such folder; give the folder that holds cropped_aligned and the annotations"
 
 
 def find_files(source: DataSource) -> DataFiles:
@@ -253,9 +254,7 @@ def search(root: Path, tasks: Iterable[Task] = TASKS) -> DataFiles:
         AbawError: The folder does not exist or cannot be listed.
     """
     if not root.is_dir():
-        raise AbawError(
-            f"{root}: no such folder; give the folder that holds cropped_aligned and the annotations"
-        )
+        raise AbawError(_no_folder(root))
     found = DataFiles()
     visited: set[Path] = set()
     words = meanings(tasks)

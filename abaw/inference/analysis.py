@@ -17,14 +17,13 @@ from abaw.errors import check_settings
 from abaw.evaluation.calibration import Calibration
 from abaw.inference.faces import SMOOTHING, TEMPLATE, TEMPLATE_SIZE, FaceAligner, FaceDetector, warp
 from abaw.inference.identities import MAX_GAP, IdentityTracker, TrackedFace
-from abaw.inference.inputs import Reader
+from abaw.inference.inputs import ASSUMED_FPS, Reader
 from abaw.inference.observations import CHUNK, Journal, Observation, ObservedChunk, Observer, StageClock
 from abaw.inference.rows import FaceRows, RowBuilder
 from abaw.inference.sequences import FrameModel
 from abaw.inference.video import VideoFrame
 
 _MAX_DETECTORS = 4
-_ASSUMED_FPS = 30.0  # of frames without times
 _CHUNKS_AHEAD = 2  # chunks of crops that wait for the network
 
 
@@ -172,7 +171,7 @@ class Analysis:
             if crops is not None and frame.pixels is not None:
                 crops.append(frame.pixels)
         else:
-            seconds = frame.timestamp if math.isfinite(frame.timestamp) else frame.number / _ASSUMED_FPS
+            seconds = frame.timestamp if math.isfinite(frame.timestamp) else frame.number / ASSUMED_FPS
             if seen.detections is None:
                 faces = self._identities.predict(seconds)
             else:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from abaw.files import atomic_path
 from abaw.inference.rows import NO_FACE, FaceRows
@@ -69,10 +70,15 @@ def face_table(rows: FaceRows, format: Format = "pyfeat") -> pd.DataFrame:
     for each in values.values():
         columns |= each
     if EXPR in rows.values:
-        best = np.nan_to_num(rows.values[EXPR]).argmax(1)
-        names = np.array([name.lower() for name in EXPR.names], object)[best]
-        columns["expression"] = np.where(predicted, names, None)
+        columns["expression"] = top_expression(rows.values[EXPR])
     return pd.DataFrame(columns)
+
+
+def top_expression(probabilities: NDArray[np.float32]) -> NDArray[Any]:
+    """The names of the most probable expressions (n,), from probabilities (n, 8); None where they are NaN."""
+    names = np.array(task_columns(EXPR), object)[np.nan_to_num(probabilities).argmax(1)]
+    names[np.isnan(probabilities).any(1)] = None
+    return names
 
 
 BOX_COLUMNS = ("FaceRectX", "FaceRectY", "FaceRectWidth", "FaceRectHeight")
@@ -134,6 +140,11 @@ def table_writer(path: Path) -> Iterator[_Writer]:
 def read_table(path: Path) -> pd.DataFrame:
     """A table of `table_writer`."""
     return pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+
+
+def frame_numbers(table: pd.DataFrame) -> pd.Series:
+    """The numbers of the frames, from 0, of a table of either format."""
+    return table["frame"] - (1 if "confidence" in table else 0)  # OpenFace counts from 1
 
 
 def au_columns(table: pd.DataFrame) -> list[str]:

@@ -18,6 +18,8 @@ from abaw.inference.video import VideoFile, VideoFrame
 
 IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 """Suffixes of images."""
+ASSUMED_FPS = 30.0
+"""Frames per second of frames that have no times, where motion or a video needs some."""
 CropsOption = Literal["auto", "yes", "no"]
 """Whether images are aligned face crops; `auto`: folders named and sized as in `cropped_aligned` are."""
 

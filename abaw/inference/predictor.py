@@ -17,7 +17,7 @@ from abaw.errors import AbawError, UsageError
 from abaw.evaluation.calibration import Calibration, calibration_in
 from abaw.evaluation.tracks import Track, track_frame
 from abaw.inference.analysis import Analysis, AnalysisSettings
-from abaw.inference.face_tables import face_table
+from abaw.inference.face_tables import face_table, top_expression
 from abaw.inference.faces import TEMPLATE_SIZE, find_detector
 from abaw.inference.inputs import CropsOption, open_reader
 from abaw.inference.sequences import Predicted, SequencePredictor
@@ -137,8 +137,7 @@ class Predictor:
         if fps is not None:
             table.insert(1, "timestamp", np.arange(n) / fps)
         if EXPR in whole.values:
-            best = table[list(EXPR.columns)].to_numpy().argmax(1)
-            table["expression"] = np.array([name.lower() for name in EXPR.names], object)[best]
+            table["expression"] = top_expression(table[list(EXPR.columns)].to_numpy())
         return table
 
     def predict_video(self, path: str | Path, **options: Any) -> pd.DataFrame:

@@ -13,8 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from abaw.files import atomic_path
-from abaw.inference.face_tables import AU_THRESHOLD, BOX_COLUMNS, au_columns, read_table
-from abaw.inference.inputs import ImageFile, Reader
+from abaw.inference.face_tables import AU_THRESHOLD, BOX_COLUMNS, au_columns, frame_numbers, read_table
+from abaw.inference.inputs import ASSUMED_FPS, ImageFile, Reader
 from abaw.inference.rows import NO_FACE
 from abaw.inference.video import VideoFile, VideoWriter
 
@@ -30,7 +30,6 @@ _COLOURS = [  # RGB, distinguishable for colour-blind readers (Okabe and Ito)
 _GREY = (170, 170, 170)
 _FONT = cv2.FONT_HERSHEY_DUPLEX
 _SMALLEST = 360  # shorter side to which small frames, such as aligned crops, are enlarged, in pixels
-_FPS = 30.0  # of frames without times
 _LEAST_UNIT = 11.0  # height of the text at least, in pixels
 
 
@@ -67,8 +66,7 @@ def write_overlay(
         AbawError: The input cannot be read, or the file cannot be written.
     """
     rows = read_table(table)
-    if "confidence" in rows:
-        rows["frame"] -= 1  # OpenFace counts from 1
+    rows["frame"] = frame_numbers(rows)
     rows_of: dict[Any, Any] = rows.groupby("frame", sort=False).indices
     painter = _Painter(rows)
     if isinstance(reader, ImageFile):
@@ -90,7 +88,7 @@ def write_overlay(
                 size = (drawn.shape[1] + drawn.shape[1] % 2, drawn.shape[0] + drawn.shape[0] % 2)
                 writer = stack.enter_context(VideoWriter(out, size, audio_from=audio, begins=begins))
             known = math.isfinite(frame.timestamp)
-            seconds = frame.timestamp if known else begins + frame.number / _FPS
+            seconds = frame.timestamp if known else begins + frame.number / ASSUMED_FPS
             writer.write(seconds, _fitted(drawn, *size))
             if progress is not None:
                 progress(1)

@@ -13,7 +13,8 @@ import pandas as pd
 import vl_convert
 
 from abaw.files import atomic_path
-from abaw.inference.face_tables import AU_THRESHOLD, au_columns, read_table
+from abaw.inference.face_tables import AU_THRESHOLD, au_columns, frame_numbers, read_table, task_columns
+from abaw.inference.inputs import ASSUMED_FPS
 from abaw.inference.rows import NO_FACE
 from abaw.tasks import EXPR
 
@@ -21,7 +22,6 @@ POINTS = 500
 """Largest number of points of a curve: longer ones show the means of equal intervals."""
 _EMBEDDED = 24_000_000  # bytes of the largest video that is part of the page
 _MOST_FACES = 12  # faces with the most frames, which have curves
-_FPS = 30.0  # of frames without times
 _FILE = Path(__file__).with_name("timeline.html")
 _PALETTE = ["#999999", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#0072B2", "#56B4E9", "#F0E442"]
 
@@ -40,8 +40,7 @@ def write_page(table: Path, video: Path | None, out: Path, *, title: str) -> Non
     """
     rows = read_table(table)
     if rows["timestamp"].isna().all():
-        first = 1 if "confidence" in rows else 0
-        rows["timestamp"] = (rows["frame"] - first) / _FPS
+        rows["timestamp"] = frame_numbers(rows) / ASSUMED_FPS
     rows["seconds"] = rows["timestamp"] - rows["timestamp"].iloc[0]  # the video begins at 0
     faces = rows.loc[rows["face_id"] != NO_FACE, "face_id"].value_counts().index[:_MOST_FACES].tolist()
     curves = {int(face): face_curves(rows[rows["face_id"] == face]) for face in sorted(faces)}
@@ -66,12 +65,12 @@ def face_curves(rows: pd.DataFrame) -> list[dict[str, Any]]:
     values = rows[["seconds", *names]].astype("float64").groupby(group).mean()
     values["context"] = (1 - rows["success"].astype("float64")).groupby(group).mean()
     steps = values["seconds"].diff().shift(-1)
-    values["width"] = steps.fillna(steps.median()).fillna(1 / _FPS)
+    values["width"] = steps.fillna(steps.median()).fillna(1 / ASSUMED_FPS)
     return json.loads(values.round(4).to_json(orient="records"))
 
 
 def _value_columns(rows: pd.DataFrame) -> list[str]:
-    return ["valence", "arousal", *(name.lower() for name in EXPR.names), *au_columns(rows)]
+    return ["valence", "arousal", *task_columns(EXPR), *au_columns(rows)]
 
 
 def charts(rows: pd.DataFrame, end: float) -> list[Any]:
@@ -82,7 +81,7 @@ def charts(rows: pd.DataFrame, end: float) -> list[Any]:
     made = []
     if "valence" in rows:
         made.append(_va_chart(end))
-    expressions = [name.lower() for name in EXPR.names if name.lower() in rows]
+    expressions = [name for name in task_columns(EXPR) if name in rows]
     if expressions:
         made.append(_expression_chart(expressions, end))
     if units := au_columns(rows):

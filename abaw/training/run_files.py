@@ -44,14 +44,9 @@ class Run:
         """Path of the official scores that `validate` or `test` writes."""
         return self.folder / f"scores-{'val' if subcommand == 'validate' else 'test'}.json"
 
-    @property
-    def is_taken(self) -> bool:
-        """Whether a new training would overwrite files of another one."""
-        return self.metrics.exists() or any(self.checkpoints.glob("*.ckpt"))
-
     def check_free(self) -> None:
         """Raises a UsageError if a new training would overwrite files of another one."""
-        if self.is_taken:
+        if self.metrics.exists() or any(self.checkpoints.glob("*.ckpt")):
             raise UsageError(
                 f"{self.folder} already holds a run; continue it with --ckpt_path last,"
                 " or name another directory with --run"
