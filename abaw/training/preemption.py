@@ -75,6 +75,8 @@ class PreemptionFlag:
             for number in SIGNALS:
                 signal.signal(number, self._handle)
         cast(Any, trainer.fit_loop.epoch_loop)._broadcast_sigterm_tensor = lambda: None
+        if trainer.world_size > 1:
+            atexit.register(leave_process_groups)
         self._group = self._sent = None
 
     def exchange(self, trainer: Trainer, *flags: bool) -> tuple[bool, ...]:
@@ -122,6 +124,16 @@ def ignore_signals() -> None:
     """Ignores both signals: a launcher may repeat them while the interpreter shuts down."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def leave_process_groups() -> None:
+    """Destroys the process groups of PyTorch, where there are any.
+
+    Lightning does so for NCCL only; the threads of Gloo, if they still run when the interpreter has ended,
+    abort the process in place of its exit code ("terminate called without an active exception").
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 class EndOnSignal(Callback):

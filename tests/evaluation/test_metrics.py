@@ -180,6 +180,8 @@ for position, n in enumerate(lengths):
         every = torch.ones(n, dtype=torch.bool)
         metric.update(position, Stitched(position, values, every, every), labels)
 print(json.dumps(metric.compute()))
+if world > 1:
+    dist.destroy_process_group()
 """
 
 

@@ -406,6 +406,7 @@ if rank == 0:
     step = Step(nn.ModuleDict({"net": Linear(), "losses": TaskLosses(LossSettings(), tasks)})).eval()
     step(a)
 dist.barrier()
+dist.destroy_process_group()
 print("same", len(alone))
 """
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch.distributed as dist
 from lightning.fabric.plugins.environments import LightningEnvironment
 
 from abaw.model.checkpoints import load_checkpoint
@@ -69,6 +70,23 @@ def test_both_signals_are_ignored_while_the_process_ends() -> None:
 @pytest.mark.parametrize("flags", [(True,), (False, True), (False, False)])
 def test_one_process_asks_nobody(flags: tuple[bool, ...]) -> None:
     assert PreemptionFlag().exchange(trainer(), *flags) == flags
+
+
+def test_process_groups_are_left_when_the_process_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_exit: list[Any] = []
+    monkeypatch.setattr(atexit, "register", at_exit.append)
+    alone, several = trainer(), trainer()
+    several.world_size = 2
+    PreemptionFlag().register_handlers(alone)
+    assert not at_exit
+    PreemptionFlag().register_handlers(several)
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'meet'}", rank=0, world_size=1)
+    for leave in at_exit * 2:  # also where there is none
+        leave()
+    assert len(at_exit) == 1
+    assert not dist.is_initialized()
 
 
 def train_on_two(folder: Path, root: Path, signal_at: int | None) -> tuple[int, list[list[list[str]]]]:
