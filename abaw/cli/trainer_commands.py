@@ -61,7 +61,7 @@ from abaw.model.checkpoints import load_checkpoint
 from abaw.training.callbacks import EvaluationWriter, ScoreWriter, SkippedFrames, TrackWriter
 from abaw.training.checkpointing import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from abaw.training.extraction import FeatureCheck
-from abaw.training.loggers import CSVLogger, wandb_settings
+from abaw.training.loggers import CSVLogger, wandb_settings, without_unset
 from abaw.training.module import AffectModule
 from abaw.training.nonfinite import NonFiniteGuard
 from abaw.training.preemption import EndOnSignal, Preempted, announce, how_to_continue
@@ -305,7 +305,7 @@ class AbawCLI(LightningCLI):
     def _loggers(self, given: Any) -> list[Any]:
         if not self.fitting or self.quick or given is False:
             return []
-        asked = [logger for logger in as_list(given) if logger is not True]
+        asked = [without_unset(logger) for logger in as_list(given) if logger is not True]
         return [CSVLogger(str(self.files.folder)), *asked]
 
     def _required_callbacks(self, logs: bool, saves: bool) -> list[Callback]:

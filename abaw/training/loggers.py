@@ -86,6 +86,16 @@ def wandb_settings(run: Run, given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def without_unset(logger: Any) -> Any:
+    """The logger, which, if it is a WandbLogger, does not pass on `anonymous` where nobody set it.
+
+    Lightning passes it always, and W&B warns about a setting without effect whatever its value.
+    """
+    if isinstance(logger, lightning_loggers.WandbLogger) and logger._wandb_init.get("anonymous") is None:
+        logger._wandb_init.pop("anonymous", None)
+    return logger
+
+
 @rank_zero_only
 def _remember(path: Path, number: str) -> None:
     if path.exists() and path.read_text(encoding="utf-8").strip() == number:

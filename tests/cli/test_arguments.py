@@ -79,12 +79,15 @@ def test_shipped_configurations_are_there() -> None:
 
 
 def cpu_seconds(*words: str) -> tuple[float, float, int, str]:
+    """CPU seconds of a subcommand, seconds until it said something, its exit code and what it said."""
+    return run_counted([sys.executable, "-m", "abaw", *words])
+
+
+def run_counted(command: list[str]) -> tuple[float, float, int, str]:
     """CPU seconds of a command, seconds until it said something, its exit code and what it said."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.monotonic()
-    with subprocess.Popen(
-        [sys.executable, "-m", "abaw", *words], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    ) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
         assert process.stderr is not None
         first = process.stderr.readline()
         said_after = time.monotonic() - start
@@ -99,6 +102,20 @@ def test_refusals_need_no_heavy_library() -> None:
         seconds, _, code, text = cpu_seconds(*words)
         assert code == 2
         assert seconds < 2 * 0.5, (words, text)
+
+
+def test_a_typo_in_a_backbone_needs_little_more_than_timm(tmp_path: Path) -> None:
+    timm = run_counted([sys.executable, "-c", "import timm"])[0]
+    words = [
+        "fit",
+        "--config=demo.yaml",
+        f"--run={tmp_path / 'run'}",
+        "--model.backbone.name=vit_tiny_patch16_24",
+    ]
+    seconds, _, code, text = cpu_seconds(*words)
+    assert code == 2
+    assert "did you mean vit_tiny_patch16_224" in text
+    assert seconds < timm + 2 * 2.0, (timm, text)
 
 
 def test_the_first_word_comes_in_a_second() -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lightning.pytorch import loggers as lightning_loggers
 
 from abaw.errors import UsageError
-from abaw.training.loggers import CSVLogger, wandb_settings
+from abaw.training.loggers import CSVLogger, wandb_settings, without_unset
 from abaw.training.run_files import Run
 
 KEYS = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_BASE_URL", "WANDB_MODE", "NETRC")
@@ -80,3 +81,15 @@ def test_without_a_key_the_run_is_offline(
 def test_checkpoints_cannot_be_uploaded_offline(run: Run) -> None:
     with pytest.raises(UsageError, match=r"log_model: all uploads checkpoints.*WANDB_API_KEY"):
         wandb_settings(run, {"log_model": "all"})
+
+
+def test_wandb_warns_of_no_setting_that_nobody_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    logger = lightning_loggers.WandbLogger(project="p", save_dir=tmp_path)
+    assert without_unset(logger) is logger
+    logger.experiment.finish()
+    assert "anonymous" not in "".join(capsys.readouterr())
+    plain = without_unset(CSVLogger(str(tmp_path)))  # any other stays as it is
+    assert isinstance(plain, CSVLogger)
