@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from abaw.cli.analyze import analyze
-from abaw.cli.track_commands import calibrate, ensemble, score, submit, verify
+from abaw.cli.track_commands import calibrate, ensemble, report, score, submit, verify
 from abaw.errors import UsageError
 
 
@@ -162,6 +162,7 @@ SUBCOMMANDS: dict[str, Callable[..., int | None]] = {
     "ensemble": ensemble,
     "submit": submit,
     "verify": verify,
+    "report": report,
     "analyze": analyze,
 }
 """Subcommands by name; `help.CONFIGURED` has those that a configuration describes."""

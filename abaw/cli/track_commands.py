@@ -102,6 +102,85 @@ def score(
     print(f"\n{baseline_table(columns)}")
 
 
+def report(
+    runs: list[Path],
+    *,
+    root: Path | None = None,
+    out: Path | None = None,
+    figures: Path | None = None,
+    split: Literal["train", "val", "test"] = "val",
+    calibration: Path | None = None,
+    annotations: Path | None = None,
+    label_set: Literal["challenge", "mtl"] | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+    trust_code: bool = False,
+) -> None:
+    """Write a page about one or several runs: scores, errors, calibration, learning curves, timelines.
+
+    The page is one file that needs no network. Further runs are compared with the first.
+
+    Args:
+        runs: Folders of runs for which `abaw predict` has written tracks, or folders of tracks.
+        root: The data set; null: that of the first run's config.yaml, or the variable ABAW_ROOT.
+        out: HTML file to write; null: report.html in the first folder.
+        figures: Folder for every figure as PNG, SVG and PDF; null: none.
+        split: Split whose labels are used; every video annotated in it needs a track.
+        calibration: Checkpoint or JSON file with a calibration, shown beside the scores of the first run.
+        annotations: Folder with the annotations, instead of those of the first run's config.yaml.
+        label_set: Labels of the single-task challenges, or of the multi-task one; null: as trained.
+        draws: Number of bootstrap draws; 0: no intervals.
+        seed: Seed of the bootstrap.
+        trust_code: Import the code of custom tasks that the tracks name.
+    """
+    from abaw.data.layout import DataSource, named_root
+    from abaw.evaluation.calibration import read_calibration
+    from abaw.evaluation.labelled_tracks import LabelledTracks
+    from abaw.evaluation.tracks import find_tracks, known_tasks
+    from abaw.report.page import RunReport, write_figures, write_report
+    from abaw.report.runs import read_run
+    from abaw.training.run_files import Run
+
+    given = [Run(folder) for folder in runs]
+    folders = [run.predicted() for run in given]
+    trained = given[0].data_settings()
+    tasks = known_tasks(next(iter(find_tracks(folders[0]).values())), trust_code=trust_code)
+    source = trained.get("source") or {}
+    labelled = LabelledTracks(
+        DataSource(
+            named_root(root or trained.get("root"), "--root DIR"),
+            annotations=annotations or source.get("annotations"),
+            label_set=label_set or source.get("label_set", "challenge"),
+            tasks=tasks,
+        ),
+        split,
+    )
+    names = [run.folder.resolve().name for run in given]
+    if len(set(names)) < len(names):
+        names = [str(folder) for folder in runs]
+    chosen = None if calibration is None else read_calibration(calibration)
+    reports: list[RunReport] = []
+    for name, run, folder in zip(names, given, folders, strict=True):
+        first = reports[0] if reports else None
+        reports.append(
+            read_run(
+                name,
+                folder,
+                labelled,
+                metrics=run.metrics,
+                calibration=chosen if first is None else None,
+                against=first,
+                draws=draws,
+                seed=seed,
+            )
+        )
+    target = runs[0] / "report.html" if out is None else out
+    write_report(reports, target, title=f"abaw: {', '.join(names)}")
+    print(f"{target}: report of {', '.join(names)}")
+    if figures is not None:
+        print(f"{figures}: {len(write_figures(reports, figures))} files of figures")
+
+
 def calibrate(
     tracks: Path,
     root: Path,

@@ -8,7 +8,6 @@ from string import Template
 from typing import Any
 
 import altair as alt
-import numpy as np
 import pandas as pd
 import vl_convert
 
@@ -16,10 +15,9 @@ from abaw.files import atomic_path
 from abaw.inference.face_tables import AU_THRESHOLD, au_columns, frame_numbers, read_table, task_columns
 from abaw.inference.inputs import ASSUMED_FPS
 from abaw.inference.rows import NO_FACE
+from abaw.report.intervals import interval_means
 from abaw.tasks import EXPR
 
-POINTS = 500
-"""Largest number of points of a curve: longer ones show the means of equal intervals."""
 _EMBEDDED = 24_000_000  # bytes of the largest video that is part of the page
 _MOST_FACES = 12  # faces with the most frames, which have curves
 _FILE = Path(__file__).with_name("timeline.html")
@@ -51,7 +49,7 @@ def write_page(table: Path, video: Path | None, out: Path, *, title: str) -> Non
 
 
 def face_curves(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Points of the curves of one face: at most `POINTS`, each the mean of an interval.
+    """Points of the curves of one face: at most `intervals.POINTS`, each the mean of an interval.
 
     Args:
         rows: The rows of the face, with the column `seconds`.
@@ -61,9 +59,8 @@ def face_curves(rows: pd.DataFrame) -> list[dict[str, Any]]:
         `context`, and the mean of every predicted column.
     """
     names = [name for name in _value_columns(rows) if name in rows]
-    group = np.minimum(np.arange(len(rows)) * POINTS // max(len(rows), POINTS), POINTS - 1)
-    values = rows[["seconds", *names]].astype("float64").groupby(group).mean()
-    values["context"] = (1 - rows["success"].astype("float64")).groupby(group).mean()
+    seen = rows["success"].astype("float64")
+    values = interval_means(rows[["seconds", *names]].assign(context=1 - seen))
     steps = values["seconds"].diff().shift(-1)
     values["width"] = steps.fillna(steps.median()).fillna(1 / ASSUMED_FPS)
     return json.loads(values.round(4).to_json(orient="records"))

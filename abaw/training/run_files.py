@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from abaw.errors import AbawError, UsageError
 from abaw.files import check_writable
@@ -59,6 +60,34 @@ class Run:
                 f"{self.best}: there is no such checkpoint; train first with `abaw fit`, name the run's"
                 " directory with --run, or a checkpoint with --ckpt_path FILE"
             )
+
+    def predicted(self) -> Path:
+        """The folder of its tracks, or the directory itself if that holds tracks.
+
+        Raises:
+            AbawError: There are none.
+        """
+        for folder in (self.tracks, self.folder):
+            if any(folder.glob("*.parquet")):
+                return folder
+        if not self.folder.is_dir():
+            raise AbawError(f"{self.folder}: no such folder; name the directory of a run, such as runs/demo")
+        raise AbawError(f"{self.folder}: holds no tracks; write them with `abaw predict --run {self.folder}`")
+
+    def data_settings(self) -> dict[str, Any]:
+        """The settings of the data in its configuration; empty without one.
+
+        Raises:
+            AbawError: The file cannot be read.
+        """
+        import yaml
+
+        if not self.config.is_file():
+            return {}
+        try:
+            return dict(yaml.safe_load(self.config.read_text(encoding="utf-8"))["data"])
+        except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
+            raise AbawError(f"{self.config}: cannot be read as a run's configuration ({error})") from error
 
     def start(self, asked: str | None) -> str | None:
         """The checkpoint that `fit` resumes; None for a new training.

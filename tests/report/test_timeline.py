@@ -2,19 +2,17 @@
 
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from abaw.report.timeline import POINTS, face_curves, write_page
+from abaw.report.intervals import POINTS
+from abaw.report.timeline import face_curves, write_page
 from tests.report.test_overlay import grey, table
+from tests.support.browser import draw, needs_browser
 from tests.support.videos import write_video
-
-CHROMIUM = shutil.which("chromium")
 
 
 def data(page: Path) -> dict:
@@ -84,13 +82,13 @@ def test_a_large_video_is_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert 'src="a.mp4"' in (tmp_path / "a.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no browser here")
+@needs_browser
 @pytest.mark.slow
 def test_a_browser_draws_it_and_seeks(tmp_path: Path) -> None:
     video = write_video(tmp_path / "a.mp4", grey(20))
     write_page(table(tmp_path / "a.csv", lost=(4, 5)), video, tmp_path / "a.html", title="a")
     page = tmp_path / "a.html"
-    click = """<script>window.ready.then(views => {
+    click = """window.ready.then(views => {
       const at = views[0].container().getBoundingClientRect();
       const target = views[0].container().querySelector("svg");
       const x = at.left + views[0].padding().left + views[0].origin()[0] + views[0].scale("x")(0.4);
@@ -98,25 +96,10 @@ def test_a_browser_draws_it_and_seeks(tmp_path: Path) -> None:
       const seconds = () => document.getElementById("video").currentTime.toFixed(2);
       const rule = () => document.querySelector("line[stroke='#C00000']").getBoundingClientRect().x - x;
       setTimeout(() => { document.title = "at " + seconds() + ", off by " + Math.round(rule()); }, 500);
-    });</script>"""
-    start, _, end = page.read_text(encoding="utf-8").rpartition("</body>")
-    page.write_text(f"{start}{click}</body>{end}", encoding="utf-8")
-    done = subprocess.run(
-        [
-            CHROMIUM,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--virtual-time-budget=8000",
-            "--enable-logging=stderr",
-            "--dump-dom",
-            page.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
+    });"""
+    drawn = draw(page, click)
+    assert len(re.findall(r'<svg [^>]*class="marks"', drawn.html)) == 3, drawn.log[-2000:]
+    assert re.search(r"<title>at 0\.40, off by -?[01]</title>", drawn.html), re.findall(
+        "<title>.*</title>", drawn.html
     )
-    drawn = done.stdout
-    assert len(re.findall(r'<svg [^>]*class="marks"', drawn)) == 3, done.stderr[-2000:]
-    assert re.search(r"<title>at 0\.40, off by -?[01]</title>", drawn), re.findall("<title>.*</title>", drawn)
-    assert not re.findall("CONSOLE.*", done.stderr)
+    assert not drawn.console

@@ -31,12 +31,12 @@ def smooth_noise(rng, n, k, width):
     return gaussian_filter1d(rng.normal(size=(n, k)), width, axis=0) * np.sqrt(width) * 1.9
 
 
-def simulate(n_videos, seed, noise=1.0, bias=0.0):
+def simulate(n_videos, seed, noise=1.0, bias=0.0, frames=(150, 400)):
     """Tracks of slowly changing labels under noise that is new in every frame; `bias` lowers the AUs."""
     rng = np.random.default_rng(seed)
     tracks, labels = [], {}
     for k in range(n_videos):
-        n, name = int(rng.integers(150, 400)), f"v{k // 2}_{('left', 'right')[k % 2]}"
+        n, name = int(rng.integers(*frames)), f"v{k // 2}_{('left', 'right')[k % 2]}"
         va = np.tanh(smooth_noise(rng, n, 2, 30))
         scores = 2 * smooth_noise(rng, n, 8, 25)
         scores[:, 0] += 1.5  # a common class
