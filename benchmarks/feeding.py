@@ -46,6 +46,9 @@ class Replay:
             ]
         )
 
+    def prepare(self) -> None:
+        """Does nothing: albumentations is imported."""
+
     def __call__(self, clip: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
         """The augmented clip, equal to that of `ClipAugmentation`."""
         self.draw.set_random_state(np.random.default_rng(seed), random.Random(seed))
