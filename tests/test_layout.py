@@ -28,7 +28,7 @@ MAY_IMPORT = {  # room -> rooms and modules, besides itself and the ground
     "model": "tasks batch",
     "evaluation": "data model.checkpoints windows tasks",
     "loading": "data batch windows tasks",
-    "training": "model loading evaluation data report.figures batch windows tasks",
+    "training": "model loading evaluation data report.figures report.style batch windows tasks",
     "inference": "model evaluation data batch windows tasks",
     "report": "evaluation data tasks inference",
     "cli": "training inference model loading evaluation data report batch windows tasks",

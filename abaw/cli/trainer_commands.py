@@ -6,7 +6,7 @@ jsonargparse 4.53.0, torch 2.15.0 and litdata 0.2.76:
     Lightning     _parser, _subcommand_parsers (here),
                   _average_model, _latest_update_step (training/callbacks),
                   _broadcast_sigterm_tensor (training/preemption),
-                  _experiment, _check_log_dir_exists (training/loggers)
+                  _experiment, _check_log_dir_exists, _wandb_init (training/loggers)
     jsonargparse  _actions (here, cli/messages, __main__), _typehint (cli/messages)
     torch         _foreach_copy_, _foreach_lerp_ (training/callbacks), _dynamo (model/backbone),
                   _step_supports_amp_scaling (training/module), _is_amx_tile_supported,
@@ -27,8 +27,7 @@ import yaml
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_warn
@@ -61,7 +60,7 @@ from abaw.model.checkpoints import load_checkpoint
 from abaw.training.callbacks import EvaluationWriter, ScoreWriter, SkippedFrames, TrackWriter
 from abaw.training.checkpointing import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from abaw.training.extraction import FeatureCheck
-from abaw.training.loggers import CSVLogger, wandb_settings, without_unset
+from abaw.training.loggers import CSVLogger, logger_settings, without_unset
 from abaw.training.module import AffectModule
 from abaw.training.nonfinite import NonFiniteGuard
 from abaw.training.preemption import EndOnSignal, Preempted, announce, how_to_continue
@@ -76,6 +75,7 @@ from abaw.training.run_directory import (
     trained_settings,
 )
 from abaw.training.run_files import Run
+from abaw.training.tracking import tracking_callbacks
 
 SEED = 0
 
@@ -179,8 +179,8 @@ class AbawCLI(LightningCLI):
         self._settle_precision(settings)  # unless `_resume` has
         self.config_text = self._dump(settings)
         for logger in as_list(settings.trainer.logger) if self.fitting else ():
-            if str(getattr(logger, "class_path", "")).endswith(".WandbLogger"):
-                for name, value in wandb_settings(self.files, logger.init_args.as_dict()).items():
+            if path := str(getattr(logger, "class_path", "")):
+                for name, value in logger_settings(self.files, path, logger.init_args.as_dict()).items():
                     logger.init_args[name] = value
 
     def _start(self, settings: Any) -> str | None:
@@ -328,7 +328,7 @@ class AbawCLI(LightningCLI):
         callbacks = [*always, SaveConfig(self.files, self.config_text), self.score_writer]
         callbacks.append(NonFiniteGuard(str(self.files.folder), **settings.nonfinite.as_dict()))
         if logs:
-            callbacks.append(LearningRateMonitor("step"))
+            callbacks += tracking_callbacks(self.files)
         if saves:
             folder = str(self.files.checkpoints)
             callbacks += [BestCheckpoint(folder), LastCheckpoint(folder, **settings.checkpoint.as_dict())]

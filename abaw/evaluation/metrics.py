@@ -51,6 +51,7 @@ class OfficialScores(Metric):
         self.tasks = tuple(tasks)
         self.videos = tuple(videos)
         self.draws = draws
+        self.total: Sums | None = None
         for task in self.tasks:
             sums = torch.zeros(len(self.videos), *sums_shape(task), dtype=torch.float64)
             sums = sums.to("cpu" if device.type == "mps" else device)
@@ -90,5 +91,6 @@ class OfficialScores(Metric):
         return Sums(self.videos, {task: getattr(self, task.name).cpu().numpy() for task in self.tasks})
 
     def compute(self) -> dict[str, Any]:
-        """The scores, as returned by `scores.summarise`."""
-        return summarise(self.sums, self.draws)
+        """The scores, as returned by `scores.summarise`; `total` then has the sums of all devices."""
+        self.total = self.sums
+        return summarise(self.total, self.draws)

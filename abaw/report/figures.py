@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from abaw.evaluation.formulas import f1
+from abaw.evaluation.formulas import f1, scores_of
+from abaw.evaluation.scores import Sums
 from abaw.report.aggregates import CELLS, QUADRANTS, STEPS, presence_by_threshold, thresholds
 from abaw.report.style import COLOURS, NEUTRAL, WIDTH, Chart
 from abaw.tasks import AU, EXPR, VA, Task
@@ -27,6 +28,22 @@ def score_name(task: Task) -> str:
     first = task.scores[0]
     name = first if isinstance(first, str) else first.name
     return SCORE_NAMES.get(name, name)
+
+
+def score_figures(scores: Mapping[str, Any], sums: Sums) -> dict[str, Chart]:
+    """What official scores show without the predictions, by name: `<task>-labels`, `<task>-confusion`.
+
+    Args:
+        scores: From `scores.summarise`.
+        sums: The sums from which they are.
+    """
+    made: dict[str, Chart] = {}
+    for task, values in sums.labelled.items():
+        made[f"{task}-labels"] = label_scores(task, scores[task.name])
+        score, columns = scores_of(task)[0]
+        if score.name == "class_f1":
+            made[f"{task}-confusion"] = confusion_matrix(task, values.sum(0)[:, columns])
+    return made
 
 
 def task_scores(runs: Mapping[str, Mapping[str, Any]], tasks: Sequence[Task]) -> Chart:

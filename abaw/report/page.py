@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 import vl_convert
 
-from abaw.evaluation.formulas import scores_of
 from abaw.evaluation.scores import best_constant
 from abaw.files import atomic_path
 from abaw.report import figures, videos
@@ -64,21 +63,16 @@ def overview(reports: Sequence[RunReport]) -> dict[str, Chart]:
 
 def run_figures(report: RunReport) -> dict[str, Chart]:
     """The figures of one run, by name; those of a task begin with its name."""
-    made: dict[str, Chart] = {}
     sums = report.aggregates.sums
+    made = figures.score_figures(report.scores, sums)
     for task in report.tasks:
         name, total = task.name, report.aggregates.by_task[task]
-        made[f"{name}-labels"] = figures.label_scores(task, report.scores[name])
         if isinstance(total, RealAggregate):
             made[f"{name}-agreement"] = figures.agreement(task, total.agreement)
             if task == VA:
                 made[f"{name}-density"] = figures.va_density(total.density)
                 made[f"{name}-quadrants"] = figures.quadrant_errors(total.quadrants)
         elif isinstance(total, ClassAggregate):
-            score, columns = scores_of(task)[0]
-            if score.name == "class_f1":
-                counts = sums.by_task[task].sum(0)[:, columns]
-                made[f"{name}-confusion"] = figures.confusion_matrix(task, counts)
             made[f"{name}-calibration"] = figures.class_calibration(task, total.confidence)
         elif isinstance(total, BinaryAggregate):
             made[f"{name}-thresholds"] = figures.threshold_curves(task, total.counts)

@@ -3,6 +3,7 @@
 Colours are those of Okabe and Ito, and viridis: distinct for colour-blind readers and in grey.
 """
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,25 +46,28 @@ def themed(chart: Chart, where: Literal["page", "print"]) -> dict[str, Any]:
     return spec
 
 
-def save_figure(chart: Chart, stem: Path) -> list[Path]:
+_FORMATS: dict[str, Callable[[Any], bytes]] = {
+    ".png": lambda spec: vl_convert.vegalite_to_png(spec, scale=2),
+    ".svg": lambda spec: vl_convert.vegalite_to_svg(spec).encode(),
+    ".pdf": vl_convert.vegalite_to_pdf,
+}
+
+
+def save_figure(chart: Chart, stem: Path, suffixes: Sequence[str] = tuple(_FORMATS)) -> list[Path]:
     """Writes PNG (2 pixels per unit), SVG and PDF beside each other; returns their paths.
 
     Args:
         chart: A chart.
         stem: Path without suffix; its folder exists.
+        suffixes: The suffixes of the formats to write.
 
     Raises:
         AbawError: A file cannot be written.
     """
     spec = themed(chart, "print")
-    contents = {
-        ".png": vl_convert.vegalite_to_png(spec, scale=2),
-        ".svg": vl_convert.vegalite_to_svg(spec).encode(),
-        ".pdf": vl_convert.vegalite_to_pdf(spec),
-    }
     paths = []
-    for suffix, content in contents.items():
+    for suffix in suffixes:
         paths.append(stem.with_name(stem.name + suffix))
         with atomic_path(paths[-1]) as temporary:
-            temporary.write_bytes(content)
+            temporary.write_bytes(_FORMATS[suffix](spec))
     return paths

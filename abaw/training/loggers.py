@@ -55,6 +55,25 @@ class CSVLogger(lightning_loggers.CSVLogger):
         return self._experiment
 
 
+def logger_settings(run: Run, class_path: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by which a configured logger writes into the directory of its run.
+
+    Args:
+        run: The run.
+        class_path: Import path of the logger's class.
+        given: Its settings in the configuration, which take precedence.
+
+    Raises:
+        UsageError: See `wandb_settings`.
+    """
+    name = class_path.rpartition(".")[2]
+    if name == "WandbLogger":
+        return wandb_settings(run, given)
+    if name == "TensorBoardLogger" and not given.get("save_dir"):
+        return {"save_dir": str(run.folder), "name": "tensorboard", "version": ""}
+    return {}
+
+
 def wandb_settings(run: Run, given: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with which a WandbLogger resumes its run and never asks for a key.
 

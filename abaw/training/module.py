@@ -15,6 +15,7 @@ from abaw.batch import Batch
 from abaw.errors import UsageError
 from abaw.evaluation.formulas import scores_of
 from abaw.evaluation.metrics import OfficialScores
+from abaw.evaluation.scores import Sums
 from abaw.evaluation.stitching import Stitched, Stitcher, fill_overlaps
 from abaw.loading.masking import RandomFrameMasking
 from abaw.model.backbone import BackboneSettings
@@ -118,6 +119,7 @@ class AffectModule(LightningModule):
         self.masking = masking
         self.optimizer_settings = optimizer
         self.scores: dict[str, Any] = {}  # the latest official scores, as in `scores.json`
+        self.sums: Sums | None = None  # those from which the scores are, of all devices
         self._last_visible: Tensor | None = None  # (T,), of the latest window of an evaluation
         self._last_features: Tensor | None = None  # (T, D), likewise
 
@@ -155,7 +157,7 @@ class AffectModule(LightningModule):
         """The loss of a batch of clips, and the losses of the tasks."""
         total, per_task = self.losses(self.network(batch), batch)
         per_task = {task: loss.detach() for task, loss in per_task.items()}
-        if self._logs:
+        if self.logs_step:
             # the loss is the mean over processes; `prog_bar` would synchronise the device
             shares = torch.stack([total.detach(), *per_task.values()])
             losses = cast(Tensor, self.trainer.strategy.reduce(shares, reduce_op="mean"))
@@ -167,7 +169,7 @@ class AffectModule(LightningModule):
         return {"loss": total, "per_task": per_task}
 
     @property
-    def _logs(self) -> bool:
+    def logs_step(self) -> bool:
         """Whether values of this step are logged; each takes Lightning half a millisecond."""
         every = cast(Any, self.trainer).log_every_n_steps
         return self.trainer.is_last_batch or (every > 0 and (self.global_step + 1) % every == 0)
@@ -221,7 +223,7 @@ class AffectModule(LightningModule):
         scores, prefix = self._official.compute(), "test" if self.trainer.testing else "val"
         if self.trainer.sanity_checking:
             return
-        self.scores = scores
+        self.scores, self.sums = scores, self._official.total
         flat = {f"{prefix}/{t}": scores[t.name]["score"] for t in self.tasks if t.name in scores}
         for task in self.tasks:
             if task.kind == "real" and task.name in scores:

@@ -14,7 +14,7 @@ from abaw.training.module import AffectModule
 from tests.support.project import PROJECT
 
 CONFIGS = sorted((PROJECT / "configs").rglob("*.yaml"))
-OVERLAYS = {"wandb", "ddp", "slurm"}
+OVERLAYS = {"wandb", "tensorboard", "ddp", "slurm"}
 DEMO = next(path for path in CONFIGS if path.stem == "demo")
 
 FINE_TUNING = {  # a whole ViT-B: what its recipe stands on
