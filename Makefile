@@ -33,6 +33,7 @@ demo: setup $(DEMO_DATA) ## generate data, train on two CPU cores, and show the 
 	@echo "prediction has CCC 0. The second comparison is what the sequence adds to single frames. The intervals are"
 	@echo "wide because few people are scored. The faces are drawn by code: the numbers say that training works, not"
 	@echo "how good the method is on real faces."
+	$(BIN)/abaw report $(DEMO_RUN)
 	@echo "The run is $(DEMO_RUN); make demo again continues or shows it, make clean removes it. Next: README.md."
 
 $(DEMO_DATA): | .venv/.installed
