@@ -31,8 +31,12 @@ class TrainingCurves(Callback):
     which it waited for a batch.
     """
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begins to measure: a resumed run may begin in the middle of an epoch."""
+        self._reset()
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begins to measure."""
+        """Begins anew, without the time of a validation."""
         self._reset()
 
     def _reset(self) -> None:

@@ -104,6 +104,7 @@ def test_refusals_need_no_heavy_library() -> None:
         assert seconds < 2 * 0.5, (words, text)
 
 
+@pytest.mark.slow
 def test_a_typo_in_a_backbone_needs_little_more_than_timm(tmp_path: Path) -> None:
     timm = run_counted([sys.executable, "-c", "import timm"])[0]
     words = [

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from abaw.__main__ import main
+from abaw.tasks import EXPR
 from tests.support.predicted_runs import write_runs
 
 
@@ -34,14 +35,11 @@ def test_the_numbers_are_those_of_score(folder: Path, capsys: pytest.CaptureFixt
 
 
 def test_several_runs_are_compared_and_figures_written(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [str(folder / "runs/quiet"), str(folder / "runs/loud/tracks"), "--draws=50"]
-    words += [
-        f"--root={folder / 'data'}",
-        f"--out={tmp_path / 'r.html'}",
-        f"--figures={tmp_path / 'figures'}",
-    ]
+    data = write_runs(tmp_path, {"quiet": 0.5, "loud": 2.0}, n_videos=4, tasks=[EXPR])
+    words = [str(tmp_path / "runs/quiet"), str(tmp_path / "runs/loud/tracks"), "--draws=50"]
+    words += [f"--root={data}", f"--out={tmp_path / 'r.html'}", f"--figures={tmp_path / 'figures'}"]
     assert main(["report", *words]) == 0
     assert "files of figures" in capsys.readouterr().out
     assert list(scores(tmp_path / "r.html")) == ["quiet", "tracks"]

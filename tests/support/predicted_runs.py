@@ -1,5 +1,6 @@
 """Runs with tracks of simulated videos, beside their annotations in the official layout."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from abaw.data.labels import Labels
 from abaw.evaluation.tracks import Track, write_track
-from abaw.tasks import TASKS
+from abaw.tasks import TASKS, Task
 from tests.support.tiny_set import write_labels
 from tests.support.tracks import simulate
 
@@ -31,7 +32,11 @@ def simulated(
 
 
 def write_runs(
-    folder: Path, noises: dict[str, float], n_videos: int = 6, frames: tuple[int, int] = (150, 400)
+    folder: Path,
+    noises: dict[str, float],
+    n_videos: int = 6,
+    frames: tuple[int, int] = (150, 400),
+    tasks: Sequence[Task] = TASKS,
 ) -> Path:
     """Writes runs/NAME with tracks and metrics for each noise, and `data`, which is returned."""
     root = folder / "data"
@@ -39,7 +44,8 @@ def write_runs(
         tracks, labels = simulated(n_videos, 0, noise, frames)
         run = folder / "runs" / name
         for track in tracks:
-            write_track(track, run / "tracks")
+            chosen = replace(track, values={task: track.values[task] for task in tasks})
+            write_track(chosen, run / "tracks")
             if not (root / "VA_Estimation_Challenge/Validation_Set" / f"{track.video}.txt").exists():
                 write_labels(root, track.video, "val", TASKS, labels[track.video])
         (run / "metrics.csv").write_text(METRICS)

@@ -240,6 +240,7 @@ def take(images: Path | None, root: Path, rank: int, world_size: int, state: dic
     return taken, loader.state_dict(), len(loader)
 
 
+@pytest.mark.slow
 def test_two_ranks_stream_shuffled_and_go_on_in_the_middle_of_an_epoch(
     synth_root: Path, storage: Storage
 ) -> None:
