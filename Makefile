@@ -6,7 +6,7 @@ DEMO_DATA := data/demo
 DEMO_RUN := runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ablation bench test test-slow lint clean
+.PHONY: help setup demo ablation bench docs test test-slow lint clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -47,6 +47,10 @@ $(DEMO_RUN)/checkpoints/best.ckpt:
 
 bench: setup ## measure docs/benchmarks.md again: a quarter of an hour on an idle machine
 	$(BIN)/python -m benchmarks
+
+docs: setup ## build the documentation in docs/_build/html/; warnings are errors
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 test: setup ## run the fast tests in random order; ARGS=--randomly-seed=N repeats an order
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile $(ARGS)
