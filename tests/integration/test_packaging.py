@@ -30,7 +30,7 @@ def normalised(requirement: str) -> str:
 def declared() -> set[str]:
     """What users install, with the extras that are no developer's tools."""
     extras = SETTINGS["optional-dependencies"]
-    lists = [SETTINGS["dependencies"], *(extras[name] for name in extras if name != "dev")]
+    lists = [SETTINGS["dependencies"], *(extras[name] for name in extras if name not in ("dev", "docs"))]
     return {normalised(requirement) for requirements in lists for requirement in requirements}
 
 
