@@ -116,7 +116,7 @@ def test_a_typo_in_a_backbone_needs_little_more_than_timm(tmp_path: Path) -> Non
     seconds, _, code, text = cpu_seconds(*words)
     assert code == 2
     assert "did you mean vit_tiny_patch16_224" in text
-    assert seconds < timm + 2 * 2.0, (timm, text)
+    assert seconds < 2 * (timm + 2.0), (timm, text)
 
 
 def test_the_first_word_comes_in_a_second() -> None:
