@@ -141,6 +141,8 @@ def report(
     from abaw.report.runs import read_run
     from abaw.training.run_files import Run
 
+    if twice := [str(folder) for k, folder in enumerate(runs) if folder in runs[:k]]:
+        raise UsageError(f"report: {twice[0]} is named twice; name each run once")
     given = [Run(folder) for folder in runs]
     folders = [run.predicted() for run in given]
     trained = given[0].data_settings()

@@ -12,7 +12,7 @@ import pandas as pd
 import vl_convert
 
 from abaw.evaluation.scores import best_constant
-from abaw.files import atomic_path
+from abaw.files import atomic_path, check_writable
 from abaw.report import figures, videos
 from abaw.report.aggregates import BinaryAggregate, ClassAggregate, RealAggregate, RunAggregates
 from abaw.report.curves import learning_curves
@@ -95,7 +95,7 @@ def write_figures(reports: Sequence[RunReport], folder: Path) -> list[Path]:
     groups = {folder: overview(reports)}
     groups |= {folder / report.name.replace("/", "-"): run_figures(report) for report in reports}
     for target, charts in groups.items():
-        target.mkdir(parents=True, exist_ok=True)
+        check_writable(target)
         for name, chart in charts.items():
             paths += save_figure(chart, target / name)
     return paths

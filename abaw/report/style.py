@@ -58,7 +58,7 @@ def save_figure(chart: Chart, stem: Path, suffixes: Sequence[str] = tuple(_FORMA
 
     Args:
         chart: A chart.
-        stem: Path without suffix; its folder exists.
+        stem: Path without suffix.
         suffixes: The suffixes of the formats to write.
 
     Raises:

@@ -87,7 +87,8 @@ class Run:
         try:
             return dict(yaml.safe_load(self.config.read_text(encoding="utf-8"))["data"])
         except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
-            raise AbawError(f"{self.config}: cannot be read as a run's configuration ({error})") from error
+            what = " ".join(str(error).split())
+            raise AbawError(f"{self.config}: cannot be read as a run's configuration ({what})") from error
 
     def start(self, asked: str | None) -> str | None:
         """The checkpoint that `fit` resumes; None for a new training.

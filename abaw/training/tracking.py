@@ -141,7 +141,6 @@ def draw_figures(scores: Mapping[str, Any], sums: Sums, folder: Path) -> list[Pa
     from abaw.report.figures import score_figures
     from abaw.report.style import save_figure
 
-    folder.mkdir(parents=True, exist_ok=True)
     charts = score_figures(scores, sums)
     return [path for name, chart in charts.items() for path in save_figure(chart, folder / name, [".png"])]
 

@@ -18,6 +18,9 @@ from tests.support.predicted_runs import write_runs
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("report")
     write_runs(found, {"quiet": 0.5, "loud": 2.0})
+    (found / "broken").mkdir()
+    (found / "broken/config.yaml").write_text("data: [")
+    (found / "broken/v0_left.parquet").write_bytes(b"")  # not reached
     return found
 
 
@@ -71,6 +74,9 @@ def test_a_calibration_stands_beside_the_scores(
         ),
         (["{folder}/runs/quiet/tracks"], "there is no data: name the folder"),
         (["{folder}/runs/quiet", "--root", "{folder}/nowhere"], "{folder}/nowhere: no such folder"),
+        (["{folder}/runs/quiet", "{folder}/runs/quiet"], "{folder}/runs/quiet is named twice"),
+        (["{folder}/broken"], "{folder}/broken/config.yaml: cannot be read as a run's configuration"),
+        (["{folder}/runs/quiet", "--draws=9", "--figures", "{folder}/runs/quiet/metrics.csv"], "metrics.csv"),
         ([], "runs"),
     ],
 )
