@@ -185,6 +185,7 @@ if world > 1:
 """
 
 
+@pytest.mark.slow
 def test_two_processes_one_of_them_empty_equal_one(tmp_path):
     def start(rank, world):
         command = [sys.executable, "-W", "ignore", "-c", RANK, str(rank), str(world), str(tmp_path / "meet")]

@@ -37,6 +37,7 @@ def test_the_numbers_are_those_of_score(folder: Path, capsys: pytest.CaptureFixt
     assert scores(run / "report.html")["quiet"] == json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_several_runs_are_compared_and_figures_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
