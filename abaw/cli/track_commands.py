@@ -139,13 +139,15 @@ def report(
     from abaw.evaluation.tracks import find_tracks, known_tasks
     from abaw.report.page import RunReport, write_figures, write_report
     from abaw.report.runs import read_run
+    from abaw.training.run_directory import read_config
     from abaw.training.run_files import Run
 
     if twice := [str(folder) for k, folder in enumerate(runs) if folder in runs[:k]]:
         raise UsageError(f"report: {twice[0]} is named twice; name each run once")
     given = [Run(folder) for folder in runs]
     folders = [run.predicted() for run in given]
-    trained = given[0].data_settings()
+    config = given[0].config
+    trained = (read_config(config).get("data") if config.is_file() else None) or {}
     tasks = known_tasks(next(iter(find_tracks(folders[0]).values())), trust_code=trust_code)
     source = trained.get("source") or {}
     labelled = LabelledTracks(

@@ -106,7 +106,7 @@ def trained_settings(path: Path, checkpoint: Mapping[str, Any]) -> Settings | No
         " masks and augmentations are drawn from other random numbers than there"
     )
     config = path.parent.parent / "config.yaml"
-    return fixed_settings(_read_config(config)) if config.is_file() else None
+    return fixed_settings(read_config(config)) if config.is_file() else None
 
 
 def changed_settings(config: Path, now: Settings, defaults: Settings) -> Settings | None:
@@ -125,11 +125,16 @@ def changed_settings(config: Path, now: Settings, defaults: Settings) -> Setting
     """
     if not config.is_file():
         return None
-    changes = _changes(_read_config(config), now, defaults, "")
+    changes = _changes(read_config(config), now, defaults, "")
     return {name: new for name, _, new in changes if name.startswith(_COMPARED)}
 
 
-def _read_config(path: Path) -> Settings:
+def read_config(path: Path) -> Settings:
+    """The configuration of a run, with the current names of classes and options.
+
+    Raises:
+        AbawError: The file cannot be read, or is not a configuration.
+    """
     try:
         text = with_current_class_paths(path.read_text(encoding="utf-8"))
         settings = with_current_options(yaml.safe_load(text))

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from abaw.errors import AbawError, UsageError
 from abaw.files import check_writable
@@ -67,28 +66,14 @@ class Run:
         Raises:
             AbawError: There are none.
         """
+        from abaw.evaluation.tracks import list_tracks
+
         for folder in (self.tracks, self.folder):
-            if any(folder.glob("*.parquet")):
+            if list_tracks(folder):
                 return folder
         if not self.folder.is_dir():
             raise AbawError(f"{self.folder}: no such folder; name the directory of a run, such as runs/demo")
         raise AbawError(f"{self.folder}: holds no tracks; write them with `abaw predict --run {self.folder}`")
-
-    def data_settings(self) -> dict[str, Any]:
-        """The settings of the data in its configuration; empty without one.
-
-        Raises:
-            AbawError: The file cannot be read.
-        """
-        import yaml
-
-        if not self.config.is_file():
-            return {}
-        try:
-            return dict(yaml.safe_load(self.config.read_text(encoding="utf-8"))["data"])
-        except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
-            what = " ".join(str(error).split())
-            raise AbawError(f"{self.config}: cannot be read as a run's configuration ({what})") from error
 
     def start(self, asked: str | None) -> str | None:
         """The checkpoint that `fit` resumes; None for a new training.

@@ -37,6 +37,14 @@ def test_the_numbers_are_those_of_score(folder: Path, capsys: pytest.CaptureFixt
     assert scores(run / "report.html")["quiet"] == json.loads(capsys.readouterr().out)
 
 
+def test_the_configuration_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    data = write_runs(tmp_path, {"old": 1.0}, n_videos=2, tasks=[EXPR])
+    (tmp_path / "empty").mkdir()
+    options = f"data: {{root: {tmp_path / 'empty'}, annotations: {data}, label_set: challenge}}\n"
+    (tmp_path / "runs/old/config.yaml").write_text(options)
+    assert main(["report", str(tmp_path / "runs/old"), "--draws=0"]) == 0
+
+
 @pytest.mark.slow
 def test_several_runs_are_compared_and_figures_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -76,7 +84,7 @@ def test_a_calibration_stands_beside_the_scores(
         (["{folder}/runs/quiet/tracks"], "there is no data: name the folder"),
         (["{folder}/runs/quiet", "--root", "{folder}/nowhere"], "{folder}/nowhere: no such folder"),
         (["{folder}/runs/quiet", "{folder}/runs/quiet"], "{folder}/runs/quiet is named twice"),
-        (["{folder}/broken"], "{folder}/broken/config.yaml: cannot be read as a run's configuration"),
+        (["{folder}/broken"], "{folder}/broken/config.yaml: not a configuration"),
         (["{folder}/runs/quiet", "--draws=9", "--figures", "{folder}/runs/quiet/metrics.csv"], "metrics.csv"),
         ([], "runs"),
     ],
