@@ -328,7 +328,7 @@ class AbawCLI(LightningCLI):
         callbacks = [*always, SaveConfig(self.files, self.config_text), self.score_writer]
         callbacks.append(NonFiniteGuard(str(self.files.folder), **settings.nonfinite.as_dict()))
         if logs:
-            callbacks += tracking_callbacks(self.files)
+            callbacks += tracking_callbacks(self.files, self.score_writer)
         if saves:
             folder = str(self.files.checkpoints)
             callbacks += [BestCheckpoint(folder), LastCheckpoint(folder, **settings.checkpoint.as_dict())]

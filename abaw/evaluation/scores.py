@@ -121,6 +121,12 @@ def _entry(
     return entry
 
 
+def by_label(task: Task, entry: Mapping[str, Any]) -> dict[str, float]:
+    """The score of each label of a task, from its entry in `summarise`."""
+    scores = entry[task.score_key] if task.score_key else entry
+    return {name: scores[name] for name in task.names}
+
+
 def per_video(sums: Sums) -> dict[str, dict[str, Any]]:
     """The scores of every single video, as from `summarise` without intervals."""
     return {video: summarise(sums.select([k]), draws=0) for k, video in enumerate(sums.videos)}

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from abaw.evaluation.formulas import f1, scores_of
-from abaw.evaluation.scores import Sums
+from abaw.evaluation.scores import Sums, by_label
 from abaw.report.aggregates import CELLS, QUADRANTS, STEPS, presence_by_threshold, thresholds
 from abaw.report.style import COLOURS, NEUTRAL, WIDTH, Chart
 from abaw.tasks import AU, EXPR, VA, Task
@@ -92,11 +92,10 @@ def task_scores(runs: Mapping[str, Mapping[str, Any]], tasks: Sequence[Task]) ->
 
 def label_scores(task: Task, entry: Mapping[str, Any]) -> Chart:
     """The score of each label of a task with its 95 % interval; `entry` is of `scores.summarise`."""
-    by_label = entry[task.score_key] if task.score_key else {name: entry[name] for name in task.names}
     ends = entry.get("intervals", {})
     rows = [
         {"label": name, **_ends({"score": score, "interval": ends.get(name)})}
-        for name, score in by_label.items()
+        for name, score in by_label(task, entry).items()
     ]
     base = alt.Chart(pd.DataFrame(rows)).encode(y=alt.Y("label:N", sort=list(task.names), title=None))
     x = alt.X("score:Q", scale=_score_scale(rows), title=f"{score_name(task)}, with 95 % interval")

@@ -87,11 +87,15 @@ class ScoreWriter(Callback):
     Args:
         path: Path of `scores.json`.
         best: Path of `best.ckpt`, whose scores a resumed run has to exceed; None: it is not saved.
+
+    Attributes:
+        is_best: Whether the latest validation was better than all before it.
     """
 
     def __init__(self, path: str, best: Path | None = None) -> None:
         self.path = Path(path)
         self.best = best
+        self.is_best = False
         self._scores: dict[str, Any] | None = None
         self._latest: dict[str, Any] | None = None
         self._best_epoch = self._latest_epoch = -1  # -1: before this start
@@ -112,7 +116,8 @@ class ScoreWriter(Callback):
         if trainer.sanity_checking:
             return
         self._latest, self._latest_epoch = scores, trainer.current_epoch
-        if self._scores is not None and _total(scores) <= _total(self._scores):
+        self.is_best = not (self._scores is not None and _total(scores) <= _total(self._scores))
+        if not self.is_best:
             return
         self._scores, self._best_epoch = scores, trainer.current_epoch
         self._write(trainer)

@@ -15,7 +15,7 @@ from abaw.batch import Batch
 from abaw.errors import UsageError
 from abaw.evaluation.formulas import scores_of
 from abaw.evaluation.metrics import OfficialScores
-from abaw.evaluation.scores import Sums
+from abaw.evaluation.scores import Sums, by_label
 from abaw.evaluation.stitching import Stitched, Stitcher, fill_overlaps
 from abaw.loading.masking import RandomFrameMasking
 from abaw.model.backbone import BackboneSettings
@@ -227,8 +227,8 @@ class AffectModule(LightningModule):
         flat = {f"{prefix}/{t}": scores[t.name]["score"] for t in self.tasks if t.name in scores}
         for task in self.tasks:
             if task.kind == "real" and task.name in scores:
-                by_label = scores[task.name].get(task.score_key, scores[task.name])
-                flat |= {f"{prefix}/{name}": by_label[name] for name in task.names}
+                scored = by_label(task, scores[task.name])
+                flat |= {f"{prefix}/{name}": score for name, score in scored.items()}
         self.log_dict(flat | {f"{prefix}/score": scores.get("total", 0.0)}, rank_zero_only=False)
 
     on_test_epoch_start, test_step = on_validation_epoch_start, validation_step

@@ -1,7 +1,7 @@
 """What loggers get: curves of speed and gradients, and the best epoch's figures, scores and videos."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,14 +13,15 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from abaw.batch import Batch
-from abaw.evaluation.scores import Sums, per_video
-from abaw.model.checkpoints import best_scores
+from abaw.evaluation.scores import Sums, by_label, per_video
+from abaw.tasks import Task
+from abaw.training.callbacks import ScoreWriter
 from abaw.training.run_files import Run
 
 
-def tracking_callbacks(run: Run) -> list[Callback]:
-    """The callbacks of a training that is logged."""
-    return [LearningRateMonitor("step"), TrainingCurves(), BestEpoch(run)]
+def tracking_callbacks(run: Run, scores: ScoreWriter) -> list[Callback]:
+    """The callbacks of a training that is logged, called after `scores`; see `BestEpoch`."""
+    return [LearningRateMonitor("step"), TrainingCurves(), BestEpoch(run, scores)]
 
 
 class TrainingCurves(Callback):
@@ -76,49 +77,39 @@ class BestEpoch(Callback):
     Figures are also files, in `figures/` of the run. Without such a logger nothing is drawn.
 
     Args:
-        run: The run, whose best checkpoint a resumed training has to exceed.
+        run: The run.
+        scores: The callback that decides which epoch is the best, called before this one.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, scores: ScoreWriter) -> None:
         self._figures = run.folder / "figures"
-        self._checkpoint = run.best
-        self._best = float("-inf")
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Reads the total score of the best checkpoint."""
-        scores = best_scores(self._checkpoint)
-        self._best = float("-inf") if scores is None else float(scores.get("total", 0.0))
+        self._scores = scores
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs a new best epoch, on the first process."""
         module = cast(Any, pl_module)
         loggers = [each for each in trainer.loggers if isinstance(each, (WandbLogger, TensorBoardLogger))]
-        if trainer.sanity_checking or not loggers or module.scores.get("total", 0.0) <= self._best:
+        if trainer.sanity_checking or not self._scores.is_best or not loggers:
             return
-        self._best = module.scores.get("total", 0.0)
         if not trainer.is_global_zero or not module.sums.labelled:
             return
         figures = draw_figures(module.scores, module.sums, self._figures)
         table = score_rows(module.sums)
-        values = flat_scores(module.scores) | {"best/epoch": float(trainer.current_epoch)}
+        values = flat_scores(module.scores, module.sums.labelled) | {
+            "best/epoch": float(trainer.current_epoch)
+        }
         for logger in loggers:
             logger.log_metrics(values, trainer.global_step)
             log_pictures(logger, figures, table, trainer.global_step)
 
 
-def flat_scores(scores: Mapping[str, Any]) -> dict[str, float]:
+def flat_scores(scores: Mapping[str, Any], tasks: Iterable[Task]) -> dict[str, float]:
     """`best/total`, and per task `best/<task>` and `best/<task>/<label>`, from `scores.summarise`."""
     flat = {"best/total": float(scores["total"])}
-    for task, entry in scores.items():
-        if not isinstance(entry, Mapping):
-            continue
+    for task in tasks:
+        entry = scores[task.name]
         flat[f"best/{task}"] = entry["score"]
-        parts = [part for name, part in entry.items() if name.startswith("per_")] or [entry]
-        flat |= {
-            f"best/{task}/{label}": value
-            for label, value in parts[0].items()
-            if isinstance(value, float) and label != "score"
-        }
+        flat |= {f"best/{task}/{label}": score for label, score in by_label(task, entry).items()}
     return flat
 
 

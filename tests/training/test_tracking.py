@@ -18,6 +18,7 @@ from abaw.__main__ import main
 from abaw.evaluation.scores import summarise
 from abaw.evaluation.tracks import score_tracks
 from abaw.tasks import AU, EXPR, TASKS
+from abaw.training.callbacks import ScoreWriter
 from abaw.training.run_files import Run
 from abaw.training.tracking import BestEpoch, draw_figures, flat_scores, score_rows
 from tests.support.predicted_runs import simulated
@@ -32,7 +33,7 @@ SCORES = summarise(SUMS, draws=0)
 
 
 def test_the_scores_of_every_label_have_a_name() -> None:
-    flat = flat_scores(SCORES)
+    flat = flat_scores(SCORES, TASKS)
     assert flat["best/total"] == SCORES["total"]
     assert flat["best/va/arousal"] == SCORES["va"]["arousal"]
     assert {name for name in flat if name.startswith("best/expr/")} == {f"best/expr/{n}" for n in EXPR.names}
@@ -65,10 +66,13 @@ def test_only_a_better_epoch_is_handed_on(tmp_path: Path) -> None:
     trainer: Any = SimpleNamespace(
         loggers=[logger], sanity_checking=False, is_global_zero=True, current_epoch=0, global_step=0
     )
-    callback = BestEpoch(Run(tmp_path))
+    writer = ScoreWriter(str(tmp_path / "scores.json"))
+    callback = BestEpoch(Run(tmp_path), writer)
     for epoch, total in enumerate((0.5, 0.4, 0.9)):
         trainer.current_epoch = trainer.global_step = epoch
-        callback.on_validation_end(trainer, SimpleNamespace(scores=SCORES | {"total": total}, sums=SUMS))  # type: ignore[arg-type]
+        module: Any = SimpleNamespace(scores=SCORES | {"total": total}, sums=SUMS)
+        writer.on_validation_end(trainer, module)
+        callback.on_validation_end(trainer, module)
     logger.finalize("success")
     found = logged(tmp_path)
     assert [event.value for event in found.Scalars("best/total")] == pytest.approx([0.5, 0.9])
