@@ -8,7 +8,7 @@ from pathlib import Path
 project, author = "abaw", "the authors of abaw"
 version = release = version_of("abaw")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build", "generated/fit.txt"]
+exclude_patterns = ["_build"]
 default_role = "code"  # of single backticks in docstrings
 html_theme = "furo"
 html_title = "abaw"

@@ -257,23 +257,9 @@ def va_density(density: NDArray[np.int64]) -> Chart:
     """Where labels and predictions lie in the plane of valence and arousal; (2, CELLS, CELLS)."""
     rows = []
     for source, cells in zip(("labels", "predictions"), density, strict=True):
-        rows += _cell_rows(cells / max(int(cells.sum()), 1), VA.low, VA.high, source=source)
-    heat = (
-        alt.Chart()
-        .mark_rect()
-        .encode(
-            x=alt.X("x:Q", title="valence", scale=alt.Scale(domain=[-1, 1])),
-            x2="x2:Q",
-            y=alt.Y("y:Q", title="arousal", scale=alt.Scale(domain=[-1, 1])),
-            y2="y2:Q",
-            color=alt.Color(
-                "share:Q", scale=alt.Scale(scheme="viridis", type="sqrt"), title="share of the frames"
-            ),
-            tooltip=["source:N", "x:Q", "y:Q", alt.Tooltip("share:Q", format=".2%")],
-        )
-        .properties(width=WIDTH // 2, height=WIDTH // 2)
-    )
+        rows += _cell_rows(cells, VA, source=source)
     text = "Density of labels and of predictions by valence and arousal."
+    heat = _heat_map(VA, "source", "valence", "arousal").properties(width=WIDTH // 2, height=WIDTH // 2)
     return heat.facet(alt.Facet("source:N", title=None), data=_data(rows)).properties(description=text)
 
 
@@ -281,32 +267,37 @@ def agreement(task: Task, cells: NDArray[np.int64]) -> Chart:
     """Prediction against label of each output of a `real` task, (K, CELLS, CELLS)."""
     rows = []
     for name, each in zip(task.names, cells, strict=True):
-        rows += _cell_rows(each / max(int(each.sum()), 1), task.low, task.high, label=name)
-    domain = alt.Scale(domain=[task.low, task.high])
-    heat = (
-        alt.Chart()
-        .mark_rect()
-        .encode(
-            x=alt.X("x:Q", title="label", scale=domain),
-            x2="x2:Q",
-            y=alt.Y("y:Q", title="prediction", scale=domain),
-            y2="y2:Q",
-            color=alt.Color(
-                "share:Q", scale=alt.Scale(scheme="viridis", type="sqrt"), title="share of the frames"
-            ),
-            tooltip=["label:N", "x:Q", "y:Q", alt.Tooltip("share:Q", format=".2%")],
-        )
-    )
+        rows += _cell_rows(each, task, label=name)
     low, high = alt.datum(task.low), alt.datum(task.high)
     diagonal = alt.Chart().mark_rule(strokeDash=[3, 3]).encode(x=low, y=low, x2=high, y2=high)
+    heat = _heat_map(task, "label", "label", "prediction")
     layered = alt.layer(heat, diagonal).properties(width=WIDTH // 2, height=WIDTH // 2)
     text = f"Prediction against label for {_title(task)}; on the diagonal they agree."
     facet = alt.Facet("label:N", title=None, sort=list(task.names))
     return layered.facet(facet, columns=2, data=_data(rows)).properties(description=text)
 
 
-def _cell_rows(shares: NDArray, low: float, high: float, **same: Any) -> list[dict[str, Any]]:
-    edges = [round(float(edge), 4) for edge in np.linspace(low, high, CELLS + 1)]
+def _heat_map(task: Task, facet: str, x: str, y: str) -> Chart:
+    """The share of frames per cell of `_cell_rows`; `facet` is the field of the chart, x and y are titles."""
+    domain = alt.Scale(domain=[task.low, task.high])
+    colours = alt.Scale(scheme="viridis", type="sqrt")
+    return (
+        alt.Chart()
+        .mark_rect()
+        .encode(
+            x=alt.X("x:Q", title=x, scale=domain),
+            x2="x2:Q",
+            y=alt.Y("y:Q", title=y, scale=domain),
+            y2="y2:Q",
+            color=alt.Color("share:Q", scale=colours, title="share of the frames"),
+            tooltip=[f"{facet}:N", "x:Q", "y:Q", alt.Tooltip("share:Q", format=".2%")],
+        )
+    )
+
+
+def _cell_rows(counts: NDArray[np.int64], task: Task, **same: Any) -> list[dict[str, Any]]:
+    shares = counts / max(int(counts.sum()), 1)
+    edges = [round(float(edge), 4) for edge in np.linspace(task.low, task.high, CELLS + 1)]
     sides = list(pairwise(edges))
     return [
         {
