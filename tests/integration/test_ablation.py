@@ -25,6 +25,7 @@ def ablation() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_every_row_changes_what_it_says_and_nothing_else(
     ablation: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

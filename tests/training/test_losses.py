@@ -411,6 +411,7 @@ print("same", len(alone))
 """
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_loss_and_gradients_of_one(tmp_path: Path) -> None:
     script = tmp_path / "rank.py"
     script.write_text(WHOLE_BATCH, encoding="utf-8")
