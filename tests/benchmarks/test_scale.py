@@ -2,9 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,19 +13,11 @@ from abaw.evaluation.submission.formats import FORMS
 from abaw.evaluation.tracks import Track, write_track
 from abaw.tasks import AU, EXPR, TASKS, VA
 from tests.support.label_arrays import labels_from
+from tests.support.processes import run_measured
 
 pytestmark = pytest.mark.slow
 
 VIDEOS, FRAMES, ROWS = 600, 4500, 1_000_000
-COMMAND = """
-import sys
-from pathlib import Path
-from abaw.__main__ import main
-code = main(sys.argv[1:])
-status = Path("/proc/self/status").read_text()  # what the system reports of a child counts its parent's pages
-print(status.partition("VmHWM:")[2].split()[0], file=sys.stderr)
-sys.exit(code)
-"""
 FOLDERS = {"va": "VA_Set", "expr": "EXPR_Set", "au": "AU_Set"}
 
 
@@ -67,21 +56,11 @@ def real_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def measured(*words: str) -> tuple[str, float]:
-    """What a command prints, and its peak memory in GB."""
-    start = time.monotonic()
-    process = subprocess.run([sys.executable, "-c", COMMAND, *words], capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr
-    peak = int(process.stderr.split()[-1]) / 1e6  # in kB
-    print(f"abaw {words[0]}: {time.monotonic() - start:.1f} s, peak {peak:.2f} GB")  # `pytest -s` shows it
-    return process.stdout, peak
-
-
 def test_scoring_all_of_a_set_of_the_real_size(real_size: Path) -> None:
     words = ("score", f"{real_size}/tracks", f"{real_size}/data", "--json")
-    first, peak = measured(*words)
+    first, peak = run_measured(*words)
     assert peak < 2
-    again, peak = measured(*words)  # the index is in the cache
+    again, peak = run_measured(*words)  # the index is in the cache
     assert peak < 2
     assert again == first
     scores = json.loads(again)
@@ -95,10 +74,10 @@ def test_scoring_all_of_a_set_of_the_real_size(real_size: Path) -> None:
 def test_a_submission_of_a_million_rows(real_size: Path, task: str) -> None:
     sample, out = real_size / f"{task}_sample.txt", real_size / f"{task}.txt"
     words = ("submit", f"{real_size}/tracks", str(out), f"--sample={sample}", f"--task={task}", "--json")
-    said, peak = measured(*words)
+    said, peak = run_measured(*words)
     assert peak < 2
     assert json.loads(said)["rows"] == ROWS
-    said, peak = measured("verify", str(out), f"--sample={sample}")
+    said, peak = run_measured("verify", str(out), f"--sample={sample}")
     assert peak < 2
     assert said.endswith("valid\n")
     with sample.open() as asked, out.open() as filled:

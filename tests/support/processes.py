@@ -10,6 +10,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MARK = "ABAW_TEST_MARK"  # in the environment, which every descendant inherits
+MEASURED = """
+import sys
+from pathlib import Path
+from abaw.__main__ import main
+code = main(sys.argv[1:])
+status = Path("/proc/self/status").read_text()  # getrusage counts pages of parent and siblings
+print(status.partition("VmHWM:")[2].split()[0], file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def run_measured(*words: str) -> tuple[str, float]:
+    """What `abaw` prints in a process of its own, which must end well, and the peak of its memory in GB."""
+    start = time.monotonic()
+    process = subprocess.run([sys.executable, "-c", MEASURED, *words], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    peak = int(process.stderr.split()[-1]) / 1e6  # in kB
+    print(f"abaw {words[0]}: {time.monotonic() - start:.1f} s, peak {peak:.2f} GB")  # `pytest -s` shows it
+    return process.stdout, peak
 
 
 @dataclass
