@@ -1,5 +1,6 @@
 """Index of a data set: one row per video, labels joined with images, in memory-mapped arrays."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -173,6 +174,18 @@ class Index:
     def __len__(self) -> int:
         """Number of videos (V)."""
         return len(self.videos)
+
+    def fingerprint(self) -> str:
+        """Hexadecimal digits that change with the videos, their frames with a crop, labels or splits.
+
+        The place of the data set does not count, nor does the content of its images.
+        """
+        digest = hashlib.sha256(json.dumps([self.videos, [repr(task) for task in self.tasks]]).encode())
+        visible = self.arrays["source"] != NO_SOURCE
+        labels = (self.arrays[task.name] for task in self.tasks)
+        for array in (self.n_frames, self.n_rows, self.split, visible, *labels):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()[:16]
 
     def source(self, video: int) -> NDArray[np.int8]:
         """Int8 (N,): per frame, the index of the image root that contains it; -1 without a crop."""

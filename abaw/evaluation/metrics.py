@@ -25,6 +25,15 @@ class Labelled(Protocol):
         """Arrays (R, ...)."""
 
 
+def scored_labels(
+    video: Stitched, labels: TaskLabels[NDArray[Any]], device: torch.device
+) -> TaskLabels[Tensor]:
+    """The labels (R, ...) of a task as tensors; those of frames in no window are not valid."""
+    target, valid = (torch.from_numpy(np.array(array)).to(device) for array in labels)
+    covered = extend(video.covered.to(device), len(valid))
+    return TaskLabels(target, valid & (covered if valid.ndim == 1 else covered[:, None]))
+
+
 class OfficialScores(Metric):
     """All official scores of a set of videos with intervals, as in `scores.json`.
 
@@ -74,9 +83,7 @@ class OfficialScores(Metric):
         """
         for task in self.tasks:
             state: Tensor = getattr(self, task.name)
-            target, valid = (torch.from_numpy(np.array(array)).to(state.device) for array in labels[task])
-            covered = extend(video.covered.to(state.device), len(valid))
-            valid &= covered if valid.ndim == 1 else covered[:, None]
+            target, valid = scored_labels(video, labels[task], state.device)
             prediction = video.predictions[task].detach().to(state.device).float()
             if all(isinstance(score, str) for score in task.scores):
                 state[position] += video_sums(task, prediction, TaskLabels(target, valid))

@@ -177,7 +177,7 @@ class TaskLosses(nn.Module):
                 task: self._loss(task, outputs[task].float(), batch.labels[task].values, valid[task], n[task])
                 for task in self.tasks
             }
-            return self._sum(losses, dict(zip(self.tasks, counts > 0, strict=True))), losses
+            return self.weighted_sum(losses, dict(zip(self.tasks, counts > 0, strict=True))), losses
 
     def _loss(self, task: Task, output: Tensor, target: Tensor, valid: Tensor, n: Tensor) -> Tensor:
         """The loss of a task, from outputs (B, T, K), labels and their mask; divided by `n`."""
@@ -190,12 +190,29 @@ class TaskLosses(nn.Module):
             shared = self.training and self.settings.gather_ccc and _n_processes() > 1
             ccc, n_valid = concordance(output, target, valid, eps=self.settings.ccc_eps, shared=shared)
             return torch.where(n_valid > 0, 1 - ccc.mean(), 0.0).float()
+        return masked_mean(self.elements(task, output, target), valid, n)
+
+    def elements(self, task: Task, output: Tensor, target: Tensor) -> Tensor:
+        """The loss of every label of a task, unless that is `ccc`.
+
+        Args:
+            task: The task.
+            output: float32 (B, T, K), from `Network`.
+            target: Labels as in `TaskLabels`; 0 where unlabelled.
+
+        Returns:
+            float32, the shape of the mask of the labels.
+        """
+        loss = self.settings.loss(task)
         weight = output.new_ones(()) if task.kind == "real" else self._weight(task)
         compute = LOSSES[loss] if isinstance(loss, str) else loss
-        return masked_mean(compute(LossInputs(task, output, target, weight, self.settings)), valid, n)
+        return cast(Tensor, compute(LossInputs(task, output, target, weight, self.settings)))
 
-    def _sum(self, losses: Mapping[Task, Tensor], labelled: Mapping[Task, Tensor]) -> Tensor:
-        """The weighted sum; with learned weights as in Kendall et al. (2018), which may be negative."""
+    def weighted_sum(self, losses: Mapping[Task, Tensor], labelled: Mapping[Task, Tensor]) -> Tensor:
+        """The loss to minimise, from the loss of each task and whether it had a label.
+
+        Learned weights are as in Kendall et al. (2018), with which it may be negative.
+        """
         weights = self.settings.task_weights
         if weights != "uncertainty":
             return torch.stack([weights.get(task.name, 1.0) * loss for task, loss in losses.items()]).sum()
@@ -259,17 +276,25 @@ def concordance(
     Returns:
         CCC (K,), 0 without variance, and the number of valid rows; float64 if the device supports it.
     """
+    sums = concordance_sums(prediction, target, valid)
+    if shared:
+        sums = cast(Tensor, _SumOverProcesses.apply(sums))  # type: ignore[no-untyped-call]
+    return ccc_of_sums(sums, eps), sums[0, 0]
+
+
+def concordance_sums(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Sums (6, K) of n, x, y, xx, yy, xy over all valid rows, arguments as of `concordance`."""
     exact = torch.float32 if prediction.device.type == "mps" else torch.float64
     x = torch.where(valid[..., None], prediction, 0.0).to(exact)
     y = torch.where(valid[..., None], target, 0.0).to(exact)
     n = valid[..., None].to(exact).expand_as(x)
-    sums = torch.stack([n, x, y, x * x, y * y, x * y]).flatten(1, -2).sum(1)  # (6, K)
-    if shared:
-        sums = cast(Tensor, _SumOverProcesses.apply(sums))  # type: ignore[no-untyped-call]
-    n_valid = sums[0, 0]
-    _, x, y, xx, yy, xy = sums / n_valid.clamp(min=1)
-    ccc = 2 * (xy - x * y) / ((xx - x * x) + (yy - y * y) + (x - y) ** 2 + eps)
-    return ccc, n_valid
+    return torch.stack([n, x, y, x * x, y * y, x * y]).flatten(1, -2).sum(1)
+
+
+def ccc_of_sums(sums: Tensor, eps: float) -> Tensor:
+    """CCC (K,) from sums (6, K), with `eps` added to the denominator."""
+    _, x, y, xx, yy, xy = sums / sums[0, 0].clamp(min=1)
+    return 2 * (xy - x * y) / ((xx - x * x) + (yy - y * y) + (x - y) ** 2 + eps)
 
 
 def focal(log_p: Tensor, target: Tensor, weight: Tensor, *, gamma: float) -> Tensor:

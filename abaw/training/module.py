@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Literal, cast
 
 import torch
@@ -27,6 +28,7 @@ from abaw.randomness import Purpose, keyed_seed
 from abaw.tasks import Task, parse_tasks
 from abaw.training.checkpointing import load_initial_weights
 from abaw.training.losses import LossSettings, TaskLosses
+from abaw.training.validation_loss import ValidationLoss
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ class AffectModule(LightningModule):
             losses = cast(Tensor, self.trainer.strategy.reduce(shares, reduce_op="mean"))
             names = ("train/loss", *(f"train/{task}" for task in per_task))
             self.log_dict(dict(zip(names, losses, strict=True)), batch_size=len(batch))
-            if self.masking is not None and self.masking.start_ratio is not None:
+            if self.masking is not None:
                 ratio = self.masking.ratio_at(self.global_step)
                 self.log("train/masked", torch.tensor(ratio), batch_size=len(batch))  # on the CPU
         return {"loss": total, "per_task": per_task}
@@ -211,6 +213,7 @@ class AffectModule(LightningModule):
         self._stitcher = Stitcher(self._data.n_frames)
         names = [self._data.video_name(video) for video in videos]
         self._official = OfficialScores(self.tasks, names, device=self.device)
+        self._loss = ValidationLoss(self.losses, device=self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Predicts windows, and scores complete videos."""
@@ -220,7 +223,9 @@ class AffectModule(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Scores the last videos, and logs the scores over all devices."""
         self._score(self._stitcher.flush())
-        scores, prefix = self._official.compute(), "test" if self.trainer.testing else "val"
+        scores = self._official.compute()
+        loss = self._loss.compute(partial(self.trainer.strategy.reduce, reduce_op="sum"))
+        prefix = "test" if self.trainer.testing else "val"
         if self.trainer.sanity_checking:
             return
         self.scores, self.sums = scores, self._official.total
@@ -229,7 +234,8 @@ class AffectModule(LightningModule):
             if task.kind == "real" and task.name in scores:
                 scored = by_label(task, scores[task.name])
                 flat |= {f"{prefix}/{name}": score for name, score in scored.items()}
-        self.log_dict(flat | {f"{prefix}/score": scores.get("total", 0.0)}, rank_zero_only=False)
+        flat |= {f"{prefix}/score": scores.get("total", 0.0), f"{prefix}/loss": loss}
+        self.log_dict(flat, rank_zero_only=False)
 
     on_test_epoch_start, test_step = on_validation_epoch_start, validation_step
     on_test_epoch_end = on_validation_epoch_end
@@ -252,6 +258,7 @@ class AffectModule(LightningModule):
         for video in videos:
             labels = self._data.labels(video.video, self._stage)
             self._official.update(self._position[video.video], video, labels)
+            self._loss.update(video, labels)
 
     # -- checkpoints
 

@@ -1,18 +1,23 @@
-"""Configuration of a run, and the settings that a resumed run must keep.
+"""Configuration of a run, what it ran on, and the settings that a resumed run must keep.
 
 A checkpoint restores optimizer, schedule, class weights and the position in the data. A setting changed on
 resuming would have no effect although `config.yaml` records it, or would change the training midway.
 """
 
 import json
+import platform
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
+from abaw.data.index import Index
 from abaw.errors import AbawError, UsageError
 from abaw.files import atomic_path
 from abaw.training.checkpointing import by_current_class, with_current_class_paths, with_current_options
@@ -40,6 +45,8 @@ _SHOWS_ONLY = """
     ThroughputMonitor Timer ModelCheckpoint OnExceptionCheckpoint
 """
 """Callbacks without effect on the training."""
+
+_PACKAGES = ("abaw", "torch", "torchvision", "lightning", "timm", "torchmetrics", "albumentations", "numpy")
 
 _WHOLE = frozenset({"model.backbone.overrides", "model.loss.task_weights"})
 """Options whose value is a mapping with any keys."""
@@ -218,8 +225,45 @@ def _text(value: Any) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
+def provenance(index: Index, device: torch.device) -> dict[str, Any]:
+    """What is written beside a configuration, so that a run can be told from another one.
+
+    Args:
+        index: Index of the data.
+        device: Device of the training.
+
+    Returns:
+        `versions` by package, with that of Python; `device`, its name; `git`, see `git_state`; `data`: the
+        `fingerprint` of the index, and its numbers of `videos` and `frames`.
+    """
+    versions = {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
+    cuda = device.type == "cuda"
+    return {
+        "versions": versions,
+        "device": torch.cuda.get_device_name(device) if cuda else platform.processor() or platform.machine(),
+        "git": git_state(),
+        "data": {
+            "fingerprint": index.fingerprint(),
+            "videos": len(index),
+            "frames": int(index.n_frames.sum()),
+        },
+    }
+
+
+def git_state() -> dict[str, Any] | None:
+    """The `commit` of the working directory's repository, and its number of `changed` files; None without."""
+    try:
+        commit, changed = (
+            subprocess.run(["git", *words], capture_output=True, text=True, check=True, timeout=10).stdout
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.SubprocessError):  # no git, no repository, or one without a commit
+        return None
+    return {"commit": commit.strip(), "changed": len(changed.splitlines())}
+
+
 class SaveConfig(Callback):
-    """Writes the resolved configuration to `config.yaml`, the loggers and checkpoints.
+    """Writes the resolved configuration to `config.yaml`, the loggers and checkpoints; see also `provenance`.
 
     Args:
         run: The run.
@@ -246,12 +290,18 @@ class SaveConfig(Callback):
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the configuration: at the start of training, because a resumed run may change settings."""
+        """Writes the configuration and what it ran on.
+
+        At the start of training, because a resumed run may change settings.
+        """
         if trainer.is_global_zero:
-            with atomic_path(self.run.config) as temporary:
-                temporary.write_text(self.config, encoding="utf-8")
+            ran_on = provenance(cast(Any, trainer).datamodule.index, pl_module.device)
+            texts = {self.run.config: self.config, self.run.provenance: json.dumps(ran_on, indent=2) + "\n"}
+            for path, text in texts.items():
+                with atomic_path(path) as temporary:
+                    temporary.write_text(text, encoding="utf-8")
             for logger in trainer.loggers:
-                logger.log_hyperparams(self._settings)
+                logger.log_hyperparams(self._settings | {"provenance": ran_on})
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

@@ -13,6 +13,7 @@ class Run:
     Attributes:
         folder: The directory.
         config: Resolved configuration of the training.
+        provenance: Versions, repository and data of the latest start of the training.
         metrics: Curves of the training.
         scores: Official scores of the best epoch.
         checkpoints: Folder of the checkpoints.
@@ -23,6 +24,7 @@ class Run:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.config = folder / "config.yaml"
+        self.provenance = folder / "provenance.json"
         self.metrics = folder / "metrics.csv"
         self.scores = folder / "scores.json"
         self.checkpoints = folder / "checkpoints"

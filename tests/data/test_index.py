@@ -1,11 +1,12 @@
 import pickle
+import shutil
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from abaw.data.formats.annotations import write_mtl_file
+from abaw.data.formats.annotations import write_mtl_file, write_task_file
 from abaw.data.index import build_index
 from abaw.data.layout import DataSource
 from abaw.errors import AbawError
@@ -166,3 +167,18 @@ def test_loading_is_much_faster_than_building(tmp_path: Path) -> None:
 
     building, loading = (min(seconds(cache) for cache in ("one", "other")) for _ in range(2))
     assert loading * 3 < building
+
+
+def test_the_fingerprint_follows_the_content_not_the_place(tree: Path, tmp_path: Path) -> None:
+    first = build_index(DataSource(tree)).fingerprint()
+    copy = shutil.copytree(tree, tmp_path / "elsewhere")
+    assert build_index(DataSource(copy)).fingerprint() == first
+    found = {first}
+    next((copy / "cropped_aligned/a").iterdir()).unlink()
+    found.add(build_index(DataSource(copy)).fingerprint())
+    labels = next(copy.rglob("Train_Set/a.txt"))
+    write_task_file(labels, VA, random_labels(7, 5))
+    changed = build_index(DataSource(copy))
+    found.add(changed.fingerprint())
+    found.add(changed.with_folds(dict.fromkeys(changed.videos, 0) | {"a": 1}, 0).fingerprint())
+    assert len(found) == 4

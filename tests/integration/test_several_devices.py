@@ -128,7 +128,7 @@ def test_training_ends_with_the_same_scores_and_curves(trained: Trained) -> None
     ]
     one, several = (pd.read_csv(trained.folder / run / "metrics.csv") for run in ("one", "several"))
     curves = [name for name in one if name.startswith("val/")]
-    assert len(curves) == 6
+    assert len(curves) == 7
     pd.testing.assert_frame_equal(one[curves], several[curves], rtol=0, atol=1e-6)
     speed = {"train/frames_per_second", "train/waiting"}
     losses = [name for name in one if name.startswith("train/") and name not in speed]

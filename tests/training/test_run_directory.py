@@ -1,14 +1,20 @@
 """Which settings a resumed training keeps, and how a changed one is named."""
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from abaw.data.index import build_index
+from abaw.data.layout import DataSource
 from abaw.errors import AbawError, UsageError
 from abaw.training.run_directory import (
     changed_settings,
     fixed_settings,
+    git_state,
+    provenance,
     refuse_changes,
     trained_settings,
 )
@@ -131,3 +137,43 @@ def test_a_configuration_that_cannot_be_read_is_named(text: str, tmp_path: Path)
     config.write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(AbawError, match=r"config\.yaml: not a configuration .*; restore it, or remove it"):
         changed_settings(config, {}, {})
+
+
+# -- what it ran on
+
+
+def git(*words: str) -> None:
+    author = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    subprocess.run(["git", *author, *words], check=True, capture_output=True)
+
+
+def test_the_state_of_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.chdir(tmp_path)
+    assert git_state() is None
+    git("init")
+    assert git_state() is None  # no commit
+    Path("train.py").write_text("one")
+    git("add", "train.py")
+    git("commit", "-m", "first")
+    state = git_state()
+    assert state is not None
+    assert len(state["commit"]) == 40
+    assert state["changed"] == 0
+    Path("train.py").write_text("two")
+    Path("notes.txt").write_text("not followed")
+    assert git_state() == state | {"changed": 1}
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git_state() is None  # no git
+
+
+def test_versions_and_data(synth_root: Path) -> None:
+    index = build_index(DataSource(synth_root))
+    found = provenance(index, torch.device("cpu"))
+    assert found["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert found["data"] == {
+        "fingerprint": index.fingerprint(),
+        "videos": len(index),
+        "frames": index.n_frames.sum(),
+    }
+    assert found["device"]

@@ -1,6 +1,7 @@
 """What loggers get: curves of every logged step, and the best epoch with figures and a table of videos."""
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -96,8 +97,10 @@ def test_a_training_has_curves_and_with_tensorboard_figures(synth_root: Path, tm
         assert float(row["train/gradient_norm"]) > 0
         assert float(row["train/frames_per_second"]) > 0
         assert 0 <= float(row["train/waiting"]) <= 1
+        assert float(row["train/masked"]) == 0.75
     found = logged(tmp_path / "run/tensorboard")
-    assert {"train/loss", "val/score", "best/expr/Fear", "train/waiting"} <= set(found.Tags()["scalars"])
+    curves = {"train/loss", "val/loss", "val/score", "best/expr/Fear", "train/waiting"}
+    assert curves <= set(found.Tags()["scalars"])
     assert {path.stem for path in (tmp_path / "run/figures").iterdir()} == FIGURES
 
 
@@ -136,8 +139,10 @@ def test_wandb_has_one_run_with_everything_across_a_resume(
     found = read_run(tmp_path / "run/wandb")
     assert found["ids"] == {(tmp_path / "run/wandb_id").read_text().strip()}
     assert {"model", "data", "trainer"} <= set(found["config"])
+    assert found["config"]["provenance"] == json.loads((tmp_path / "run/provenance.json").read_text())
     history = found["history"]
-    assert {"train/loss", "train/gradient_norm", "val/score", "best/au/AU12", "videos._type"} <= set(history)
+    curves = {"train/loss", "train/gradient_norm", "train/masked", "val/loss", "val/score"}
+    assert curves | {"best/au/AU12", "videos._type"} <= set(history)
     assert {f"figures/{name}._type" for name in FIGURES} <= set(history)
     assert sorted(set(history["epoch"])) == [0, 1]
     assert max(history["val/score"]) == pytest.approx(history["best/total"][-1], abs=1e-6)
