@@ -7,13 +7,14 @@ from pathlib import Path
 
 project, author = "abaw", "the authors of abaw"
 version = release = version_of("abaw")
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 default_role = "code"  # of single backticks in docstrings
 html_theme = "furo"
 html_title = "abaw"
 html_show_sphinx = False
 myst_heading_anchors = 3  # of links to headings
+nb_execution_mode = "off"  # the tests run the notebooks
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"

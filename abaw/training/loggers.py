@@ -95,7 +95,7 @@ def wandb_settings(run: Run, given: Mapping[str, Any]) -> dict[str, Any]:
     number = given.get("id") or given.get("version")
     if number is None and remembered.exists():
         number = remembered.read_text(encoding="utf-8").strip()
-    number = number or secrets.token_hex(4)
+    number = number or os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)  # the id of a sweep's trial
     _remember(remembered, number)
     return {
         "save_dir": str(run.folder),

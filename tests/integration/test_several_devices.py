@@ -132,7 +132,8 @@ def test_training_ends_with_the_same_scores_and_curves(trained: Trained) -> None
     pd.testing.assert_frame_equal(one[curves], several[curves], rtol=0, atol=1e-6)
     speed = {"train/frames_per_second", "train/waiting"}
     losses = [name for name in one if name.startswith("train/") and name not in speed]
-    assert losses == ["train/au", "train/expr", "train/gradient_norm", "train/loss", "train/va"]
+    names = ["au", "expr", "gradient_norm", "loss", "masked", "va"]
+    assert losses == [f"train/{name}" for name in names]
     assert one[losses].notna().all(axis=1).sum() == 4  # steps
     pd.testing.assert_frame_equal(one[losses], several[losses], rtol=0, atol=1e-5)
     assert one["step"].equals(several["step"])
