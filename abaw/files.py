@@ -67,7 +67,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 @contextmanager
 def listing() -> Iterator[None]:
-    """Context in which a folder that cannot be listed is an `AbawError`."""
+    """Context that raises an `AbawError` for a folder that cannot be listed."""
     try:
         yield
     except OSError as error:

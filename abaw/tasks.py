@@ -186,8 +186,13 @@ def task_named(name: str) -> Task:
     return _BY_NAME[name]
 
 
-def import_task(path: str) -> Task:
-    """The task at an import path, such as `pain.PAIN`; modules in the working directory are found too.
+def import_object(path: str, key: str, what: str) -> Any:
+    """The object at an import path; modules in the working directory are found too.
+
+    Args:
+        path: The import path, such as `pain.PAIN`.
+        key: Key of the path in the configuration, for messages.
+        what: What it should be, for messages.
 
     Raises:
         UsageError: There is none.
@@ -196,12 +201,21 @@ def import_task(path: str) -> Task:
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)
     try:
-        task = getattr(importlib.import_module(module), name)
+        return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(
-            f"tasks: {path} cannot be imported ({error}); give MODULE.NAME of a Task that is found from the"
+            f"{key}: {path} cannot be imported ({error}); give MODULE.NAME of {what} that is found from the"
             " working directory or PYTHONPATH"
         ) from error
+
+
+def import_task(path: str) -> Task:
+    """The task at an import path, such as `pain.PAIN`; modules in the working directory are found too.
+
+    Raises:
+        UsageError: There is none.
+    """
+    task = import_object(path, "tasks", "a Task")
     if not isinstance(task, Task):
         raise UsageError(f"tasks: {path} is a {type(task).__name__}, not a Task")
     return replace(task, import_path=path)

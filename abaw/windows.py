@@ -102,7 +102,7 @@ class WindowTable:
         return window_at(video, int(self.start[index]), int(self.n_frames[video]), self.length, self.step)
 
     def select(self, which: NDArray[np.bool_]) -> "WindowTable":
-        """The windows where `which` (bool, one per window) is true."""
+        """The windows where `which`, bool (n_windows,), is true."""
         return WindowTable(self.video[which], self.start[which], self.n_frames, self.length, self.step)
 
 

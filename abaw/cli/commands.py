@@ -95,6 +95,9 @@ def folds(
         seed: Seed of the assignment to folds.
         annotations: Folder with the annotations, instead of those found below the root.
         label_set: Labels of the single-task challenges, or of the multi-task one.
+
+    Raises:
+        AbawError: There are no annotated videos, fewer recordings than folds, or the file cannot be written.
     """
     from abaw.data.index import build_index
     from abaw.data.layout import DataSource

@@ -132,6 +132,9 @@ def report(
         draws: Number of bootstrap draws; 0: no intervals.
         seed: Seed of the bootstrap.
         trust_code: Import the code of custom tasks that the tracks name.
+
+    Raises:
+        AbawError: A run has no tracks, they do not fit the labels, or a file cannot be written.
     """
     from abaw.data.layout import DataSource, named_root
     from abaw.evaluation.calibration import read_calibration
@@ -211,6 +214,10 @@ def calibrate(
         label_set: Labels of the single-task challenges, or of the multi-task one.
         seed: Seed of the bootstrap that decides which corrections are kept.
         json: Print everything as JSON.
+
+    Raises:
+        UsageError: The result is stored nowhere, or the number of folds is too small.
+        AbawError: The tracks do not fit the labels or the checkpoint, or a file cannot be written.
     """
     from json import dumps
 

@@ -89,7 +89,11 @@ def cached(
 
 @contextmanager
 def writing_cache() -> Iterator[None]:
-    """Context in which the error of a failed write says how to choose another cache folder."""
+    """Context in which the error of a failed write says how to choose another cache folder.
+
+    Raises:
+        AbawError: That error, with the cure.
+    """
     try:
         yield
     except AbawError as error:

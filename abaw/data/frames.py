@@ -115,7 +115,7 @@ class RawFolder:
 
     Attributes:
         index: Index of the data set.
-        size: Height and width of every image.
+        size: Height and width of every image, in pixels.
     """
 
     index: Index
@@ -217,7 +217,7 @@ def open_frames(index: Index, *, size: int = 112, span: int = 1) -> "PackedFrame
 
     Args:
         index: Index of the data set.
-        size: Height and width of every image.
+        size: Height and width of every image, in pixels.
         span: Number of frames from the first to the last of a window, inclusive.
 
     Raises:
@@ -241,7 +241,7 @@ class PackedFrames(RawFolder):
 
     Args:
         index: Index of the data set.
-        size: Height and width of every image.
+        size: Height and width of every image, in pixels.
     """
 
     def __init__(self, index: Index, size: int = 112) -> None:

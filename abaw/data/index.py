@@ -27,7 +27,7 @@ NO_SOURCE = -1
 
 
 def pack(task: Task, labels: TaskLabels[NDArray[Any]]) -> NDArray[Any]:
-    """Labels of a task as one array: float32, or int8; NaN or -1 where unlabelled."""
+    """Labels of a task as an array of their shape: float32, or int8; NaN or -1 where unlabelled."""
     values, valid = labels
     dtype, marker = (np.float32, np.nan) if task.kind == "real" else (np.int8, -1)
     return np.where(valid[:, None] if values.ndim > valid.ndim else valid, values, marker).astype(dtype)
@@ -277,7 +277,7 @@ def open_index(
     Args:
         path: File written by `build_index`.
         tasks: The tasks that it was written for.
-        split: Replaces the split stored in the file.
+        split: int8 (V, tasks), replaces the split stored in the file.
         verify: Whether to verify the checksum of the whole content.
 
     Raises:

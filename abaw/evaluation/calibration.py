@@ -163,12 +163,12 @@ class Calibration:
 
 
 def log_probabilities(probabilities: NDArray) -> NDArray[np.float64]:
-    """Logarithms of probabilities, finite at 0."""
+    """Logarithms of probabilities of any shape, finite at 0."""
     return np.log(np.maximum(probabilities, _TINY, dtype=np.float64))
 
 
 def log_odds(probabilities: NDArray) -> NDArray[np.float64]:
-    """Log-odds of probabilities, finite at 0 and 1."""
+    """Log-odds of probabilities of any shape, finite at 0 and 1."""
     return special.logit(np.clip(probabilities.astype(np.float64), _TINY, 1 - _TINY))
 
 

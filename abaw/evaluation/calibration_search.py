@@ -67,7 +67,7 @@ class Grid:
         """The settings with the best score on some videos.
 
         Args:
-            videos: Indices in `tracks`.
+            videos: int64 (n,), indices in `tracks`.
             without: The held-out fold; null: none.
             smooth: Whether to search over smoothings.
             decide: Whether to search over prior strengths or AU thresholds.
@@ -245,8 +245,8 @@ def run_trials(
 
     Args:
         grid: Grid of the task.
-        videos: Indices of the tracks to use.
-        fold_of: Fold of each of these tracks.
+        videos: int64 (n,), indices of the tracks to use.
+        fold_of: int64 (n,), fold of each of these tracks.
         seed: Seed of the bootstrap.
         without: Fold of the grid held out from all trials; null: `fold_of` are the folds of the grid.
     """
@@ -272,7 +272,7 @@ def best_of(trials: Sequence[Trial]) -> Trial | None:
 
 
 def cross_fit(grid: Grid, videos: NDArray[np.int64], fold_of: NDArray[np.int64], choose: Choose) -> Sums:
-    """Sums of some videos, those of each fold with the settings chosen on the other folds."""
+    """Sums of some videos (n,), those of each fold (n,) with the settings chosen on the other folds."""
     sums = np.empty((len(videos), *sums_shape(grid.task)))
     for fold in set(fold_of.tolist()):
         inside = fold_of == fold

@@ -48,7 +48,7 @@ def absolute_errors(prediction: ArrayOrTensor, target: ArrayOrTensor, valid: Arr
 def confusion(
     predicted: ArrayOrTensor, target: ArrayOrTensor, valid: ArrayOrTensor, size: int
 ) -> ArrayOrTensor:
-    """Counts (K, K) of frames by labelled (first axis) and predicted class, from classes (N,); K = `size`."""
+    """Counts (K, K) of frames by labelled (first axis) and predicted class (N,); `size` is the number K."""
     cells = target[valid] * size + predicted[valid]
     return _library(valid).bincount(cells, minlength=size * size).reshape(size, size)
 
@@ -101,7 +101,7 @@ def ccc(sums: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def f1(tp: NDArray, fp: NDArray, fn: NDArray) -> NDArray[np.float64]:
-    """Elementwise F1 score of counts; 0 if there are neither labels nor predictions."""
+    """Elementwise F1 score of counts of one shape; 0 if there are neither labels nor predictions."""
     return 2 * tp / np.maximum(2 * tp + fp + fn, 1)
 
 

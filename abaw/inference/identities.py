@@ -165,7 +165,10 @@ class IdentityTracker:
         return sorted(faces, key=lambda face: face.id)
 
     def predict(self, seconds: float) -> list[TrackedFace]:
-        """The faces of a frame without detection, moved at constant velocity from the last detection."""
+        """The faces of a frame without detection, moved at constant velocity from the last detection.
+
+        `seconds` is the time of the frame in seconds.
+        """
         return [
             TrackedFace(
                 track.id,

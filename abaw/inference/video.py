@@ -231,7 +231,7 @@ class VideoWriter:
         self._pending: Any = None
 
     def write(self, seconds: float, pixels: NDArray[np.uint8]) -> None:
-        """Adds a frame uint8 (H, W, 3), RGB; its time is moved after that of the last frame if needed."""
+        """Adds a frame uint8 (H, W, 3), RGB; its time in seconds is moved after the last one's if needed."""
         frame = import_av().VideoFrame.from_ndarray(pixels, format="rgb24")
         self._last = max(round((seconds - self._begins) / self._TIME_BASE), self._last + 1)
         frame.pts, frame.time_base = self._last, self._TIME_BASE

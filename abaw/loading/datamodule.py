@@ -274,7 +274,11 @@ class AffectDataModule(LightningDataModule):
         self._resumed = dict(state)
 
     def train_dataloader(self) -> TrainLoader:
-        """Training windows, shuffled by seed and epoch, with frames masked as the trained module asks."""
+        """Training windows, shuffled by seed and epoch, with frames masked as the trained module asks.
+
+        Raises:
+            UsageError: The trainer is to overfit batches, which it does with samplers of its own.
+        """
         if getattr(self.trainer, "overfit_batches", 0):
             raise UsageError("trainer.overfit_batches: not with our samplers; use limit_train_batches")
         windows, weights = self._train_windows, None

@@ -153,7 +153,7 @@ def open_source(
     Args:
         index: Index of the data set.
         windows: Windows that will be read.
-        size: Height and width of the images.
+        size: Height and width of the images, in pixels.
         features: Folders of cached features to read instead of images.
 
     Raises:
@@ -209,7 +209,18 @@ class LoaderFactory:
         accumulate: int = 1,
         **clips: Any,
     ) -> TrainLoader:
-        """Loader of this rank's training windows; see `TrainSampler`, and `ClipDataset` for `clips`."""
+        """Loader of this rank's training windows; see `TrainSampler`, and `ClipDataset` for `clips`.
+
+        Args:
+            windows: All training windows.
+            tasks: The trained tasks.
+            batch_size: Windows per batch and rank.
+            epoch: The first epoch.
+            weights: float64 (n_windows,), sampling weights of the windows; None: all alike.
+            limit: Number of batches per epoch, or with a float their share.
+            accumulate: Batches per optimizer step.
+            clips: Further arguments of the data set.
+        """
         sampler = TrainSampler(
             n_windows=len(windows),
             batch_size=batch_size,

@@ -107,7 +107,7 @@ class SharedRing:
         return {"_pieces": []}
 
     def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """An uninitialised tensor."""
+        """An uninitialised tensor of that shape."""
         if get_worker_info() is None:
             like = torch.empty(0, dtype=dtype).numpy().dtype
             return torch.from_numpy(np.empty(shape, like))  # NumPy requests pages of 2 MB

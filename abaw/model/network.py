@@ -94,6 +94,9 @@ class Network(nn.Module):
 
         Returns:
             float (B, T, D); zeros for frames without an image, with cached features any value.
+
+        Raises:
+            AbawError: The features have another length, or there are frames but no backbone.
         """
         if batch.features is not None:
             if batch.features.shape[-1] != self.dim:

@@ -167,7 +167,7 @@ def thresholds() -> NDArray[np.float32]:
 
 
 def probability_steps(probabilities: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The interval of each probability: that of the highest threshold it reaches."""
+    """The interval of each probability, in the same shape: that of the highest threshold it reaches."""
     found = np.searchsorted(thresholds(), probabilities.astype(np.float32), side="right") - 1
     return found.clip(min=0)
 

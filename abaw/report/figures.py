@@ -181,7 +181,10 @@ def threshold_curves(task: Task, counts: NDArray[np.int64]) -> Chart:
 
 
 def presence_calibration(task: Task, counts: NDArray[np.int64]) -> Chart:
-    """Share of frames in which a label is present by its predicted probability; see `threshold_curves`."""
+    """Share of frames in which a label is present by its predicted probability.
+
+    `counts` (K, 2, STEPS) as of `threshold_curves`.
+    """
     centres = (np.arange(STEPS) + 0.5) / STEPS
     rows = []
     for k, label in enumerate(task.names):

@@ -19,7 +19,10 @@ SHOWN = 3
 
 
 def video_table(sums: Sums, missing: NDArray) -> pd.DataFrame:
-    """One row per video and labelled task: `video`, `task`, `score`, labelled `frames`, `missing` (share)."""
+    """One row per video and labelled task: `video`, `task`, `score`, labelled `frames`, `missing` (share).
+
+    `missing` (V,) are the shares of all videos of `sums`.
+    """
     rows = [
         {"video": video, "task": task.name, "score": score, "frames": int(n), "missing": share}
         for task, values in sums.labelled.items()

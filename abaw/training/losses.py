@@ -17,21 +17,24 @@ from torch import Tensor, nn
 
 from abaw.batch import Batch
 from abaw.errors import AbawError, UsageError, check_settings
-from abaw.tasks import AU, EXPR, TASKS, Task
+from abaw.tasks import AU, EXPR, TASKS, Task, import_object
 
 Weighting = Literal["none", "complement", "inverse"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossSettings:
-    """Losses and weights of the tasks."""
+    """Losses and weights of the tasks.
 
-    va: Literal["ccc", "mse"] = "ccc"
-    """Valence and arousal: 1 - CCC, or the mean squared error."""
-    expr: Literal["focal", "ce"] = "focal"
-    """Expressions: focal loss on the softmax, or cross-entropy."""
-    au: Literal["focal", "bce"] = "focal"
-    """Action units: focal loss on each sigmoid, or binary cross-entropy."""
+    A loss is a name, or the import path of a function of `LossInputs`, such as my_losses.wing.
+    """
+
+    va: str = "ccc"
+    """Valence and arousal: ccc (1 - CCC), mse (mean squared error), or an import path."""
+    expr: str = "focal"
+    """Expressions: focal (on the softmax), ce (cross-entropy), or an import path."""
+    au: str = "focal"
+    """Action units: focal (on each sigmoid), bce (binary cross-entropy), or an import path."""
     gamma: float = 2.0
     """Focal loss: exponent that reduces the loss of confident correct predictions; 0 is cross-entropy."""
     alpha: float | None = 0.25
@@ -53,8 +56,18 @@ class LossSettings:
     """Fixed factors per task (default 1), or learned ones by the tasks' uncertainty."""
 
     def loss(self, task: Task) -> str | Callable[..., Any]:
-        """The name of a task's loss, or a function."""
-        return {"va": self.va, "expr": self.expr, "au": self.au}.get(task.name, task.loss)
+        """The name of a task's loss, or a function.
+
+        Raises:
+            UsageError: There is no function at its import path.
+        """
+        loss = {"va": self.va, "expr": self.expr, "au": self.au}.get(task.name, task.loss)
+        if isinstance(loss, str) and "." in loss:
+            found = import_object(loss, f"model.loss.{task}", "a function")
+            if not callable(found):
+                raise UsageError(f"model.loss.{task}: {loss} is a {type(found).__name__}, not a function")
+            return cast(Callable[..., Any], found)
+        return loss
 
     def weighting(self, task: Task) -> Weighting:
         """The class weighting of a task."""
@@ -65,9 +78,9 @@ class LossSettings:
         weights, weightings = self.task_weights, ("none", "complement", "inverse")
         factors = isinstance(weights, dict) and min(weights.values(), default=0) >= 0
         rules = {
-            "va": (self.va in ("ccc", "mse"), "ccc or mse"),
-            "expr": (self.expr in ("focal", "ce"), "focal or ce"),
-            "au": (self.au in ("focal", "bce"), "focal or bce"),
+            "va": (self.va in ("ccc", "mse") or "." in self.va, "ccc, mse or the import path of a function"),
+            "expr": (self.expr in ("focal", "ce") or "." in self.expr, "focal, ce or an import path"),
+            "au": (self.au in ("focal", "bce") or "." in self.au, "focal, bce or an import path"),
             "gamma": (self.gamma >= 0, "0 or more"),
             "alpha": (self.alpha is None or self.alpha > 0, "a positive factor, or null"),
             "expr_weights": (self.expr_weights in weightings, "none, complement or inverse"),
@@ -88,6 +101,13 @@ class TaskLosses(nn.Module):
     All labelled frames of a video count, also masked and missing ones; padding does not. A task without
     labels in the batch has loss 0 and a zero gradient. In evaluation mode there is no communication between
     processes.
+
+    Args:
+        settings: Losses and weights.
+        tasks: The trained tasks.
+
+    Raises:
+        UsageError: A task or a loss that the settings name does not exist.
     """
 
     def __init__(self, settings: LossSettings, tasks: Sequence[Task]) -> None:
@@ -98,8 +118,8 @@ class TaskLosses(nn.Module):
             raise UsageError(
                 f"model.loss.task_weights: {unknown[0]!r} is not a task; choose from {', '.join(known)}"
             )
-        for task in tasks:
-            loss = settings.loss(task)
+        self.loss_of = {task: settings.loss(task) for task in tasks}  # names, or functions
+        for task, loss in self.loss_of.items():
             if isinstance(loss, str) and loss != "ccc" and loss not in LOSSES:
                 raise UsageError(f"task {task}: {loss!r} is not a loss; choose from ccc, {', '.join(LOSSES)}")
         self.settings = settings
@@ -185,8 +205,7 @@ class TaskLosses(nn.Module):
             output, target, valid = output[:, :1], target[:, :1], valid[:, :1]
         known = valid[..., None] if target.ndim > valid.ndim else valid
         target = torch.where(known, target, 0)
-        loss = self.settings.loss(task)
-        if loss == "ccc":
+        if self.loss_of[task] == "ccc":
             shared = self.training and self.settings.gather_ccc and _n_processes() > 1
             ccc, n_valid = concordance(output, target, valid, eps=self.settings.ccc_eps, shared=shared)
             return torch.where(n_valid > 0, 1 - ccc.mean(), 0.0).float()
@@ -203,13 +222,13 @@ class TaskLosses(nn.Module):
         Returns:
             float32, the shape of the mask of the labels.
         """
-        loss = self.settings.loss(task)
+        loss = self.loss_of[task]
         weight = output.new_ones(()) if task.kind == "real" else self._weight(task)
         compute = LOSSES[loss] if isinstance(loss, str) else loss
         return cast(Tensor, compute(LossInputs(task, output, target, weight, self.settings)))
 
     def weighted_sum(self, losses: Mapping[Task, Tensor], labelled: Mapping[Task, Tensor]) -> Tensor:
-        """The loss to minimise, from the loss of each task and whether it had a label.
+        """The loss to minimise, a scalar, from the loss of each task and whether it had a label.
 
         Learned weights are as in Kendall et al. (2018), with which it may be negative.
         """

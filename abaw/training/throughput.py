@@ -134,7 +134,7 @@ def loader_parts(loader: TrainLoader) -> dict[str, Part]:
 
 
 def masked_batch(data: ClipDataset, size: int, ratio: float) -> Batch:
-    """The first training clips of a dataset, with a share of their frames masked."""
+    """The first `size` training clips of a dataset, a number, with a share of their frames masked."""
     clips = replace(data, masking=RandomFrameMasking(ratio=ratio))
     return clips.__getitems__([Slot(0, k, k) for k in range(size)])[0]
 

@@ -31,7 +31,7 @@ class ValidationLoss:
         place = "cpu" if torch.device(device).type == "mps" else device
         self._sums: dict[Task, Tensor] = {}
         for task in losses.tasks:
-            shape = (6, task.size) if losses.settings.loss(task) == "ccc" else (2,)
+            shape = (6, task.size) if losses.loss_of[task] == "ccc" else (2,)
             self._sums[task] = torch.zeros(shape, dtype=torch.float64).to(place)
 
     def update(self, video: Stitched, labels: Labelled) -> None:
@@ -43,7 +43,7 @@ class ValidationLoss:
             if task.per == "clip":
                 prediction = prediction.mean(0, keepdim=True)
             prediction = extend(prediction, len(valid))
-            if losses.settings.loss(task) == "ccc":
+            if losses.loss_of[task] == "ccc":
                 sums += concordance_sums(prediction, target, valid).to(sums.device)
                 continue
             known = valid[:, None] if target.ndim > valid.ndim else valid
@@ -60,7 +60,7 @@ class ValidationLoss:
 
     def _loss(self, task: Task, sums: Tensor) -> Tensor:
         settings = self._losses.settings
-        if settings.loss(task) == "ccc":
+        if self._losses.loss_of[task] == "ccc":
             n = sums[0, 0]
             return torch.where(n > 0, 1 - ccc_of_sums(sums, settings.ccc_eps).mean(), 0.0).float()
         return (sums[1] / sums[0].clamp(min=1)).float()

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,7 +15,7 @@ from torch import Tensor
 from abaw.batch import Batch
 from abaw.errors import UsageError
 from abaw.tasks import AU, EXPR, TASKS, VA, Task
-from abaw.training.losses import LossSettings, TaskLosses, concordance, focal, masked_mean
+from abaw.training.losses import LossInputs, LossSettings, TaskLosses, concordance, focal, masked_mean
 from tests.support.clips import random_batch, relabelled, touched
 from tests.support.project import PROJECT
 
@@ -40,6 +41,33 @@ def no_labels(batch: Batch, *tasks: Task) -> Batch:
     for task in tasks:
         batch = relabelled(batch, task, valid=torch.zeros_like(batch.labels[task].valid))
     return batch
+
+
+def plain_error(x: LossInputs) -> Tensor:
+    """A loss from outside of the package."""
+    return (x.output - x.target).abs().mean(-1)
+
+
+def test_a_loss_of_ones_own_is_named_by_its_import_path() -> None:
+    batch, values = random_batch(b=2, t=6, labelled=0.7), some_outputs()
+    valid = batch.labels[VA].valid
+    error = (values[VA] - batch.labels[VA].values).abs().mean(-1)[valid].mean()
+    _, per_task = losses(va=f"{__name__}.plain_error")(values, batch)
+    assert per_task[VA].item() == pytest.approx(error.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"va": "cce"}, "model.loss.va is ccc, mse or the import path of a function, got 'cce'"),
+        ({"expr": "bce"}, "model.loss.expr is focal, ce or an import path, got 'bce'"),
+        ({"au": "nowhere.loss"}, "model.loss.au: nowhere.loss cannot be imported"),
+        ({"au": f"{__name__}.ALL"}, "ALL is a tuple, not a function"),
+    ],
+)
+def test_a_loss_that_does_not_exist_is_named(change: dict[str, str], told: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(told)):
+        losses(**change)
 
 
 # -- the formulas

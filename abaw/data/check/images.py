@@ -53,7 +53,7 @@ def check_images(
 
     Args:
         folders: Video folders below image roots.
-        size: Expected height and width of all images.
+        size: Expected height and width of all images, in pixels.
         cache: Folder of the cached results.
         jobs: Number of processes; None: one per core.
         progress: Whether to show a progress bar on stderr.

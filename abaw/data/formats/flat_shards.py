@@ -44,7 +44,7 @@ class FlatShard:
 
     @property
     def numbers(self) -> NDArray[np.int64]:
-        """The numbers of the images, from 1."""
+        """The numbers of the images, from 1, int64 (n,)."""
         return np.flatnonzero(self.start >= 0) + 1
 
     def image(self, frame: int) -> memoryview:
@@ -108,7 +108,7 @@ def packed_videos(root: Path) -> list[str]:
 
 
 def images_in(folder: Path) -> NDArray[np.int64]:
-    """Unsorted image numbers, from 1, of a video's folder: those of its image files or of its flat shard.
+    """Unsorted image numbers (n,), from 1, of a video's folder: of its image files or of its flat shard.
 
     Raises:
         AbawError: The folder cannot be listed, or the flat shard is damaged.
@@ -119,7 +119,7 @@ def images_in(folder: Path) -> NDArray[np.int64]:
 
 
 def image_numbers(names: Sequence[str]) -> NDArray[np.int64]:
-    """Image numbers, from 1, in the order of the file names; names of other files are skipped."""
+    """Image numbers (n,), from 1, in the order of the file names; names of other files are skipped."""
     usual = [name for name in names if len(name) == len("00001.jpg")]
     cells = np.frombuffer("".join(usual).encode("ascii", "replace"), np.uint8).reshape(-1, 9)
     digits = cells[:, :5] - np.uint8(ord("0"))  # wraps around below "0"

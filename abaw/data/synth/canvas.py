@@ -47,7 +47,7 @@ def spline(n: int, closed: bool = False, steps: int = 6) -> Points:
 
 
 def fixed(points: Points) -> NDArray[np.int32]:
-    """Returns canvas coordinates as fixed-point numbers with 4 fractional bits (OpenCV's `shift=4`)."""
+    """Canvas coordinates (n, 2) as fixed-point numbers of 4 fractional bits (OpenCV's `shift=4`)."""
     return np.rint(((points + (MARGIN + 0.5)) * SCALE - 0.5) * 16).astype(np.int32)
 
 
