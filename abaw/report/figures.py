@@ -106,6 +106,34 @@ def label_scores(task: Task, entry: Mapping[str, Any]) -> Chart:
     return alt.layer(bars, rules).properties(width=WIDTH, height=alt.Step(20), description=text)
 
 
+def score_changes(task: Task, before: Mapping[str, Any], after: Mapping[str, Any]) -> Chart:
+    """The score of each label of a task without and with a calibration; entries are of `scores.summarise`."""
+    steps = ("as predicted", "calibrated")
+    scores = [by_label(task, entry) for entry in (before, after)]
+    rows = [
+        {
+            "label": name,
+            "predictions": step,
+            "score": of_step[name],
+            "low": of_step[name],
+            "high": of_step[name],
+        }
+        for step, of_step in zip(steps, scores, strict=True)
+        for name in task.names
+    ]
+    base = alt.Chart(_data(rows)).encode(y=alt.Y("label:N", sort=list(task.names), title=None))
+    x = alt.X("score:Q", scale=_score_scale(rows), title=score_name(task))
+    line = base.mark_line(color=NEUTRAL).encode(x=x, detail="label:N")
+    shape = alt.Shape("predictions:N", scale=alt.Scale(domain=list(steps)), sort=list(steps), title=None)
+    colour = alt.Color("predictions:N", scale=_scale(steps), sort=list(steps), title=None)
+    tips = ["label:N", "predictions:N", alt.Tooltip("score:Q", format=".4f")]
+    points = base.mark_point(filled=True, size=70, opacity=1).encode(
+        x=x, color=colour, shape=shape, tooltip=tips
+    )
+    text = f"{score_name(task)} of each label of {_title(task)} without and with the calibration."
+    return alt.layer(line, points).properties(width=WIDTH, height=alt.Step(20), description=text)
+
+
 def confusion_matrix(task: Task, counts: NDArray) -> Chart:
     """Share of the frames of each labelled class by predicted class.
 

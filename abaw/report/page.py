@@ -77,6 +77,9 @@ def run_figures(report: RunReport) -> dict[str, Chart]:
         elif isinstance(total, BinaryAggregate):
             made[f"{name}-thresholds"] = figures.threshold_curves(task, total.counts)
             made[f"{name}-calibration"] = figures.presence_calibration(task, total.counts)
+        if report.calibrated is not None:
+            calibrated = report.calibrated[name]
+            made[f"{name}-calibrated"] = figures.score_changes(task, report.scores[name], calibrated)
     table = videos.video_table(sums, report.aggregates.missing)
     made["missing-faces"] = videos.missing_faces(table, report.tasks)
     curves = None if report.metrics is None else learning_curves(report.metrics, report.tasks)

@@ -18,6 +18,11 @@ def run() -> RunAggregates:
     return aggregate(tracks, labels.__getitem__, TASKS)
 
 
+def raised(entry: dict) -> dict:
+    """Scores of AUs, each a tenth higher."""
+    return entry | {"per_au": {name: score + 0.1 for name, score in entry["per_au"].items()}}
+
+
 @pytest.fixture(scope="module")
 def charts(run: RunAggregates) -> dict[str, dict]:
     scores = summarise(run.sums, draws=50)
@@ -25,6 +30,7 @@ def charts(run: RunAggregates) -> dict[str, dict]:
     made = {
         "scores": figures.task_scores({"one": scores, "other": scores}, TASKS),
         "labels": figures.label_scores(AU, scores["au"]),
+        "changes": figures.score_changes(AU, scores["au"], raised(scores["au"])),
         "confusion": figures.confusion_matrix(EXPR, run.sums.by_task[EXPR].sum(0)),
         "thresholds": figures.threshold_curves(AU, au.counts),
         "presence": figures.presence_calibration(AU, au.counts),
@@ -60,7 +66,9 @@ def test_every_figure_says_what_it_shows_and_names_its_axes(charts) -> None:
         assert spec["description"].endswith("."), name
         titles = {channel: entry.get("title") for channel, entry in encodings(spec) if entry.get("title")}
         assert "x" in titles, name
-        assert "y" in titles or name in ("scores", "labels", "confusion", "quadrants"), name  # categories
+        assert "y" in titles or name in ("scores", "labels", "changes", "confusion", "quadrants"), (
+            name
+        )  # categories
 
 
 def test_scores_and_baselines_are_those_given(run, charts) -> None:
@@ -76,6 +84,14 @@ def test_scores_and_baselines_are_those_given(run, charts) -> None:
         }
     ticks = [row["baseline"] for row in rows(charts["scores"]) if "baseline" in row]
     assert ticks == 2 * list(BASELINES.values())  # of each run
+
+
+def test_what_a_calibration_changed_is_shown_label_by_label(run, charts) -> None:
+    before = summarise(run.sums, draws=50)["au"]["per_au"]
+    shown = {(row["label"], row["predictions"]): row["score"] for row in rows(charts["changes"])}
+    for name, score in before.items():
+        assert shown[name, "as predicted"] == pytest.approx(score, abs=1e-4)
+        assert shown[name, "calibrated"] == pytest.approx(score + 0.1, abs=1e-4)
 
 
 def test_a_confusion_matrix_has_the_shares_of_each_labelled_class(run, charts) -> None:

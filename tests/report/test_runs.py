@@ -69,6 +69,8 @@ def test_a_calibration_stands_beside_the_scores(
     assert main(words) == 0
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "loud calibrated" in text
+    for task in ("VA", "EXPR", "AU"):
+        assert f"of each label of {task} without and with the calibration" in text
     assert "optimistic" in text
 
 
