@@ -25,7 +25,9 @@ def run(name: str, folder: Path, parameters: str | None = None) -> nbformat.Note
     if parameters is not None:
         next(cell for cell in notebook.cells if cell.cell_type == "code").source = parameters
     for cell in notebook.cells:
-        cell.source = re.sub("(abaw fit .*)", r"\1 --trainer.max_epochs 10", cell.source)
+        cell.source = re.sub(
+            "(abaw fit .*)", r"\1 --trainer.max_epochs 1 --trainer.check_val_every_n_epoch 1", cell.source
+        )
     NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(folder)}}).execute()
     return notebook
 
