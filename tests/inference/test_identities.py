@@ -141,7 +141,10 @@ def seen(
 
 
 @needs_media
-@pytest.mark.parametrize(("one", "two"), [(0, 1), (2, 3), (4, 5), (1, 4), (5, 2)])
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [(0, 1), *(pytest.param(*pair, marks=pytest.mark.slow) for pair in [(2, 3), (4, 5), (1, 4), (5, 2)])],
+)
 @pytest.mark.parametrize("speed", [3, 6])
 def test_real_people_who_cross(
     one: int, two: int, speed: int, people: list[np.ndarray], tmp_path: Path

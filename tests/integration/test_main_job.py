@@ -140,9 +140,9 @@ def split_over_two_roots(root: Path, by: str) -> list[str]:
     [
         (1, 0, None),
         (8, 2, None),
-        (1, 2, "videos"),
+        pytest.param(1, 2, "videos", marks=pytest.mark.slow),
         (8, 0, "videos"),
-        (1, 2, "frames"),
+        pytest.param(1, 2, "frames", marks=pytest.mark.slow),
         (8, 0, "frames"),
     ],
 )

@@ -77,7 +77,9 @@ def test_says_what_the_paper_says(task: str, capsys: pytest.CaptureFixture[str])
     assert (stopping["init_args"]["monitor"], stopping["init_args"]["mode"]) == ("val/score", "max")
 
 
-@pytest.mark.parametrize("task", OWN)
+@pytest.mark.parametrize(
+    "task", [task if task == "va" else pytest.param(task, marks=pytest.mark.slow) for task in OWN]
+)
 @pytest.mark.parametrize("cached", [False, True], ids=["images", "features"])
 def test_trains(task: str, cached: bool, synth_root: Path, tmp_path: Path) -> None:
     small = {

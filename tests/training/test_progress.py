@@ -85,6 +85,7 @@ def test_a_long_epoch_prints_lines_in_between(
     assert re.search(r"^predict: 2 of \d+ batches$", err, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_at_a_terminal_the_scores_stand_above_the_bar(synth_root: Path, tmp_path: Path) -> None:
     code, text = at_terminal(fit(tmp_path, synth_root))
     assert code == 0, text[-2000:]
