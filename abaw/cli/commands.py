@@ -155,6 +155,71 @@ def pack(
         print(f"use it with: abaw fit --config FILE --data.root {root} --data.source.image_roots '[{out}]'")
 
 
+def export(
+    ckpt: Path,
+    out: Path,
+    *,
+    name: str | None = None,
+    data: str | None = None,
+    license: str | None = None,
+    trust_code: bool = False,
+) -> None:
+    """Write a trained model to hand on: a folder with weights, configuration and model card.
+
+    The folder holds no executable code, and is a repository of the Hugging Face hub as it stands.
+    `abaw.load` and `abaw analyze` take it, or its name on the hub.
+
+    Args:
+        ckpt: Checkpoint of `abaw fit`, or the folder of a run, which stands for its best one.
+        out: Folder to create; a name that ends with .ckpt: a checkpoint without optimizer and averages.
+        name: Name of the model in its card, such as owner/name; null: that of the folder.
+        data: Name and edition of the data set, for the card.
+        license: Licence of the weights, for the card, such as cc-by-nc-4.0.
+        trust_code: Import the code of a custom task that the checkpoint names.
+
+    Raises:
+        UsageError: The folder or file exists.
+        AbawError: The checkpoint is missing or damaged, or the model cannot be written.
+    """
+    import json
+
+    from abaw.inference.predictor import open_model
+    from abaw.model.backbone import weights_license
+    from abaw.model.checkpoints import network_weights, save_checkpoint
+    from abaw.model.model_folder import slim, write_model_folder
+    from abaw.model.network import Network
+    from abaw.report.model_card import model_card
+    from abaw.training.run_files import Run
+
+    path, loaded = open_model(ckpt)
+    network = Network.from_description(loaded["abaw"]["network"], trust_code=trust_code)
+    weights = network_weights(loaded)
+    network.load_state_dict(weights)  # the checkpoint is whole
+    if out.suffix == ".ckpt":
+        if out.exists():
+            raise UsageError(f"{out}: already exists; name another file, or remove it")
+        save_checkpoint(slim(loaded), out)
+    else:
+        recorded = Run(path.parent.parent).provenance
+        card = model_card(
+            loaded["abaw"],
+            network.tasks,
+            name=name or out.name,
+            n_weights=sum(tensor.numel() for tensor in network.parameters()),
+            provenance=json.loads(recorded.read_text(encoding="utf-8")) if recorded.is_file() else None,
+            data=data,
+            license=license,
+            backbone_license=None if network.backbone is None else weights_license(network.backbone.settings),
+        )
+        write_model_folder(loaded, out, card)
+        if license is None or data is None:
+            print(
+                f"{out / 'README.md'}: names no data set or no licence; give --data and --license, or edit it"
+            )
+    size = sum(file.stat().st_size for file in (out.iterdir() if out.is_dir() else [out]))
+    print(f"{out}: {size / 1e6:.1f} MB, from {path}")
+
+
 SUBCOMMANDS: dict[str, Callable[..., int | None]] = {
     "synth": synth,
     "check": check,
@@ -166,6 +231,7 @@ SUBCOMMANDS: dict[str, Callable[..., int | None]] = {
     "submit": submit,
     "verify": verify,
     "report": report,
+    "export": export,
     "analyze": analyze,
 }
 """Subcommands by name; `help.CONFIGURED` has those that a configuration describes."""

@@ -22,6 +22,7 @@ from abaw.inference.faces import TEMPLATE_SIZE, find_detector
 from abaw.inference.inputs import CropsOption, open_reader
 from abaw.inference.sequences import Predicted, SequencePredictor
 from abaw.model.checkpoints import load_checkpoint, network_weights
+from abaw.model.model_folder import fetch_model_folder, is_hub_name, is_model_folder, read_model_folder
 from abaw.model.network import Network
 from abaw.tasks import EXPR, Task
 from abaw.windows import Window
@@ -300,11 +301,12 @@ def _input_warnings(
 def load(
     checkpoint: str | Path, *, device: str | None = None, calibrated: bool = False, trust_code: bool = False
 ) -> Predictor:
-    """Loads a checkpoint for prediction; no code is executed unless it is trusted.
+    """Loads a model for prediction; no code is executed unless it is trusted.
 
     Args:
-        checkpoint: A checkpoint of `abaw fit`, such as `runs/demo/checkpoints/best.ckpt`, or the folder of a
-            run, which stands for its best one.
+        checkpoint: A checkpoint of `abaw fit`, such as `runs/demo/checkpoints/best.ckpt`; the folder of a
+            run, which stands for its best one; a folder of `abaw export`; or the name of such a model on the
+            Hugging Face hub, owner/name.
         device: Device of the network; null: a GPU if there is one.
         calibrated: Whether to apply the calibration that `abaw calibrate` stored in the checkpoint.
         trust_code: Whether to import a task of the checkpoint that is not described by plain values.
@@ -313,13 +315,12 @@ def load(
         A predictor, whose `predict_frames` returns a table of predictions.
 
     Raises:
-        AbawError: The file is missing, damaged or not a checkpoint of abaw, or has no calibration.
+        AbawError: The file is missing, damaged or not a model of abaw, or has no calibration; or the hub
+            cannot be reached.
         UsageError: The device is not available.
     """
-    if Path(checkpoint).is_dir():
-        checkpoint = Path(checkpoint) / "checkpoints/best.ckpt"
     target = _available(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    loaded = load_checkpoint(checkpoint)
+    checkpoint, loaded = open_model(checkpoint)
     metadata: dict[str, Any] = loaded["abaw"]
     try:
         network = Network.from_description(metadata["network"], trust_code=trust_code)
@@ -335,6 +336,22 @@ def load(
         frame_size=metadata.get("frame_size"),
         checkpoint=str(checkpoint),
     )
+
+
+def open_model(name: str | Path) -> tuple[Path, dict[str, Any]]:
+    """The path and the content of a model, in the form of a loaded checkpoint; `name` as of `load`.
+
+    Raises:
+        AbawError: It is missing, damaged or not a model of abaw, or the hub cannot be reached.
+    """
+    path = Path(name)
+    if is_hub_name(str(name)):
+        path = fetch_model_folder(str(name))
+    if is_model_folder(path):
+        return path, read_model_folder(path)
+    if path.is_dir():
+        path = path / "checkpoints/best.ckpt"
+    return path, load_checkpoint(path)
 
 
 def _available(device: str) -> torch.device:

@@ -299,6 +299,14 @@ def _timm() -> Any:
     return timm
 
 
+def weights_license(settings: BackboneSettings) -> str | None:
+    """Licence of the pretrained weights that a backbone began with, from timm; None: none, or not known."""
+    if settings.weights != "hub":
+        return None
+    license: str | None = _timm().get_pretrained_cfg(settings.name).license
+    return license
+
+
 def _create(settings: BackboneSettings, **weights: Any) -> Any:
     """The timm network without classifier, with random weights unless `weights` names others to timm."""
     timm, name = _timm(), settings.name

@@ -181,7 +181,7 @@ def refuse_changes(path: Path, trained: Settings, now: Settings, defaults: Setti
 def refuse_shortening(
     path: Path, checkpoint: Mapping[str, Any], *, max_epochs: int | None, max_steps: int
 ) -> None:
-    """Refuses to resume a checkpoint after the end of the training.
+    """Refuses to resume a checkpoint after the end of the training, or one without its state.
 
     Args:
         path: Path of the checkpoint.
@@ -190,8 +190,13 @@ def refuse_shortening(
         max_steps: Number of optimizer steps; -1: no limit.
 
     Raises:
-        UsageError: It has begun a later epoch, or made more steps.
+        UsageError: It has begun a later epoch, or made more steps, or `abaw export` wrote it.
     """
+    if "loops" not in checkpoint:
+        raise UsageError(
+            f"{path}: holds weights only, without the state of a training; start a new run from them with"
+            f" --init_from {path}"
+        )
     epoch = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["started"]
     for name, limit, reached, n_done in (
         ("max_epochs", max_epochs, "begun epoch", epoch),

@@ -131,7 +131,8 @@ def _as_documented(place: Path, trained: Path, tmp_path: Path, monkeypatch: pyte
     for name in RUNS:
         shutil.copytree(trained, place / "runs" / name)
     shutil.copytree(trained / "tracks", place / "runs/mean")
-    shutil.rmtree(place / "analysis", ignore_errors=True)
+    for name in ("analysis", "models"):
+        shutil.rmtree(place / name, ignore_errors=True)
 
 
 @pytest.mark.usefixtures("_as_documented")
@@ -144,8 +145,10 @@ def test_a_command_runs(page: str, line: str, place: Path) -> None:
         configs = [word for before, word in pairwise(words) if before == "--config"]
         folder = words[words.index("--run") + 1] if "--run" in words else f"runs/{Path(configs[0]).stem}"
         shutil.rmtree(place / folder, ignore_errors=True)
-    elif words[0] == "analyze":
+    elif words[0] == "analyze" and words[-1].startswith("runs"):
         video_checkpoint(place / words[-1])
+    elif words[0] == "analyze":
+        assert main(["export", "runs/mtl", words[-1]]) == 0
     elif words[0] == "ensemble":
         shutil.rmtree(words[-1])
     if "[data/pack]" in words and not (place / "data/pack").exists():
