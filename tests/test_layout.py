@@ -13,7 +13,7 @@ PACKAGE = PROJECT / "abaw"
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py" or path.parent == PACKAGE)
 MAX_LINES = 400
 MAX_ENTRIES = 14  # of a folder
-MAX_MODULES = 119
+MAX_MODULES = 120
 NOT_COUNTED = {"__init__.py", "__main__.py", "py.typed", "__pycache__"}
 
 GROUND = {"errors", "files", "randomness"}  # everyone may import these

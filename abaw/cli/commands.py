@@ -162,6 +162,7 @@ def export(
     name: str | None = None,
     data: str | None = None,
     license: str | None = None,
+    onnx: bool = False,
     trust_code: bool = False,
 ) -> None:
     """Write a trained model to hand on: a folder with weights, configuration and model card.
@@ -175,6 +176,7 @@ def export(
         name: Name of the model in its card, such as owner/name; null: that of the folder.
         data: Name and edition of the data set, for the card.
         license: Licence of the weights, for the card, such as cc-by-nc-4.0.
+        onnx: Also write model.onnx, compared with PyTorch; needs onnx, onnxscript and onnxruntime.
         trust_code: Import the code of a custom task that the checkpoint names.
 
     Raises:
@@ -186,7 +188,7 @@ def export(
     from abaw.inference.predictor import open_model
     from abaw.model.backbone import weights_license
     from abaw.model.checkpoints import network_weights, save_checkpoint
-    from abaw.model.model_folder import slim, write_model_folder
+    from abaw.model.model_folder import ONNX, public_values, slim, write_model_folder
     from abaw.model.network import Network
     from abaw.report.model_card import model_card
     from abaw.training.run_files import Run
@@ -196,6 +198,8 @@ def export(
     weights = network_weights(loaded)
     network.load_state_dict(weights)  # the checkpoint is whole
     if out.suffix == ".ckpt":
+        if onnx:
+            raise UsageError(f"{out}: a checkpoint holds no ONNX; name a folder, or leave out --onnx")
         if out.exists():
             raise UsageError(f"{out}: already exists; name another file, or remove it")
         save_checkpoint(slim(loaded), out)
@@ -211,7 +215,16 @@ def export(
             license=license,
             backbone_license=None if network.backbone is None else weights_license(network.backbone.settings),
         )
-        write_model_folder(loaded, out, card)
+
+        def add_onnx(folder: Path) -> None:
+            from abaw.inference.onnx_export import export_onnx
+
+            window = loaded["abaw"]["windows"]["window"]
+            path = folder / ONNX
+            worst = export_onnx(network.eval(), path, public_values(loaded), lengths=(1, 7, window))
+            print(f"{ONNX}: predictions differ by at most {worst:.1g} from those of PyTorch")
+
+        write_model_folder(loaded, out, card, add_onnx if onnx else None)
         if license is None or data is None:
             print(
                 f"{out / 'README.md'}: names no data set or no licence; give --data and --license, or edit it"

@@ -1,13 +1,14 @@
 """Model folders: the weights of a network and what it needs to predict, without executable code.
 
 A folder holds `model.safetensors`, the tensors of the network; `config.json`, plain values under the key
-`abaw` as in a checkpoint; and `README.md`, its card. It is a repository of the Hugging Face hub as it stands.
+`abaw` as in a checkpoint; `README.md`, its card; and, if asked for, `model.onnx`. It is a repository of the
+Hugging Face hub as it stands.
 """
 
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from abaw.errors import AbawError, UsageError
 from abaw.files import check_writable, delete_unless, from_hub, not_written
 from abaw.model.checkpoints import FORMAT, network_weights
 
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+WEIGHTS, CONFIG, CARD, ONNX = "model.safetensors", "config.json", "README.md", "model.onnx"
 _KEPT = ("abaw", "state_dict", "epoch", "global_step", "pytorch-lightning_version")
 _PRIVATE = ("settings",)  # of the training, with names of files of its machine
 
@@ -33,13 +34,24 @@ def is_model_folder(path: Path) -> bool:
     return all((path / name).is_file() for name in (WEIGHTS, CONFIG))
 
 
-def write_model_folder(checkpoint: Mapping[str, Any], folder: Path, card: str) -> None:
+def public_values(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """The plain values of a loaded checkpoint that are passed on: without the settings of its training."""
+    return {name: value for name, value in checkpoint["abaw"].items() if name not in _PRIVATE}
+
+
+def write_model_folder(
+    checkpoint: Mapping[str, Any],
+    folder: Path,
+    card: str,
+    add: Callable[[Path], object] | None = None,
+) -> None:
     """Writes a model folder, whole or not at all.
 
     Args:
         checkpoint: A loaded checkpoint.
         folder: The folder, which is created; an existing one must be empty.
         card: Text of its `README.md`.
+        add: Called with the folder in which further files are to be written; None: there are none.
 
     Raises:
         UsageError: The folder holds files.
@@ -50,7 +62,6 @@ def write_model_folder(checkpoint: Mapping[str, Any], folder: Path, card: str) -
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder}: already exists; name another folder, or remove it")
     check_writable(folder)
-    about = {name: value for name, value in checkpoint["abaw"].items() if name not in _PRIVATE}
     temporary = folder.with_name(f".{folder.name}.tmp")
     try:
         shutil.rmtree(temporary, ignore_errors=True)  # of an earlier attempt
@@ -58,9 +69,11 @@ def write_model_folder(checkpoint: Mapping[str, Any], folder: Path, card: str) -
         tensors = {name: tensor.contiguous() for name, tensor in network_weights(checkpoint).items()}
         save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
         (temporary / WEIGHTS).chmod(0o644)  # the library lets nobody else read it
-        text = json.dumps({"library_name": "abaw", "abaw": about}, indent=2)
+        text = json.dumps({"library_name": "abaw", "abaw": public_values(checkpoint)}, indent=2)
         (temporary / CONFIG).write_text(f"{text}\n", encoding="utf-8")
         (temporary / CARD).write_text(card, encoding="utf-8")
+        if add is not None:
+            add(temporary)
         if folder.exists():
             folder.rmdir()
         temporary.rename(folder)

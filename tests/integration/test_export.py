@@ -54,6 +54,18 @@ def test_a_slim_checkpoint_predicts_scores_and_starts_but_does_not_resume(
     assert main(["export", str(best), str(slim)]) == 2
 
 
+@pytest.mark.slow
+def test_with_onnx(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "model"
+    assert main(["export", str(run), str(out), "--onnx", "--data", "d", "--license", "mit"]) == 0
+    assert "model.onnx: predictions differ by at most" in capsys.readouterr().out
+    assert {path.name for path in out.iterdir()} == {
+        *("README.md", "config.json", "model.onnx", "model.safetensors")
+    }
+    assert main(["export", str(run), str(tmp_path / "slim.ckpt"), "--onnx"]) == 2
+    assert "leave out --onnx" in capsys.readouterr().err
+
+
 def test_a_damaged_checkpoint_is_not_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "best.ckpt").write_bytes(b"nothing")
     assert main(["export", str(tmp_path / "best.ckpt"), str(tmp_path / "out")]) == 1
