@@ -354,34 +354,6 @@ def test_fewer_processes_than_devices_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_wandb_is_one_offline_run_across_a_resume(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("WANDB_MODE")
-    monkeypatch.setenv("HOME", str(tmp_path))  # no netrc, so no key
-    overlay = f"--config={PROJECT / 'configs/wandb.yaml'}"
-    words = command("fit", tmp_path / "run", overlay, "--ckpt_path=last")
-    ids = []
-    for epochs in (1, 2):
-        process = subprocess.run(
-            [sys.executable, "-m", "abaw", *words, f"--trainer.max_epochs={epochs}", "--data.workers=2"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
-        assert process.returncode == 0, process.stderr
-        ids.append((tmp_path / "run/wandb_id").read_text().strip())
-    assert ids[0] == ids[1]
-    folders = [path.name for path in (tmp_path / "run/wandb").glob("offline-run-*")]
-    assert folders
-    assert all(name.endswith(ids[0]) for name in folders)
-    kept = b"".join(path.read_bytes() for path in (tmp_path / "run/wandb").glob("offline-run-*/*.wandb"))
-    assert all(word in kept for word in (b"val/score", b"train/loss", b"check_val_every_n_epoch"))
-    assert (tmp_path / "run/metrics.csv").exists()
-
-
-@pytest.mark.slow
 def test_two_processes_train_and_validate_as_one(command: Command, tmp_path: Path) -> None:
     two = [f"--config={PROJECT / 'configs/ddp.yaml'}", "--trainer.accelerator=cpu", "--trainer.devices=2"]
     totals = []

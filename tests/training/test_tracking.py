@@ -118,6 +118,7 @@ def test_wandb_has_one_run_with_everything_across_a_resume(
     environment |= {"HOME": str(tmp_path), "PYTHONPATH": str(PROJECT)}  # no netrc, so no key
     overlay = f"--config={PROJECT / 'configs/wandb.yaml'}"
     more = [overlay, "--ckpt_path=last", f"--trainer.devices={processes}", "--trainer.accelerator=cpu"]
+    more += ["--data.workers=2"]
     more += ["--trainer.strategy=ddp"] * (processes > 1)
     for epochs in (1, 2):
         done = subprocess.run(
