@@ -133,7 +133,7 @@ def _as_documented(place: Path, trained: Path, tmp_path: Path, monkeypatch: pyte
     for name in RUNS:
         shutil.copytree(trained, place / "runs" / name)
     shutil.copytree(trained / "tracks", place / "runs/mean")
-    for name in ("analysis", "models"):
+    for name in ("analysis", "models", "d"):  # what a command creates
         shutil.rmtree(place / name, ignore_errors=True)
 
 
@@ -153,6 +153,8 @@ def test_a_command_runs(page: str, line: str, place: Path) -> None:
         assert main(["export", "runs/mtl", words[-1]]) == 0
     elif words[0] == "ensemble":
         shutil.rmtree(words[-1])
+    if "--data.root d " in line:
+        shutil.copytree("data_set", "d")
     if "[data/pack]" in words and not (place / "data/pack").exists():
         assert main(["pack", "data_set", "data/pack"]) == 0
     if words[:1] == ["fit"] and line.count("features.yaml") and "1152" not in words:
