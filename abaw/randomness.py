@@ -24,6 +24,8 @@ class Purpose(IntEnum):
     """Order of recordings when folds are made. Key: seed."""
     BOOTSTRAP = 7
     """Bootstrap samples of videos. Key: seed."""
+    EXPORT = 8
+    """Clips with which an exported network is compared. Key: number of frames."""
 
 
 def keyed_generator(purpose: Purpose, *key: int) -> np.random.Generator:

@@ -17,6 +17,7 @@ from abaw.errors import AbawError
 from abaw.files import atomic_path
 from abaw.inference.faces import TEMPLATE_SIZE
 from abaw.model.network import Network
+from abaw.randomness import Purpose, keyed_generator
 
 OPSET = 20
 TOLERANCE = 1e-4
@@ -71,10 +72,10 @@ def export_onnx(network: Network, path: Path, about: Mapping[str, Any], lengths:
     content = _exported(whole, size, about)
     session = _session(content)
     worst = 0.0
-    rng = np.random.default_rng(0)
     settings = network.temporal.settings
     longest = settings.max_length if settings.positions == "learned" else max(lengths)
     for length in sorted({min(length, longest) for length in lengths}):
+        rng = keyed_generator(Purpose.EXPORT, length)
         for hidden in (0.0, 0.3, 1.0):
             frames = rng.integers(0, 256, (1, length, size, size, 3), dtype=np.uint8)
             visible = rng.random((1, length)) >= hidden

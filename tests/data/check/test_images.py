@@ -59,5 +59,6 @@ def test_the_second_run_is_much_faster(tmp_path: Path) -> None:
         check_dataset(DataSource(tmp_path / "data", cache_dir=tmp_path / cache), jobs=1, progress=False)
         return sum(os.times()[:4]) - start
 
-    first, second = (min(seconds(cache) for cache in ("one", "other")) for _ in range(2))
+    first = min(seconds(cache) for cache in ("one", "other"))
+    second = min(seconds(cache) for cache in ("one", "other", "one", "other"))  # others disturb
     assert second * 3 < first
