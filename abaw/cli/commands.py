@@ -185,18 +185,15 @@ def export(
     """
     import json
 
-    from abaw.inference.predictor import open_model
+    from abaw.inference.predictor import open_model, rebuilt_network
     from abaw.model.backbone import weights_license
-    from abaw.model.checkpoints import network_weights, save_checkpoint
+    from abaw.model.checkpoints import save_checkpoint
     from abaw.model.model_folder import ONNX, public_values, slim, write_model_folder
-    from abaw.model.network import Network
     from abaw.report.model_card import model_card
     from abaw.training.run_files import Run
 
     path, loaded = open_model(ckpt)
-    network = Network.from_description(loaded["abaw"]["network"], trust_code=trust_code)
-    weights = network_weights(loaded)
-    network.load_state_dict(weights)  # the checkpoint is whole
+    network = rebuilt_network(path, loaded, trust_code=trust_code)  # so the checkpoint is whole
     if out.suffix == ".ckpt":
         if onnx:
             raise UsageError(f"{out}: a checkpoint holds no ONNX; name a folder, or leave out --onnx")
@@ -221,7 +218,7 @@ def export(
 
             window = loaded["abaw"]["windows"]["window"]
             path = folder / ONNX
-            worst = export_onnx(network.eval(), path, public_values(loaded), lengths=(1, 7, window))
+            worst = export_onnx(network, path, public_values(loaded), lengths=(1, 7, window))
             print(f"{ONNX}: predictions differ by at most {worst:.1g} from those of PyTorch")
 
         write_model_folder(loaded, out, card, add_onnx if onnx else None)

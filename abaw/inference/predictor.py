@@ -2,7 +2,7 @@
 
 import itertools
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
@@ -322,12 +322,7 @@ def load(
     target = _available(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     checkpoint, loaded = open_model(checkpoint)
     metadata: dict[str, Any] = loaded["abaw"]
-    try:
-        network = Network.from_description(metadata["network"], trust_code=trust_code)
-    except UsageError as error:
-        raise UsageError(f"{checkpoint}: {error}") from error
-    network.load_state_dict(network_weights(loaded))
-    network.eval().requires_grad_(False)
+    network = rebuilt_network(checkpoint, loaded, trust_code=trust_code)
     calibration = calibration_in(loaded, Path(checkpoint)) if calibrated else None
     return Predictor(
         network.to(target),
@@ -336,6 +331,25 @@ def load(
         frame_size=metadata.get("frame_size"),
         checkpoint=str(checkpoint),
     )
+
+
+def rebuilt_network(path: Path, loaded: Mapping[str, Any], *, trust_code: bool = False) -> Network:
+    """The network of a model on the CPU, in evaluation mode.
+
+    Args:
+        path: Path of the model, for messages.
+        loaded: Its content, from `open_model`.
+        trust_code: Whether to import a task that is not described by plain values.
+
+    Raises:
+        UsageError: A task is code that is not trusted.
+    """
+    try:
+        network = Network.from_description(loaded["abaw"]["network"], trust_code=trust_code)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+    network.load_state_dict(network_weights(loaded))
+    return network.eval().requires_grad_(False)
 
 
 def open_model(name: str | Path) -> tuple[Path, dict[str, Any]]:

@@ -111,13 +111,7 @@ def score_changes(task: Task, before: Mapping[str, Any], after: Mapping[str, Any
     steps = ("as predicted", "calibrated")
     scores = [by_label(task, entry) for entry in (before, after)]
     rows = [
-        {
-            "label": name,
-            "predictions": step,
-            "score": of_step[name],
-            "low": of_step[name],
-            "high": of_step[name],
-        }
+        {"label": name, "predictions": step, **_ends({"score": of_step[name]})}
         for step, of_step in zip(steps, scores, strict=True)
         for name in task.names
     ]

@@ -203,25 +203,26 @@ class TaskLosses(nn.Module):
         """The loss of a task, from outputs (B, T, K), labels and their mask; divided by `n`."""
         if task.per == "clip":  # one output and label for all frames
             output, target, valid = output[:, :1], target[:, :1], valid[:, :1]
-        known = valid[..., None] if target.ndim > valid.ndim else valid
-        target = torch.where(known, target, 0)
         if self.loss_of[task] == "ccc":
             shared = self.training and self.settings.gather_ccc and _n_processes() > 1
             ccc, n_valid = concordance(output, target, valid, eps=self.settings.ccc_eps, shared=shared)
             return torch.where(n_valid > 0, 1 - ccc.mean(), 0.0).float()
-        return masked_mean(self.elements(task, output, target), valid, n)
+        return masked_mean(self.elements(task, output, target, valid), valid, n)
 
-    def elements(self, task: Task, output: Tensor, target: Tensor) -> Tensor:
+    def elements(self, task: Task, output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         """The loss of every label of a task, unless that is `ccc`.
 
         Args:
             task: The task.
             output: float32 (B, T, K), from `Network`.
-            target: Labels as in `TaskLabels`; 0 where unlabelled.
+            target: Labels as in `TaskLabels`; any value where unlabelled.
+            valid: Mask of the labels.
 
         Returns:
-            float32, the shape of the mask of the labels.
+            float32, the shape of the mask; any finite value where unlabelled.
         """
+        known = valid[..., None] if target.ndim > valid.ndim else valid
+        target = torch.where(known, target, 0)
         loss = self.loss_of[task]
         weight = output.new_ones(()) if task.kind == "real" else self._weight(task)
         compute = LOSSES[loss] if isinstance(loss, str) else loss

@@ -46,9 +46,8 @@ class ValidationLoss:
             if losses.loss_of[task] == "ccc":
                 sums += concordance_sums(prediction, target, valid).to(sums.device)
                 continue
-            known = valid[:, None] if target.ndim > valid.ndim else valid
-            output, target = _output(task, prediction)[None], torch.where(known, target, 0)[None]
-            elements = torch.where(valid, losses.elements(task, output, target)[0], 0.0)
+            elements = losses.elements(task, _output(task, prediction)[None], target[None], valid[None])[0]
+            elements = torch.where(valid, elements, 0.0)
             sums += torch.stack([valid.to(sums.device).sum(), elements.to(sums.device).double().sum()])
 
     def compute(self, over_processes: Callable[[Tensor], Tensor] = torch.clone) -> float:

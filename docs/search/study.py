@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 FAILED = 1
 
@@ -26,6 +26,11 @@ def suggest(trial: optuna.Trial) -> dict[str, object]:
         "--model.temporal.layers": trial.suggest_int("layers", 1, 4),
         "--model.masking.ratio": trial.suggest_float("masking", 0.0, 0.75, step=0.25),
     }
+
+
+def run_of(folder: Path, trial: optuna.Trial | FrozenTrial) -> Path:
+    """The run of a trial; one that was interrupted goes on in that of its first attempt."""
+    return folder / str(trial.user_attrs.get("run", trial.number))
 
 
 def train(trial: optuna.Trial, run: Path, words: Sequence[str]) -> float | None:
@@ -55,10 +60,10 @@ def search(folder: Path, n_trials: int, words: Sequence[str]) -> optuna.Study:
     )
     for trial in study.get_trials(states=[TrialState.RUNNING]):  # was interrupted: again, in its own run
         study.tell(trial.number, state=TrialState.FAIL)
-        study.enqueue_trial(trial.params, user_attrs={"run": trial.user_attrs.get("run", trial.number)})
+        study.enqueue_trial(trial.params, user_attrs={"run": run_of(folder, trial).name})
     while len(study.get_trials(states=[TrialState.COMPLETE, TrialState.PRUNED])) < n_trials:
         trial = study.ask()
-        score = train(trial, folder / str(trial.user_attrs.get("run", trial.number)), words)
+        score = train(trial, run_of(folder, trial), words)
         study.tell(trial, score, state=TrialState.PRUNED if score is None else TrialState.COMPLETE)
     return study
 
@@ -72,5 +77,4 @@ if __name__ == "__main__":
     parser.add_argument("words", nargs="*", help="options of `abaw fit`, after --")
     options = parser.parse_args()
     best = search(options.folder, options.trials, options.words).best_trial
-    run = options.folder / str(best.user_attrs.get("run", best.number))
-    print(f"best: {run}, total {best.value:.4f}, {best.params}")
+    print(f"best: {run_of(options.folder, best)}, total {best.value:.4f}, {best.params}")
